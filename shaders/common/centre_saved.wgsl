@@ -1,0 +1,15 @@
+// Centre and spread of a column as the forward training pass saved them.
+
+struct Centre {
+    shift: Value,
+    remainder: Value,
+    inv_std: Value,
+}
+
+fn centre_of(work: Work) -> Centre {
+    return Centre(
+        load_saved(work.channel),
+        load_saved(params.channels + work.channel),
+        load_saved(3u * params.channels + work.channel),
+    );
+}

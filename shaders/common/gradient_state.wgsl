@@ -1,0 +1,50 @@
+// The sums that the backward pass takes over a column: dy and dy * (x - mean).
+
+struct State {
+    shift: Value,
+    remainder: Value,
+    scale: Value,
+    dy: Value,
+    dy_x: Value,
+}
+
+struct Inputs {
+    x: Value,
+    dy: Value,
+}
+
+fn inputs_at(index: u32) -> Inputs {
+    return Inputs(load_x(index), load_dy(index));
+}
+
+fn centred(state: State, x: Value) -> Value {
+    return (x - state.shift) - state.remainder;
+}
+
+fn four(state: State, at: vec4<u32>, a: Inputs, b: Inputs, c: Inputs, d: Inputs) -> State {
+    var next = state;
+    next.dy += (a.dy + b.dy) + (c.dy + d.dy);
+    next.dy_x += (a.dy * centred(state, a.x) + b.dy * centred(state, b.x))
+        + (c.dy * centred(state, c.x) + d.dy * centred(state, d.x));
+    visit(state, at.x, a.dy);
+    visit(state, at.y, b.dy);
+    visit(state, at.z, c.dy);
+    visit(state, at.w, d.dy);
+    return next;
+}
+
+fn one(state: State, at: u32, a: Inputs) -> State {
+    var next = state;
+    next.dy += a.dy;
+    next.dy_x += a.dy * centred(state, a.x);
+    visit(state, at, a.dy);
+    return next;
+}
+
+fn store_gradient_sums(work: Work, state: State) {
+    let sums = lane_sum(work, Pair(state.dy, state.dy_x));
+    if (work.owned && work.lane == 0u) {
+        store_scratch(partial_dy(work, work.split), combine(sums.a));
+        store_scratch(partial_dy_x(work, work.split), combine(sums.b));
+    }
+}

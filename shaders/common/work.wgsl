@@ -1,0 +1,89 @@
+// Who owns what. The tensor is seen as values[outer][columns][inner]; a column is one channel, or four where a value
+// spans four. A workgroup owns TILE columns and, of each, one of `splits` segments. Within the workgroup a column has
+// LANES invocations, which take its segment's values in turn.
+
+struct Params {
+    outer: u32,
+    columns: u32,
+    inner: u32,
+    // outer * inner: values of one column.
+    values: u32,
+    // Workgroups that share a column, and how many of its values each takes.
+    splits: u32,
+    segment: u32,
+    // Workgroups with work: column tiles * splits. The dispatch may be rounded up.
+    groups: u32,
+    channels: u32,
+    // m, elements per channel: exact, and as f32.
+    count: u32,
+    count_f32: f32,
+    eps: f32,
+    // Bits of a quiet NaN; WGSL has no literal for it.
+    nan_bits: u32,
+    // The running-statistics policy; see running.wgsl.
+    average: u32,
+    momentum: f32,
+    unbiased: u32,
+    // m / (m - 1), or 1 for the biased variance.
+    correction: f32,
+    standard_deviation: u32,
+    propagate: u32,
+    window_skip: u32,
+    window_take: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+override WORKGROUP: u32 = 256u;
+override TILE: u32 = 1u;
+// Whether neighbouring invocations have neighbouring columns (inner 1) rather than neighbouring lanes of one column.
+override INTERLEAVED: bool = false;
+// Whether a workgroup owns its columns whole and their splits are only merged.
+override WHOLE: bool = false;
+override LANES: u32 = WORKGROUP / TILE;
+
+struct Work {
+    column: u32,
+    // False for the columns of the last tile that do not exist: they take part in barriers and touch nothing.
+    owned: bool,
+    // First of the channels of the column.
+    channel: u32,
+    lane: u32,
+    thread: u32,
+    split: u32,
+    begin: u32,
+    end: u32,
+}
+
+fn work_of(group: u32, thread: u32) -> Work {
+    let splits = select(params.splits, 1u, WHOLE);
+    let tile = group / splits;
+    let split = group - tile * splits;
+    let column = tile * TILE + select(thread / LANES, thread % TILE, INTERLEAVED);
+    let owned = column < params.columns;
+    let begin = split * params.segment;
+    let end = select(begin, min(begin + params.segment, params.values), owned);
+    let safe = min(column, params.columns - 1u);
+    let lane = select(thread % LANES, thread / TILE, INTERLEAVED);
+    return Work(safe, owned, safe * CHANNELS, lane, thread, split, begin, end);
+}
+
+// Whether this invocation writes the results of its column: one does, in the first split.
+fn is_writer(work: Work) -> bool {
+    return work.owned && work.lane == 0u && work.split == 0u;
+}
+
+fn values_in_split(split: u32) -> u32 {
+    let begin = split * params.segment;
+    return min(begin + params.segment, params.values) - begin;
+}
+
+// Index in the tensor of value `i` of a column.
+fn index_of(column: u32, i: u32) -> u32 {
+    let slice = i / params.inner;
+    return (slice * params.columns + column) * params.inner + (i - slice * params.inner);
+}
+
+fn is_finite(v: f32) -> bool {
+    return (bitcast<u32>(v) & 0x7f800000u) != 0x7f800000u;
+}

@@ -1,0 +1,74 @@
+// Computes the partial moments of each column over each split (common/moments.wgsl).
+// A workgroup owns one segment of TILE columns and writes their partial mean and M2; the first split writes the shift.
+// Assumes nothing about the data; a NaN or infinity makes the moments of its channel non-finite.
+
+struct State {
+    shift: Value,
+    count: f32,
+    mean: Value,
+    m2: Value,
+}
+
+struct Inputs {
+    x: Value,
+}
+
+fn inputs_at(index: u32) -> Inputs {
+    return Inputs(load_x(index));
+}
+
+// The median of three of the column's values: one outlier among them does not become the shift.
+fn shift_of(work: Work) -> Value {
+    let a = anchor(load_x(index_of(work.column, 0u)));
+    let b = anchor(load_x(index_of(work.column, params.values / 2u)));
+    let c = anchor(load_x(index_of(work.column, params.values - 1u)));
+    return max(min(a, b), min(max(a, b), c));
+}
+
+// Four values become a run with a mean and M2 of its own, which is merged: no sum of squares is taken about a far shift.
+fn four(state: State, at: vec4<u32>, a: Inputs, b: Inputs, c: Inputs, d: Inputs) -> State {
+    let da = a.x - state.shift;
+    let db = b.x - state.shift;
+    let dc = c.x - state.shift;
+    let dd = d.x - state.shift;
+    let mean = 0.25 * ((da + db) + (dc + dd));
+    let ea = da - mean;
+    let eb = db - mean;
+    let ec = dc - mean;
+    let ed = dd - mean;
+    return merge_run(state, 4.0, mean, (ea * ea + eb * eb) + (ec * ec + ed * ed));
+}
+
+fn one(state: State, at: u32, a: Inputs) -> State {
+    return merge_run(state, 1.0, a.x - state.shift, Value(0.0));
+}
+
+fn merge_run(state: State, count: f32, mean: Value, m2: Value) -> State {
+    let total = state.count + count;
+    let share = count / total;
+    let delta = mean - state.mean;
+    return State(
+        state.shift,
+        total,
+        state.mean + delta * share,
+        state.m2 + m2 + (delta * delta) * (state.count * share),
+    );
+}
+
+fn kernel(work: Work) {
+    let shift = shift_of(work);
+    let own = walk(work, State(shift, 0.0, Value(0.0), Value(0.0)));
+    let sums = lane_sum(work, Pair(Value(own.count), own.count * own.mean));
+    // A column that does not exist has no values.
+    let count = max(combine(sums.a), Value(1.0));
+    let mean = combine(sums.b) / count;
+    let delta = own.mean - mean;
+    let m2 = combine(lane_sum(work, Pair(own.m2 + own.count * (delta * delta), Value(0.0))).a);
+    if (work.owned && work.lane == 0u) {
+        if (work.split == 0u) {
+            store_scratch(work.channel, shift);
+        }
+        store_scratch(partial_mean(work, work.split), mean);
+        store_scratch(partial_m2(work, work.split), m2);
+    }
+}

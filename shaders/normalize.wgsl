@@ -1,0 +1,13 @@
+// Normalizes, scales and shifts by the statistics of the batch: y = (x - mean) / sqrt(var + eps) * gamma + beta.
+// A workgroup owns one segment of TILE columns; each merges the partial moments again, the first split publishes them.
+// Assumes that `moments` ran before. May run with y over x.
+
+fn kernel(work: Work) {
+    let moments = merged_moments(work);
+    let inv_std = inv_std_of(moments.variance);
+    if (is_writer(work)) {
+        publish(work, moments, inv_std);
+    }
+    let scale = load_gamma(work.channel) * inv_std;
+    walk(work, State(moments.shift, moments.remainder, scale, load_beta(work.channel)));
+}

@@ -1,0 +1,456 @@
+//! The layer that people hold: check, plan, bind, and then only encode.
+
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::gpu::{Dispatch, Kernels, Step, scope::guarded};
+use crate::kernels::{Access, Binding, Extent, Kernel, Span, Variant, row};
+use crate::plan::{Choice, Plan};
+use crate::running::RunningStatistics;
+use crate::shape::Shape;
+use wgpu::BufferBinding;
+
+/// wgpu features that make the kernels faster where the device has them; nothing needs them.
+pub const USEFUL_FEATURES: wgpu::Features = wgpu::Features::SUBGROUP;
+
+/// The limits that a device must be opened with for a tensor of `shape`: WebGPU's defaults, raised where the tensor is
+/// larger.
+pub fn required_limits(shape: &Shape) -> wgpu::Limits {
+    let bytes = shape.elements() as u64 * 4;
+    let defaults = wgpu::Limits::default();
+    wgpu::Limits {
+        max_storage_buffer_binding_size: defaults.max_storage_buffer_binding_size.max(bytes),
+        max_buffer_size: defaults.max_buffer_size.max(bytes),
+        ..defaults
+    }
+}
+
+/// A batch norm layer for one shape: a plan, and the parameters on the device. Holds no tensor.
+///
+/// Bindings are `wgpu::BufferBinding`s: a buffer with `BufferUsages::STORAGE`, an offset that is a multiple of the device's
+/// `min_storage_buffer_offset_alignment`, and a size (`None`: to the end of the buffer). A binding may be larger than
+/// needed; the kernels touch what the shape says. Tensors are f32, densely packed. Buffers may be shared between bindings
+/// as long as what is written overlaps nothing, except where an operation says so.
+#[derive(Debug)]
+pub struct BatchNorm {
+    kernels: Kernels,
+    shape: Shape,
+    plan: Plan,
+    segment_params: wgpu::Buffer,
+    column_params: wgpu::Buffer,
+}
+
+/// Bindings of [`BatchNorm::forward_training`].
+#[derive(Clone, Debug)]
+pub struct ForwardTraining<'a> {
+    /// Input, one f32 per element. Read.
+    pub x: BufferBinding<'a>,
+    /// Output, one f32 per element. Written.
+    pub y: BufferBinding<'a>,
+    /// Scale, `[C]` f32; `None` for 1. Read.
+    pub gamma: Option<BufferBinding<'a>>,
+    /// Shift, `[C]` f32; `None` for 0. Read.
+    pub beta: Option<BufferBinding<'a>>,
+    /// What the backward pass needs of the batch's statistics, `[4][C]` f32: the mean as shift and remainder, the biased
+    /// variance, 1 / sqrt(variance + eps). Written.
+    pub saved: BufferBinding<'a>,
+    /// Running statistics ([`RunningStatistics`]); `None` to track none. Read and written.
+    pub running: Option<BufferBinding<'a>>,
+    /// At least [`BatchNorm::scratch_size`] bytes whose contents do not matter. Written.
+    pub scratch: BufferBinding<'a>,
+}
+
+/// Bindings of [`BatchNorm::inference`].
+#[derive(Clone, Debug)]
+pub struct Inference<'a> {
+    /// Input, one f32 per element. Read.
+    pub x: BufferBinding<'a>,
+    /// Output, one f32 per element. Written. The same binding as `x` runs in place.
+    pub y: BufferBinding<'a>,
+    /// Scale, `[C]` f32; `None` for 1. Read.
+    pub gamma: Option<BufferBinding<'a>>,
+    /// Shift, `[C]` f32; `None` for 0. Read.
+    pub beta: Option<BufferBinding<'a>>,
+    /// Running statistics ([`RunningStatistics`]). Read.
+    pub running: BufferBinding<'a>,
+}
+
+/// Bindings of [`BatchNorm::backward_training`].
+#[derive(Clone, Debug)]
+pub struct BackwardTraining<'a> {
+    /// The input of the forward pass. Read.
+    pub x: BufferBinding<'a>,
+    /// Gradient of the loss by y, one f32 per element. Read.
+    pub dy: BufferBinding<'a>,
+    /// Gradient by x, one f32 per element; `None` if not wanted. Written. The same binding as `dy` runs in place.
+    pub dx: Option<BufferBinding<'a>>,
+    /// The scale of the forward pass. Read.
+    pub gamma: Option<BufferBinding<'a>>,
+    /// Gradient by gamma, `[C]` f32; `None` if not wanted. Written, not added to.
+    pub dgamma: Option<BufferBinding<'a>>,
+    /// Gradient by beta, `[C]` f32; `None` if not wanted. Written, not added to.
+    pub dbeta: Option<BufferBinding<'a>>,
+    /// What the forward pass saved. Read.
+    pub saved: BufferBinding<'a>,
+    /// At least [`BatchNorm::scratch_size`] bytes whose contents do not matter. Written.
+    pub scratch: BufferBinding<'a>,
+}
+
+/// Bindings of [`BatchNorm::backward_frozen`].
+#[derive(Clone, Debug)]
+pub struct BackwardFrozen<'a> {
+    /// The input of the forward pass. Read.
+    pub x: BufferBinding<'a>,
+    /// Gradient of the loss by y, one f32 per element. Read.
+    pub dy: BufferBinding<'a>,
+    /// Gradient by x, one f32 per element; `None` if not wanted. Written. The same binding as `dy` runs in place.
+    pub dx: Option<BufferBinding<'a>>,
+    /// The scale of the forward pass. Read.
+    pub gamma: Option<BufferBinding<'a>>,
+    /// Gradient by gamma, `[C]` f32; `None` if not wanted. Written, not added to.
+    pub dgamma: Option<BufferBinding<'a>>,
+    /// Gradient by beta, `[C]` f32; `None` if not wanted. Written, not added to.
+    pub dbeta: Option<BufferBinding<'a>>,
+    /// The running statistics that the forward pass normalized with ([`RunningStatistics`]). Read.
+    pub running: BufferBinding<'a>,
+    /// At least [`BatchNorm::scratch_size`] bytes whose contents do not matter. Written.
+    pub scratch: BufferBinding<'a>,
+}
+
+/// Bindings of [`BatchNorm::statistics`].
+#[derive(Clone, Debug)]
+pub struct Statistics<'a> {
+    /// Input, one f32 per element. Read.
+    pub x: BufferBinding<'a>,
+    /// The batch's statistics, laid out as in [`ForwardTraining::saved`]; `None` if not wanted. Written.
+    pub saved: Option<BufferBinding<'a>>,
+    /// Running statistics that the batch enters by the layer's policy; `None` if not wanted. Read and written.
+    pub running: Option<BufferBinding<'a>>,
+    /// At least [`BatchNorm::scratch_size`] bytes whose contents do not matter. Written.
+    pub scratch: BufferBinding<'a>,
+}
+
+/// A binding by its name in the table of kernels.
+type Named<'a> = (&'static str, Option<BufferBinding<'a>>);
+
+impl BatchNorm {
+    /// A layer whose plan is chosen for the shape and the device.
+    ///
+    /// # Errors
+    /// What [`Config::check`] says; [`Error::Limit`] when the tensor exceeds the device's limits;
+    /// [`Error::OutOfMemory`].
+    pub fn new(kernels: &Kernels, shape: Shape, config: Config) -> Result<Self> {
+        Self::with_choice(kernels, shape, config, &Choice::default())
+    }
+
+    /// A layer with some of the plan's choices forced.
+    ///
+    /// # Errors
+    /// As [`BatchNorm::new`]; [`Error::KernelUnavailable`] when a forced choice cannot run.
+    pub fn with_choice(kernels: &Kernels, shape: Shape, config: Config, choice: &Choice) -> Result<Self> {
+        config.check()?;
+        let plan = Plan::new(&shape, kernels.capabilities(), choice)?;
+        let params = |span| {
+            let bytes = plan.params(&shape, &config, span);
+            uniform_buffer(kernels.device(), bytemuck::bytes_of(&bytes))
+        };
+        let (segment_params, column_params) = (params(Span::Segment)?, params(Span::Column)?);
+        Ok(Self { kernels: kernels.clone(), shape, plan, segment_params, column_params })
+    }
+
+    /// The shape that the layer was made for.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// The plan that was chosen.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
+    /// Bytes of scratch that a training, backward or statistics step of this layer needs.
+    pub fn scratch_size(&self) -> u64 {
+        self.size_of(Extent::Scratch)
+    }
+
+    /// Bytes of the saved statistics: `[4][C]` f32.
+    pub fn saved_size(&self) -> u64 {
+        self.size_of(Extent::Channels(crate::kernels::SAVED_PLANES))
+    }
+
+    /// Normalizes by the statistics of the batch and updates the running statistics (Ioffe and Szegedy 2015, algorithm 1).
+    ///
+    /// # Errors
+    /// [`Error::OneValuePerChannel`], and what is wrong with a binding.
+    pub fn forward_training(&self, bindings: &ForwardTraining<'_>) -> Result<Step> {
+        self.check_trainable()?;
+        let ForwardTraining { x, y, gamma, beta, saved, running, scratch } = bindings.clone();
+        self.bind(
+            "batch norm forward training",
+            &[row::MOMENTS, row::NORMALIZE],
+            &[
+                ("x", Some(x)),
+                ("y", Some(y)),
+                ("gamma", gamma),
+                ("beta", beta),
+                ("saved", Some(saved)),
+                ("running", running),
+                ("scratch", Some(scratch)),
+            ],
+        )
+    }
+
+    /// Normalizes by the running statistics.
+    ///
+    /// # Errors
+    /// What is wrong with a binding.
+    pub fn inference(&self, bindings: &Inference<'_>) -> Result<Step> {
+        let Inference { x, y, gamma, beta, running } = bindings.clone();
+        self.bind(
+            "batch norm inference",
+            &[row::INFER],
+            &[("x", Some(x)), ("y", Some(y)), ("gamma", gamma), ("beta", beta), ("running", Some(running))],
+        )
+    }
+
+    /// Gradients of the training forward.
+    ///
+    /// # Errors
+    /// [`Error::OneValuePerChannel`], [`Error::Mismatch`] when no output is wanted, and what is wrong with a binding.
+    pub fn backward_training(&self, bindings: &BackwardTraining<'_>) -> Result<Step> {
+        self.check_trainable()?;
+        let BackwardTraining { x, dy, dx, gamma, dgamma, dbeta, saved, scratch } = bindings.clone();
+        check_wanted("dx, dgamma, dbeta", dx.is_some() || dgamma.is_some() || dbeta.is_some())?;
+        let second = if dx.is_some() { row::GRADIENT_INPUT } else { row::GRADIENT_MERGE };
+        self.bind(
+            "batch norm backward training",
+            &[row::GRADIENT_SUMS, second],
+            &[
+                ("x", Some(x)),
+                ("dy", Some(dy)),
+                ("dx", dx),
+                ("gamma", gamma),
+                ("dgamma", dgamma),
+                ("dbeta", dbeta),
+                ("saved", Some(saved)),
+                ("scratch", Some(scratch)),
+            ],
+        )
+    }
+
+    /// Gradients of inference: the running statistics are constants. For fine-tuning with batch norm frozen.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when no output is wanted, and what is wrong with a binding.
+    pub fn backward_frozen(&self, bindings: &BackwardFrozen<'_>) -> Result<Step> {
+        let BackwardFrozen { x, dy, dx, gamma, dgamma, dbeta, running, scratch } = bindings.clone();
+        let sums = dgamma.is_some() || dbeta.is_some();
+        check_wanted("dx, dgamma, dbeta", dx.is_some() || sums)?;
+        let kernels: &[&Kernel] = if sums { &[row::FROZEN_SUMS, row::FROZEN_MERGE] } else { &[row::FROZEN_INPUT] };
+        self.bind(
+            "batch norm backward frozen",
+            kernels,
+            &[
+                ("x", Some(x)),
+                ("dy", Some(dy)),
+                ("dx", dx),
+                ("gamma", gamma),
+                ("dgamma", dgamma),
+                ("dbeta", dbeta),
+                ("running", Some(running)),
+                ("scratch", Some(scratch)),
+            ],
+        )
+    }
+
+    /// Takes the statistics of a batch without normalizing it. With [`crate::RunningPolicy::pooled`] and one layer per
+    /// batch shape over one `running` buffer, the population statistics of a data set.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when no output is wanted, and what is wrong with a binding.
+    pub fn statistics(&self, bindings: &Statistics<'_>) -> Result<Step> {
+        let Statistics { x, saved, running, scratch } = bindings.clone();
+        check_wanted("saved, running", saved.is_some() || running.is_some())?;
+        self.bind(
+            "batch norm statistics",
+            &[row::MOMENTS, row::COLLECT],
+            &[("x", Some(x)), ("saved", saved), ("running", running), ("scratch", Some(scratch))],
+        )
+    }
+
+    fn check_trainable(&self) -> Result<()> {
+        match self.shape.values_per_channel() {
+            1 => Err(Error::OneValuePerChannel { dims: self.shape.dims().to_vec() }),
+            _ => Ok(()),
+        }
+    }
+
+    fn size_of(&self, extent: Extent) -> u64 {
+        let channels = self.shape.channels() as u64;
+        match extent {
+            Extent::Elements => self.shape.elements() as u64 * 4,
+            Extent::Channels(planes) => u64::from(planes) * channels * 4,
+            Extent::Running => RunningStatistics::size(self.shape.channels()),
+            Extent::Scratch => self.plan.scratch_planes() * channels * 4,
+        }
+    }
+
+    /// Checks the buffers against every kernel of the operation, then makes pipelines and bind groups.
+    fn bind(&self, label: &'static str, kernels: &[&'static Kernel], buffers: &[Named<'_>]) -> Result<Step> {
+        let present = |name| buffers.iter().find(|(given, _)| *given == name).and_then(|(_, buffer)| buffer.as_ref());
+        let uses: Vec<(&Binding, &BufferBinding<'_>)> = kernels
+            .iter()
+            .flat_map(|kernel| kernel.bindings)
+            .filter_map(|binding| present(binding.name).map(|buffer| (binding, buffer)))
+            .collect();
+        for (binding, buffer) in &uses {
+            self.check_buffer(binding, buffer)?;
+        }
+        self.check_overlaps(&uses)?;
+        let dispatches = kernels.iter().map(|&kernel| self.dispatch(kernel, &present)).collect::<Result<_>>()?;
+        Ok(Step { label, dispatches })
+    }
+
+    fn check_buffer(&self, binding: &Binding, given: &BufferBinding<'_>) -> Result<()> {
+        let name = binding.name;
+        let usage = given.buffer.usage();
+        if !usage.contains(wgpu::BufferUsages::STORAGE) {
+            return Err(Error::BufferUsage { name, expected: wgpu::BufferUsages::STORAGE, actual: usage });
+        }
+        let limits = &self.kernels.capabilities().limits;
+        let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
+        if given.offset % alignment != 0 {
+            return Err(Error::MisalignedOffset { name, offset: given.offset, alignment });
+        }
+        let behind_offset = given.buffer.size().saturating_sub(given.offset);
+        let actual = given.size.map_or(behind_offset, |size| size.get().min(behind_offset));
+        let expected = self.size_of(binding.extent);
+        if actual < expected {
+            return Err(Error::BufferTooSmall { name, expected, actual });
+        }
+        let allowed = limits.max_storage_buffer_binding_size;
+        if expected > allowed {
+            let limit = "max_storage_buffer_binding_size, in bytes";
+            let hint = "split the tensor, or open the device with a higher limit where the adapter has one";
+            return Err(Error::Limit { what: name, limit, needed: expected, allowed, hint });
+        }
+        Ok(())
+    }
+
+    fn check_overlaps(&self, uses: &[(&Binding, &BufferBinding<'_>)]) -> Result<()> {
+        for (i, (first, one)) in uses.iter().enumerate() {
+            for (second, other) in &uses[i + 1..] {
+                let written = first.access == Access::Write || second.access == Access::Write;
+                let overlap = one.buffer == other.buffer
+                    && one.offset < other.offset + self.size_of(second.extent)
+                    && other.offset < one.offset + self.size_of(first.extent);
+                if first.name == second.name || !written || !overlap {
+                    continue;
+                }
+                let over = |binding: &Binding, name| binding.over == Some(name);
+                let may = uses.iter().any(|(binding, _)| {
+                    (binding.name == first.name && over(binding, second.name))
+                        || (binding.name == second.name && over(binding, first.name))
+                });
+                if may && one.offset == other.offset {
+                    continue;
+                }
+                let hint = match may {
+                    true => "in place, both start at the same offset",
+                    false => "give each its own bytes",
+                };
+                return Err(Error::Overlap { first: first.name, second: second.name, hint });
+            }
+        }
+        Ok(())
+    }
+
+    fn dispatch<'a>(
+        &self,
+        kernel: &'static Kernel,
+        present: &dyn Fn(&'static str) -> Option<&'a BufferBinding<'a>>,
+    ) -> Result<Dispatch> {
+        let variant = self.variant(kernel, present)?;
+        let pipeline = self.kernels.pipeline(&variant, &self.plan)?;
+        let params = match kernel.span {
+            Span::Segment => &self.segment_params,
+            Span::Column => &self.column_params,
+        };
+        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() }];
+        for (number, binding) in variant.declared() {
+            // Only what the kernel touches is bound: where the device checks bounds, it checks these.
+            if let Some(given) = present(binding.name) {
+                let size = std::num::NonZeroU64::new(self.size_of(binding.extent));
+                let resource =
+                    wgpu::BindingResource::Buffer(BufferBinding { buffer: given.buffer, offset: given.offset, size });
+                entries.push(wgpu::BindGroupEntry { binding: number, resource });
+            }
+        }
+        let device = self.kernels.device();
+        let bind_group = guarded(device, "binding buffers", || {
+            device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(kernel.name),
+                layout: &pipeline.layout,
+                entries: &entries,
+            })
+        })?;
+        Ok(Dispatch { name: variant.name(), pipeline, bind_group, grid: self.plan.grid(kernel.span) })
+    }
+
+    /// Settles which bindings are absent, in place, or share a buffer.
+    fn variant<'a>(
+        &self,
+        kernel: &'static Kernel,
+        present: &dyn Fn(&'static str) -> Option<&'a BufferBinding<'a>>,
+    ) -> Result<Variant> {
+        let mut variant = Variant::new(kernel, self.plan.geometry, self.plan.reduction);
+        for (i, binding) in kernel.bindings.iter().enumerate() {
+            let Some(given) = present(binding.name) else {
+                if !binding.optional {
+                    return Err(missing(binding.name));
+                }
+                variant.absent |= 1 << i;
+                continue;
+            };
+            let over = binding.over.and_then(present);
+            if over.is_some_and(|under| under.buffer == given.buffer && under.offset == given.offset) {
+                variant.in_place |= 1 << i;
+            }
+        }
+        // wgpu tracks use by whole buffer and dispatch: a buffer that is written may not be bound read-only too.
+        let uses: Vec<_> = variant
+            .declared()
+            .filter_map(|(_, binding)| present(binding.name).map(|given| (binding.access, given.buffer)))
+            .collect();
+        variant.pooled =
+            uses.iter().any(|(access, buffer)| uses.iter().any(|(other, same)| buffer == same && access != other));
+        Ok(variant)
+    }
+}
+
+fn missing(name: &'static str) -> Error {
+    Error::Mismatch { name, expected: "a binding".into(), actual: "none".into() }
+}
+
+fn check_wanted(names: &'static str, any: bool) -> Result<()> {
+    if any {
+        return Ok(());
+    }
+    Err(Error::Mismatch { name: names, expected: "at least one of them".into(), actual: "none".into() })
+}
+
+fn uniform_buffer(device: &wgpu::Device, bytes: &[u8]) -> Result<wgpu::Buffer> {
+    const DURING: &str = "creating the parameters' buffer";
+    let buffer = guarded(device, DURING, || {
+        device.create_buffer(&wgpu::BufferDescriptor {
+            label: Some("batch norm parameters"),
+            size: bytes.len() as u64,
+            usage: wgpu::BufferUsages::UNIFORM,
+            mapped_at_creation: true,
+        })
+    })?;
+    // A lost device reports no error of creation, but its buffers cannot be mapped.
+    let lost = |error: wgpu::MapRangeError| Error::DeviceLost { during: DURING, reason: error.to_string() };
+    buffer.get_mapped_range_mut(..).map_err(lost)?.copy_from_slice(bytes);
+    buffer.unmap();
+    Ok(buffer)
+}

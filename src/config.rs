@@ -1,0 +1,203 @@
+//! What a batch norm layer computes, apart from its shape: eps and the running-statistics policy.
+
+use crate::error::{Error, Result};
+
+/// Configuration of a layer. gamma and beta are optional per binding and therefore not part of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Config {
+    /// Added to the variance before the square root. Positive, finite, a normal f32. Default 1e-5.
+    pub eps: f64,
+    /// How a training step changes the running statistics. Default: PyTorch's.
+    pub running: RunningPolicy,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { eps: 1e-5, running: RunningPolicy::default() }
+    }
+}
+
+impl Config {
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`Error::Eps`], [`Error::Momentum`] or [`Error::Policy`].
+    pub fn check(&self) -> Result<()> {
+        let eps = self.eps as f32;
+        // GPUs may flush subnormals, and a flushed eps would divide a constant channel by zero.
+        if !eps.is_normal() || eps < 0.0 {
+            return Err(Error::Eps { eps: self.eps });
+        }
+        self.running.check()
+    }
+}
+
+/// How the statistics of a batch enter the running statistics.
+///
+/// | who | policy |
+/// |---|---|
+/// | PyTorch, `momentum=0.1` | `RunningPolicy::default()` or `exponential(0.1)` |
+/// | PyTorch, `momentum=None` | `cumulative()` |
+/// | Keras, `momentum=0.99` | `from_decay(0.99).biased()` |
+/// | ONNX, `momentum=0.9` | `from_decay(0.9).biased()` |
+/// | Ioffe and Szegedy 2015, algorithm 2 | `cumulative()` |
+/// | average of the standard deviations | `cumulative().biased().average_standard_deviation()` |
+/// | a window of training only | `cumulative().window(skip, Some(take))` |
+/// | exact statistics of a data set | `pooled()` |
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct RunningPolicy {
+    /// The weight that a new batch gets.
+    pub average: Average,
+    /// Which batch variance enters.
+    pub variance: VarianceEstimate,
+    /// Whether variances or standard deviations are averaged. The stored statistic is a variance either way.
+    pub spread: Spread,
+    /// The batches that count.
+    pub window: Window,
+    /// What happens to a channel whose batch statistics are NaN or infinite.
+    pub non_finite: NonFinite,
+}
+
+/// The weight that a new batch gets in the running statistics.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Average {
+    /// `running = (1 - momentum) * running + momentum * batch`, momentum in PyTorch's sense.
+    Exponential {
+        /// Weight of the new batch, in [0, 1].
+        momentum: f64,
+    },
+    /// The mean over the batches: the n-th batch enters with weight 1/n. The initial values do not matter.
+    Cumulative,
+    /// The statistics of the concatenation of all batches, whatever their sizes (Chan, Golub and LeVeque 1979).
+    Pooled,
+}
+
+/// Which estimate of the batch variance enters the running variance. The normalization always uses the biased one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum VarianceEstimate {
+    /// Sum of squared deviations over m.
+    Biased,
+    /// Sum of squared deviations over m - 1; with m = 1, where none exists, over 1.
+    Unbiased,
+}
+
+/// What is averaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Spread {
+    /// Variances are averaged.
+    Variance,
+    /// Standard deviations are averaged, and the square of the average is stored.
+    StandardDeviation,
+}
+
+/// The training batches that enter the running statistics: those numbered `skip .. skip + take`, from 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Window {
+    /// Number of first batches left out.
+    pub skip: u32,
+    /// Number of batches that follow and count; `None` for all.
+    pub take: Option<u32>,
+}
+
+/// What happens to a channel's running statistics when those of the batch are NaN or infinite.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum NonFinite {
+    /// The channel keeps its running statistics, and its skipped count grows by one.
+    Skip,
+    /// The channel's running statistics become NaN, as in PyTorch.
+    Propagate,
+}
+
+impl Default for RunningPolicy {
+    /// PyTorch's: exponential average with momentum 0.1, unbiased variance; a non-finite batch is skipped.
+    fn default() -> Self {
+        Self::exponential(0.1)
+    }
+}
+
+impl RunningPolicy {
+    fn averaging(average: Average) -> Self {
+        Self {
+            average,
+            variance: VarianceEstimate::Unbiased,
+            spread: Spread::Variance,
+            window: Window::default(),
+            non_finite: NonFinite::Skip,
+        }
+    }
+
+    /// Exponential average; `momentum` is the weight of the new batch (PyTorch, candle, Burn).
+    pub fn exponential(momentum: f64) -> Self {
+        Self::averaging(Average::Exponential { momentum })
+    }
+
+    /// Exponential average; `decay` is the weight of the old value (called momentum by Keras, TensorFlow, Flax, ONNX).
+    pub fn from_decay(decay: f64) -> Self {
+        Self::exponential(1.0 - decay)
+    }
+
+    /// The mean over batches, PyTorch's `momentum=None` and the paper's inference statistics.
+    pub fn cumulative() -> Self {
+        Self::averaging(Average::Cumulative)
+    }
+
+    /// The statistics of all batches concatenated.
+    pub fn pooled() -> Self {
+        Self::averaging(Average::Pooled)
+    }
+
+    /// Lets the biased variance enter.
+    pub fn biased(self) -> Self {
+        Self { variance: VarianceEstimate::Biased, ..self }
+    }
+
+    /// Averages standard deviations instead of variances.
+    pub fn average_standard_deviation(self) -> Self {
+        Self { spread: Spread::StandardDeviation, ..self }
+    }
+
+    /// Counts only the batches `skip .. skip + take`.
+    pub fn window(self, skip: u32, take: Option<u32>) -> Self {
+        Self { window: Window { skip, take }, ..self }
+    }
+
+    /// Lets NaN and infinity into the running statistics.
+    pub fn propagate_non_finite(self) -> Self {
+        Self { non_finite: NonFinite::Propagate, ..self }
+    }
+
+    /// Checks every field.
+    ///
+    /// # Errors
+    /// [`Error::Momentum`] outside [0, 1] or NaN; [`Error::Policy`] for pooled standard deviations.
+    pub fn check(&self) -> Result<()> {
+        match self.average {
+            Average::Exponential { momentum } if !(0.0..=1.0).contains(&momentum) => Err(Error::Momentum { momentum }),
+            Average::Pooled if self.spread == Spread::StandardDeviation => Err(Error::Policy {
+                reason: "pooled statistics merge sums of squares, so standard deviations cannot be averaged; use cumulative()",
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn checks_eps_and_momentum() {
+        let with_eps = |eps| Config { eps, ..Config::default() }.check();
+        assert!(with_eps(1e-5).is_ok());
+        for eps in [0.0, -1e-5, f64::NAN, f64::INFINITY, 1e-40, 1e39] {
+            assert!(matches!(with_eps(eps), Err(Error::Eps { .. })), "{eps}");
+        }
+        for momentum in [-0.1, 1.1, f64::NAN] {
+            let refused = RunningPolicy::exponential(momentum).check();
+            assert!(matches!(refused, Err(Error::Momentum { .. })), "{momentum}");
+        }
+        assert!(RunningPolicy::exponential(1.0).check().is_ok());
+        assert_eq!(RunningPolicy::from_decay(0.75), RunningPolicy::exponential(0.25));
+        assert!(RunningPolicy::pooled().average_standard_deviation().check().is_err());
+    }
+}

@@ -1,0 +1,190 @@
+//! The one error type of the crate. Every variant says what was expected, what came, and what to do.
+
+use crate::shape::Layout;
+
+/// `Result` with this crate's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a call was refused or failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The tensor has fewer than two dimensions.
+    #[error(
+        "expected a tensor of rank 2 or more, such as (N, C) or (N, C, H, W), got dimensions {dims:?}; add the batch dimension"
+    )]
+    Rank {
+        /// The dimensions that came.
+        dims: Vec<usize>,
+    },
+    /// The channel dimension is zero.
+    #[error("expected at least one channel, got dimensions {dims:?} in layout {layout}")]
+    ZeroChannels {
+        /// The dimensions that came.
+        dims: Vec<usize>,
+        /// The layout that says which of them counts the channels.
+        layout: Layout,
+    },
+    /// A dimension other than the channels is zero, so that no channel has a value.
+    #[error("expected at least one value per channel, got dimensions {dims:?}; skip the call for an empty batch")]
+    EmptyBatch {
+        /// The dimensions that came.
+        dims: Vec<usize>,
+    },
+    /// The number of elements does not fit the machine's integers.
+    #[error("the product of dimensions {dims:?} overflows; split the tensor over N")]
+    ShapeOverflow {
+        /// The dimensions that came.
+        dims: Vec<usize>,
+    },
+    /// Training needs a variance, and one value has none.
+    #[error(
+        "expected more than one value per channel in training, got dimensions {dims:?}: the variance of one value is 0 \
+         and every output would be beta; use a larger batch, or inference with running statistics"
+    )]
+    OneValuePerChannel {
+        /// The dimensions that came.
+        dims: Vec<usize>,
+    },
+    /// eps must be a positive, finite, normal f32.
+    #[error("expected eps to be positive, finite and at least 1.2e-38, got {eps}; the usual value is 1e-5")]
+    Eps {
+        /// The value that came.
+        eps: f64,
+    },
+    /// The weight of the new batch lies outside [0, 1].
+    #[error(
+        "expected momentum (the weight of the new batch) in [0, 1], got {momentum}; for the other convention, in which \
+         momentum weighs the old value, use RunningPolicy::from_decay"
+    )]
+    Momentum {
+        /// The weight of the new batch that came.
+        momentum: f64,
+    },
+    /// The policy averages what cannot be averaged that way.
+    #[error("the running-statistics policy is contradictory: {reason}")]
+    Policy {
+        /// What contradicts what.
+        reason: &'static str,
+    },
+    /// An array or list does not have the size that the shape asks for.
+    #[error("{name}: expected {expected}, got {actual}")]
+    Mismatch {
+        /// Which argument.
+        name: &'static str,
+        /// What it must be.
+        expected: String,
+        /// What it was.
+        actual: String,
+    },
+    /// A binding covers fewer bytes than the kernels touch.
+    #[error("{name}: expected a binding of at least {expected} bytes, got {actual}")]
+    BufferTooSmall {
+        /// Which binding.
+        name: &'static str,
+        /// Bytes needed.
+        expected: u64,
+        /// Bytes that came.
+        actual: u64,
+    },
+    /// A buffer was created without a usage that the call needs.
+    #[error("{name}: expected a buffer with usage {expected:?}, got {actual:?}; add it when the buffer is created")]
+    BufferUsage {
+        /// Which binding.
+        name: &'static str,
+        /// The usage that is missing.
+        expected: wgpu::BufferUsages,
+        /// The usages of the buffer.
+        actual: wgpu::BufferUsages,
+    },
+    /// A binding starts where the device does not allow a binding to start.
+    #[error(
+        "{name}: expected an offset that is a multiple of {alignment} (min_storage_buffer_offset_alignment of the device), got {offset}"
+    )]
+    MisalignedOffset {
+        /// Which binding.
+        name: &'static str,
+        /// The offset that came, in bytes.
+        offset: u64,
+        /// The alignment needed, in bytes.
+        alignment: u64,
+    },
+    /// A binding that is written shares bytes with another binding of the call.
+    #[error("{first} and {second} overlap in one buffer, and one of them is written; {hint}")]
+    Overlap {
+        /// One binding.
+        first: &'static str,
+        /// The other.
+        second: &'static str,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// The call needs more than the device allows.
+    #[error("{what}: needs {needed}, the device allows {allowed} ({limit}); {hint}")]
+    Limit {
+        /// What exceeds the limit.
+        what: &'static str,
+        /// Which limit.
+        limit: &'static str,
+        /// What is needed.
+        needed: u64,
+        /// What the device allows.
+        allowed: u64,
+        /// What to do about it.
+        hint: &'static str,
+    },
+    /// A kernel was asked for by name and cannot run.
+    #[error("kernel {kernel} cannot run here: {reason}")]
+    KernelUnavailable {
+        /// The kernel or its variant.
+        kernel: String,
+        /// Why.
+        reason: String,
+    },
+    /// The steps or kernels belong to another device.
+    #[error("{name} belongs to another device than the kernels do; create both from the same wgpu::Device")]
+    OtherDevice {
+        /// What came from elsewhere.
+        name: &'static str,
+    },
+    /// No adapter answers to the description.
+    #[error("no adapter {wanted}; found: {found}. {hint}")]
+    NoAdapter {
+        /// What was looked for.
+        wanted: String,
+        /// What there is.
+        found: String,
+        /// What to install or change.
+        hint: &'static str,
+    },
+    /// The adapter refused to open a device.
+    #[error("adapter {adapter} gave no device: {reason}")]
+    NoDevice {
+        /// The adapter's name.
+        adapter: String,
+        /// What wgpu said.
+        reason: String,
+    },
+    /// The device was lost or destroyed.
+    #[error("the device was lost while {during}: {reason}; open a new device and bind again")]
+    DeviceLost {
+        /// What was going on.
+        during: &'static str,
+        /// What the driver said.
+        reason: String,
+    },
+    /// The device has no memory left for a buffer.
+    #[error("the device is out of memory while {during}; use smaller batches or free buffers")]
+    OutOfMemory {
+        /// What was going on.
+        during: &'static str,
+    },
+    /// wgpu or the driver refused what this crate asked for: a bug here or in the driver.
+    #[error("the device refused {during}: {reason}; this is a bug, please report it with the adapter's name")]
+    Device {
+        /// What was going on.
+        during: &'static str,
+        /// What wgpu said.
+        reason: String,
+    },
+}

@@ -1,0 +1,38 @@
+//! Error scopes as `Result`: what wgpu would report to its uncaptured-error handler comes back to the caller.
+
+use crate::error::{Error, Result};
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+/// Runs `create` and returns what it made, or the error that the device reported meanwhile.
+///
+/// On native backends errors are known at once. In a browser they arrive later: there the value is returned, and the error
+/// goes to the scope's future, which nobody awaits.
+pub(crate) fn guarded<T>(device: &wgpu::Device, during: &'static str, create: impl FnOnce() -> T) -> Result<T> {
+    let scopes = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::OutOfMemory]
+        .map(|filter| device.push_error_scope(filter));
+    let value = create();
+    // Scopes are popped in the reverse order of pushing; every one is popped, also after an error.
+    let errors = scopes.into_iter().rev().filter_map(|scope| now_or_never(scope.pop()).flatten()).collect::<Vec<_>>();
+    match errors.into_iter().next() {
+        None => Ok(value),
+        Some(error) => Err(typed(error, during)),
+    }
+}
+
+fn typed(error: wgpu::Error, during: &'static str) -> Error {
+    match error {
+        wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { during },
+        wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
+            Error::Device { during, reason: description }
+        }
+    }
+}
+
+fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => Some(value),
+        Poll::Pending => None,
+    }
+}

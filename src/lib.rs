@@ -1,0 +1,28 @@
+//! Batch normalization on any GPU.
+
+#![deny(missing_docs, unsafe_code)]
+
+mod batch_norm;
+pub mod config;
+pub mod error;
+mod gpu;
+#[cfg(feature = "host")]
+pub mod host;
+pub mod kernels;
+pub mod plan;
+/// x
+pub mod reference;
+mod running;
+pub mod shape;
+
+pub use batch_norm::{
+    BackwardFrozen, BackwardTraining, BatchNorm, ForwardTraining, Inference, Statistics, USEFUL_FEATURES,
+    required_limits,
+};
+pub use config::{Average, Config, NonFinite, RunningPolicy, Spread, VarianceEstimate, Window};
+pub use error::{Error, Result};
+pub use gpu::{Edit, Kernels, Step};
+pub use plan::{Choice, Plan};
+pub use running::RunningStatistics;
+pub use shape::{Layout, Shape};
+pub use wgpu;

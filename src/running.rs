@@ -1,0 +1,122 @@
+//! The running statistics as they lie in a buffer, and as numbers on the host.
+
+use crate::error::{Error, Result};
+use crate::kernels::RUNNING_PLANES;
+
+/// Running statistics of C channels.
+///
+/// In a buffer they are eight planes of C little-endian words, in the order of the fields; the number of values takes two,
+/// the low one first. A caller who keeps PyTorch-style `running_mean` and `running_var` copies planes 0 and 2 out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunningStatistics {
+    /// Running mean: the nearest f32.
+    pub mean: Vec<f32>,
+    /// What the running mean lost by rounding to f32: inference subtracts both.
+    pub mean_remainder: Vec<f32>,
+    /// Running variance, biased or unbiased as the policy says.
+    pub var: Vec<f32>,
+    /// Training batches seen, PyTorch's `num_batches_tracked`. The same for all channels.
+    pub tracked: Vec<u32>,
+    /// Batches that entered the averages.
+    pub averaged: Vec<u32>,
+    /// Batches skipped because their statistics were NaN or infinite.
+    pub skipped: Vec<u32>,
+    /// Values that entered the averages.
+    pub values: Vec<u64>,
+}
+
+impl RunningStatistics {
+    /// Those of a new layer: mean 0, variance 1, nothing tracked.
+    pub fn new(channels: usize) -> Self {
+        Self {
+            mean: vec![0.0; channels],
+            mean_remainder: vec![0.0; channels],
+            var: vec![1.0; channels],
+            tracked: vec![0; channels],
+            averaged: vec![0; channels],
+            skipped: vec![0; channels],
+            values: vec![0; channels],
+        }
+    }
+
+    /// Those of a trained layer, as PyTorch stores them.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when the lengths differ.
+    pub fn from_mean_var(mean: &[f32], var: &[f32], num_batches_tracked: u32) -> Result<Self> {
+        if mean.len() != var.len() {
+            return Err(Error::Mismatch {
+                name: "running_var",
+                expected: format!("{} channels, as running_mean has", mean.len()),
+                actual: format!("{}", var.len()),
+            });
+        }
+        let counts = vec![num_batches_tracked; mean.len()];
+        let fresh = Self::new(mean.len());
+        Ok(Self { mean: mean.to_vec(), var: var.to_vec(), tracked: counts.clone(), averaged: counts, ..fresh })
+    }
+
+    /// Bytes that `channels` channels take in a buffer.
+    pub fn size(channels: usize) -> u64 {
+        u64::from(RUNNING_PLANES) * channels as u64 * 4
+    }
+
+    /// Number of channels.
+    pub fn channels(&self) -> usize {
+        self.mean.len()
+    }
+
+    /// The contents of the buffer. Fields of differing lengths give a buffer that [`RunningStatistics::from_bytes`] or
+    /// binding refuses.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let floats = [&self.mean, &self.mean_remainder, &self.var].into_iter().flatten().map(|v| v.to_bits());
+        let counts = [&self.tracked, &self.averaged, &self.skipped].into_iter().flatten().copied();
+        let low = self.values.iter().map(|&v| v as u32);
+        let high = self.values.iter().map(|&v| (v >> 32) as u32);
+        floats.chain(counts).chain(low).chain(high).flat_map(u32::to_le_bytes).collect()
+    }
+
+    /// Reads the contents of a buffer.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when the number of bytes is not a multiple of 32.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        let per_channel = RUNNING_PLANES as usize * 4;
+        if bytes.len() % per_channel != 0 {
+            return Err(Error::Mismatch {
+                name: "running",
+                expected: format!("a multiple of {per_channel} bytes"),
+                actual: format!("{}", bytes.len()),
+            });
+        }
+        let channels = bytes.len() / per_channel;
+        let words: Vec<u32> = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+        let plane = |i: usize| words[i * channels..(i + 1) * channels].iter().copied();
+        let floats = |i| plane(i).map(f32::from_bits).collect();
+        Ok(Self {
+            mean: floats(0),
+            mean_remainder: floats(1),
+            var: floats(2),
+            tracked: plane(3).collect(),
+            averaged: plane(4).collect(),
+            skipped: plane(5).collect(),
+            values: plane(6).zip(plane(7)).map(|(low, high)| u64::from(high) << 32 | u64::from(low)).collect(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn survives_the_buffer() {
+        let mut running = RunningStatistics::from_mean_var(&[1.5, -2.0, 3e20], &[0.5, 1.0, 2.0], 7).unwrap();
+        running.values = vec![1, u64::from(u32::MAX) + 5, 0];
+        running.skipped = vec![0, 1, 2];
+        let bytes = running.to_bytes();
+        assert_eq!(bytes.len() as u64, RunningStatistics::size(3));
+        assert_eq!(RunningStatistics::from_bytes(&bytes).unwrap(), running);
+        assert!(RunningStatistics::from_bytes(&bytes[4..]).is_err());
+    }
+}

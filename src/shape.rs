@@ -1,0 +1,158 @@
+//! A tensor's dimensions, reduced to what batch norm sees: (outer, channels, inner).
+
+use crate::error::{Error, Result};
+use std::fmt;
+
+/// Which dimension counts the channels.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Layout {
+    /// (N, C, ...), PyTorch's default: NC, NCL, NCHW, NCDHW.
+    #[default]
+    ChannelsFirst,
+    /// (N, ..., C), TensorFlow's default: NC, NLC, NHWC, NDHWC.
+    ChannelsLast,
+}
+
+impl fmt::Display for Layout {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Layout::ChannelsFirst => "channels_first",
+            Layout::ChannelsLast => "channels_last",
+        })
+    }
+}
+
+/// A checked tensor shape: rank 2 or more, no zero dimension, products that do not overflow.
+///
+/// Element `(o, c, i)` of the reduced shape lies at index `(o * channels + c) * inner + i`. Channels last is the case
+/// `inner == 1`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Shape {
+    dims: Vec<usize>,
+    layout: Layout,
+    outer: usize,
+    channels: usize,
+    inner: usize,
+}
+
+impl Shape {
+    /// Checks `dims` and reduces them.
+    ///
+    /// # Errors
+    /// [`Error::Rank`] below rank 2, [`Error::ZeroChannels`], [`Error::EmptyBatch`] when another dimension is zero,
+    /// [`Error::ShapeOverflow`] when four times the number of elements does not fit a `usize`.
+    ///
+    /// ```
+    /// use batchnorm_wgpu::{Layout, Shape};
+    /// let nchw = Shape::new(&[32, 64, 28, 28], Layout::ChannelsFirst)?;
+    /// assert_eq!((nchw.outer(), nchw.channels(), nchw.inner()), (32, 64, 784));
+    /// let nhwc = Shape::new(&[32, 28, 28, 64], Layout::ChannelsLast)?;
+    /// assert_eq!((nhwc.outer(), nhwc.channels(), nhwc.inner()), (25088, 64, 1));
+    /// # Ok::<(), batchnorm_wgpu::Error>(())
+    /// ```
+    pub fn new(dims: &[usize], layout: Layout) -> Result<Self> {
+        if dims.len() < 2 {
+            return Err(Error::Rank { dims: dims.to_vec() });
+        }
+        let (channel_axis, outer_axes, inner_axes) = match layout {
+            Layout::ChannelsFirst => (1, 0..1, 2..dims.len()),
+            Layout::ChannelsLast => (dims.len() - 1, 0..dims.len() - 1, 0..0),
+        };
+        if dims[channel_axis] == 0 {
+            return Err(Error::ZeroChannels { dims: dims.to_vec(), layout });
+        }
+        if dims.contains(&0) {
+            return Err(Error::EmptyBatch { dims: dims.to_vec() });
+        }
+        // The byte count of f32 must fit too; it bounds every product taken later.
+        dims.iter()
+            .try_fold(4usize, |product, &dim| product.checked_mul(dim))
+            .ok_or_else(|| Error::ShapeOverflow { dims: dims.to_vec() })?;
+        Ok(Self {
+            outer: dims[outer_axes].iter().product(),
+            channels: dims[channel_axis],
+            inner: dims[inner_axes].iter().product(),
+            dims: dims.to_vec(),
+            layout,
+        })
+    }
+
+    /// The dimensions as given.
+    pub fn dims(&self) -> &[usize] {
+        &self.dims
+    }
+
+    /// The layout as given.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Number of slices before the channel dimension: N, or the product of all but the last dimension.
+    pub fn outer(&self) -> usize {
+        self.outer
+    }
+
+    /// Number of channels, C.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
+    /// Number of neighbouring elements of one channel: H*W channels first, 1 channels last.
+    pub fn inner(&self) -> usize {
+        self.inner
+    }
+
+    /// m, the number of values that each channel's statistics are taken over.
+    pub fn values_per_channel(&self) -> usize {
+        self.outer * self.inner
+    }
+
+    /// Number of elements of the tensor.
+    pub fn elements(&self) -> usize {
+        self.outer * self.channels * self.inner
+    }
+
+    /// Index of element `i` of channel `channel`, for `i` below [`Shape::values_per_channel`].
+    pub fn index(&self, channel: usize, i: usize) -> usize {
+        (i / self.inner * self.channels + channel) * self.inner + i % self.inner
+    }
+}
+
+impl fmt::Display for Shape {
+    /// Dimensions and layout, such as `32x64x28x28 channels_first`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (position, dim) in self.dims.iter().enumerate() {
+            write!(f, "{}{dim}", if position == 0 { "" } else { "x" })?;
+        }
+        write!(f, " {}", self.layout)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reduces_every_rank_and_layout() {
+        let reduce = |dims: &[usize], layout| {
+            let shape = Shape::new(dims, layout).unwrap();
+            (shape.outer(), shape.channels(), shape.inner())
+        };
+        assert_eq!(reduce(&[7, 3], Layout::ChannelsFirst), (7, 3, 1));
+        assert_eq!(reduce(&[7, 3], Layout::ChannelsLast), (7, 3, 1));
+        assert_eq!(reduce(&[2, 3, 4, 5, 6, 7], Layout::ChannelsFirst), (2, 3, 840));
+        assert_eq!(reduce(&[2, 3, 4, 5, 6, 7], Layout::ChannelsLast), (720, 7, 1));
+    }
+
+    #[test]
+    fn refuses_what_has_no_statistics() {
+        let refuse = |dims: &[usize], layout| Shape::new(dims, layout).unwrap_err();
+        assert!(matches!(refuse(&[3], Layout::ChannelsFirst), Error::Rank { .. }));
+        assert!(matches!(refuse(&[3, 0], Layout::ChannelsFirst), Error::ZeroChannels { .. }));
+        assert!(matches!(refuse(&[3, 2, 0], Layout::ChannelsLast), Error::ZeroChannels { .. }));
+        assert!(matches!(refuse(&[0, 2], Layout::ChannelsFirst), Error::EmptyBatch { .. }));
+        assert!(matches!(refuse(&[1, 2, 0], Layout::ChannelsFirst), Error::EmptyBatch { .. }));
+        let huge = usize::MAX / 8;
+        assert!(matches!(refuse(&[huge, 3], Layout::ChannelsFirst), Error::ShapeOverflow { .. }));
+    }
+}

@@ -1,0 +1,119 @@
+//! Shaders without a device: every variant of every kernel parses and validates, declares what the host binds, and lays
+//! its parameters out as the host does.
+
+use batchnorm_wgpu::kernels::{Access, KERNELS, Reduction, Span, Variant};
+use batchnorm_wgpu::plan::{Capabilities, Params};
+use batchnorm_wgpu::{Choice, Config, Layout, Plan, Shape};
+use naga::valid::{Capabilities as Allowed, ValidationFlags, Validator};
+use naga::{AddressSpace, GlobalVariable, Module, StorageAccess, TypeInner};
+
+fn parse(variant: &Variant) -> Module {
+    let source = variant.wgsl();
+    naga::front::wgsl::parse_str(&source)
+        .unwrap_or_else(|error| panic!("{}: {}", variant.name(), error.emit_to_string(&source)))
+}
+
+fn validate(variant: &Variant, module: &Module) {
+    // Only what every WebGPU device has, and subgroups where the variant is for devices that have them.
+    let allowed = match variant.reduction {
+        Reduction::Tree => Allowed::empty(),
+        Reduction::Subgroup => Allowed::SUBGROUP,
+    };
+    let mut validator = Validator::new(ValidationFlags::all(), allowed);
+    validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE);
+    validator.subgroup_operations(naga::valid::SubgroupOperationSet::all());
+    let validated = validator.validate(module);
+    let info =
+        validated.unwrap_or_else(|error| panic!("{}: {}", variant.name(), error.emit_to_string(&variant.wgsl())));
+    let shape = Shape::new(&[4, 8, 3, 5], Layout::ChannelsFirst).unwrap();
+    let plan = Plan::new(&shape, &Capabilities::default_limits(), &Choice::default()).unwrap();
+    let constants =
+        plan.constants(variant.kernel.span).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    naga::back::pipeline_constants::process_overrides(module, &info, None, &constants)
+        .unwrap_or_else(|error| panic!("{}: constants: {error}", variant.name()));
+}
+
+fn bound(module: &Module) -> Vec<(u32, &GlobalVariable)> {
+    let variables = module.global_variables.iter();
+    let mut bound: Vec<_> = variables.filter_map(|(_, variable)| Some((variable.binding?.binding, variable))).collect();
+    bound.sort_by_key(|(number, _)| *number);
+    bound
+}
+
+fn check_bindings(variant: &Variant, module: &Module) {
+    let found: Vec<_> = bound(module)
+        .into_iter()
+        .filter(|(number, _)| *number != 0)
+        .map(|(number, variable)| {
+            let AddressSpace::Storage { access } = variable.space else {
+                panic!("{}: {:?} is no storage buffer", variant.name(), variable.name)
+            };
+            let written = access.contains(StorageAccess::STORE);
+            (number, variable.name.clone().unwrap(), if written { Access::Write } else { Access::Read })
+        })
+        .collect();
+    let declared: Vec<_> = variant
+        .declared()
+        .map(|(number, binding)| (number, binding.name.to_owned(), variant.access(binding)))
+        .collect();
+    assert_eq!(found, declared, "{}", variant.name());
+    assert!(found.len() <= 8, "{} binds {} storage buffers, default limits allow 8", variant.name(), found.len());
+}
+
+#[test]
+fn every_variant_validates() {
+    let mut variants = 0;
+    for variant in Variant::all() {
+        let module = parse(&variant);
+        validate(&variant, &module);
+        check_bindings(&variant, &module);
+        variants += 1;
+    }
+    // Three geometries of each kernel at least: the loop did run.
+    assert!(variants >= 3 * KERNELS.len(), "{variants}");
+}
+
+#[test]
+fn params_lie_as_on_the_host() {
+    let module = parse(&Variant::all().next().unwrap());
+    let (_, variable) = bound(&module)[0];
+    let TypeInner::Struct { members, span } = &module.types[variable.ty].inner else { panic!("params is no struct") };
+    assert_eq!(*span as usize, size_of::<Params>());
+    let names: Vec<_> = members.iter().map(|member| member.name.as_deref().unwrap()).collect();
+    assert_eq!(names, Params::FIELDS);
+    // Each host field holds a mark that says where it lies; read back by the shader's offsets.
+    let shape = Shape::new(&[2, 4, 3, 5], Layout::ChannelsFirst).unwrap();
+    let plan = Plan::new(&shape, &Capabilities::default_limits(), &Choice::default()).unwrap();
+    let params = plan.params(&shape, &Config { eps: 0.5, ..Config::default() }, Span::Segment);
+    let words: &[u32] = bytemuck::cast_slice(bytemuck::bytes_of(&params));
+    let word = |name: &str| {
+        let member = members.iter().find(|member| member.name.as_deref() == Some(name)).unwrap();
+        words[member.offset as usize / 4]
+    };
+    assert_eq!((word("outer"), word("channels"), word("count")), (2, 4, 30));
+    assert_eq!(f32::from_bits(word("eps")), 0.5);
+    assert_eq!(f32::from_bits(word("count_f32")), 30.0);
+    assert_eq!(word("window_take"), u32::MAX);
+}
+
+#[test]
+fn names_are_unique_and_file_stems() {
+    for (i, kernel) in KERNELS.iter().enumerate() {
+        assert!(KERNELS[..i].iter().all(|other| other.name != kernel.name), "{}", kernel.name);
+        let own = kernel.parts.last().unwrap();
+        assert!(own.text.contains("fn kernel("), "{}: the last part is the kernel's own file", kernel.name);
+    }
+}
+
+#[test]
+fn barriers_stand_before_no_early_return() {
+    // naga does not check uniformity; browsers do. No kernel file returns early, and only the reductions have barriers.
+    for variant in Variant::all() {
+        for part in variant.parts() {
+            let barrier = part.text.contains("Barrier()");
+            let reduction = part.path.starts_with("common/reduce_");
+            assert_eq!(barrier, reduction, "{}", part.path);
+            assert!(!reduction || !part.text.contains("return;"), "{}", part.path);
+        }
+    }
+}
