@@ -1,5 +1,5 @@
 // Merges the partial moments of each column into the batch statistics, and those into the running statistics.
-// A workgroup owns TILE columns whole; one invocation of each writes. Assumes that `moments` ran before.
+// A workgroup owns `tile` columns whole; one invocation of each writes. Assumes that `moments` ran before.
 
 fn kernel(work: Work) {
     let moments = merged_moments(work);

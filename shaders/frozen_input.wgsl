@@ -1,5 +1,5 @@
 // Backward with the running statistics held fixed, dx alone: dx = dy * gamma * inv_std. Does not read x.
-// A workgroup owns one segment of TILE columns. Assumes nothing; may run with dx over dy.
+// A workgroup owns one segment of `tile` columns. Assumes nothing; may run with dx over dy.
 
 struct State {
     scale: Value,

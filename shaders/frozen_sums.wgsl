@@ -1,6 +1,6 @@
 // Backward with the running statistics held fixed, in one pass: dx = dy * gamma * inv_std where wanted, and the partial
 // sums of dy and of dy * (x - running mean).
-// A workgroup owns one segment of TILE columns. Assumes nothing; may run with dx over dy.
+// A workgroup owns one segment of `tile` columns. Assumes nothing; may run with dx over dy.
 
 fn visit(state: State, at: u32, dy: Value) {
     store_dx(at, dy * state.scale);

@@ -1,6 +1,6 @@
 // Computes dx, dgamma and dbeta of the training forward:
 // dx = gamma * inv_std * (dy - dbeta / m - (x - mean) * inv_std * dgamma / m).
-// A workgroup owns one segment of TILE columns; each merges the partial sums again, the first split writes dgamma and
+// A workgroup owns one segment of `tile` columns; each merges the partial sums again, the first split writes dgamma and
 // dbeta. Assumes that `gradient_sums` ran before. May run with dx over dy.
 
 struct State {

@@ -1,5 +1,5 @@
 // Computes dgamma and dbeta from the partial sums, where no dx is wanted or it is written already.
-// A workgroup owns TILE columns whole; one invocation of each writes. Assumes that the kernel of the partial sums ran.
+// A workgroup owns `tile` columns whole; one invocation of each writes. Assumes that the kernel of the partial sums ran.
 
 fn kernel(work: Work) {
     let centre = centre_of(work);

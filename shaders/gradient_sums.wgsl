@@ -1,5 +1,5 @@
 // Computes the partial sums of dy and of dy * (x - mean) of each column over each split.
-// A workgroup owns one segment of TILE columns and writes their partial sums. Assumes the centre that the forward pass
+// A workgroup owns one segment of `tile` columns and writes their partial sums. Assumes the centre that the forward pass
 // used.
 
 fn visit(state: State, at: u32, dy: Value) {}

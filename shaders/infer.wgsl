@@ -1,5 +1,5 @@
 // Normalizes, scales and shifts by the running statistics.
-// A workgroup owns one segment of TILE columns. Assumes nothing; may run with y over x.
+// A workgroup owns one segment of `tile` columns. Assumes nothing; may run with y over x.
 
 fn kernel(work: Work) {
     let centre = centre_of(work);

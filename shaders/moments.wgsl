@@ -1,5 +1,5 @@
 // Computes the partial moments of each column over each split (common/moments.wgsl).
-// A workgroup owns one segment of TILE columns and writes their partial mean and M2; the first split writes the shift.
+// A workgroup owns one segment of `tile` columns and writes their partial mean and M2; the first split writes the shift.
 // Assumes nothing about the data; a NaN or infinity makes the moments of its channel non-finite.
 
 struct State {
@@ -17,11 +17,15 @@ fn inputs_at(index: u32) -> Inputs {
     return Inputs(load_x(index));
 }
 
-// The median of three of the column's values: one outlier among them does not become the shift.
+fn element_at(work: Work, element: u32) -> Value {
+    return element_of(load_x(index_of(work.column, element / ELEMENTS)), element);
+}
+
+// The median of three of the channel's elements: one outlier among them does not become the shift.
 fn shift_of(work: Work) -> Value {
-    let a = anchor(load_x(index_of(work.column, 0u)));
-    let b = anchor(load_x(index_of(work.column, params.values / 2u)));
-    let c = anchor(load_x(index_of(work.column, params.values - 1u)));
+    let a = element_at(work, 0u);
+    let b = element_at(work, params.count / 2u);
+    let c = element_at(work, params.count - 1u);
     return max(min(a, b), min(max(a, b), c));
 }
 

@@ -10,7 +10,7 @@ mod gpu;
 pub mod host;
 pub mod kernels;
 pub mod plan;
-/// x
+
 pub mod reference;
 mod running;
 pub mod shape;

@@ -177,13 +177,8 @@ impl Plan {
     }
 
     /// The pipeline-overridable constants.
-    pub fn constants(&self, span: Span) -> [(&'static str, f64); 4] {
-        [
-            ("WORKGROUP", f64::from(self.workgroup_size)),
-            ("TILE", f64::from(self.tile)),
-            ("INTERLEAVED", f64::from(u8::from(self.interleaved))),
-            ("WHOLE", f64::from(u8::from(span == Span::Column))),
-        ]
+    pub fn constants(&self, span: Span) -> [(&'static str, f64); 2] {
+        [("WORKGROUP", f64::from(self.workgroup_size)), ("WHOLE", f64::from(u8::from(span == Span::Column)))]
     }
 
     /// The uniform parameters.
@@ -200,7 +195,9 @@ impl Plan {
             Average::Pooled => (2, 0.0),
         };
         Params {
-            outer: shape.outer() as u32,
+            tile: self.tile,
+            lanes: self.workgroup_size / self.tile,
+            interleaved: u32::from(self.interleaved),
             columns: self.columns,
             inner: self.inner,
             values: self.values,
@@ -229,7 +226,9 @@ impl Plan {
 #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
 #[allow(missing_docs)]
 pub struct Params {
-    pub outer: u32,
+    pub tile: u32,
+    pub lanes: u32,
+    pub interleaved: u32,
     pub columns: u32,
     pub inner: u32,
     pub values: u32,
@@ -253,8 +252,10 @@ pub struct Params {
 
 impl Params {
     /// Names of the fields in order, for the test that holds them against the shader's.
-    pub const FIELDS: [&'static str; 20] = [
-        "outer",
+    pub const FIELDS: [&'static str; 22] = [
+        "tile",
+        "lanes",
+        "interleaved",
         "columns",
         "inner",
         "values",

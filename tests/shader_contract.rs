@@ -90,7 +90,7 @@ fn params_lie_as_on_the_host() {
         let member = members.iter().find(|member| member.name.as_deref() == Some(name)).unwrap();
         words[member.offset as usize / 4]
     };
-    assert_eq!((word("outer"), word("channels"), word("count")), (2, 4, 30));
+    assert_eq!((word("lanes") * word("tile"), word("channels"), word("count")), (plan.workgroup_size, 4, 30));
     assert_eq!(f32::from_bits(word("eps")), 0.5);
     assert_eq!(f32::from_bits(word("count_f32")), 30.0);
     assert_eq!(word("window_take"), u32::MAX);

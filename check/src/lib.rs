@@ -1,1 +1,11 @@
+//! The cross-check of `batchnorm-wgpu`: cases, runs between guard bands, verdicts against the float64 reference, planted
+//! faults, golden files. The tests and `bn check` are thin shells over it.
 
+#![deny(missing_docs, unsafe_code)]
+
+mod arena;
+pub mod case;
+pub mod data;
+pub mod judge;
+pub mod run;
+pub mod suite;

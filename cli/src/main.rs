@@ -1,1 +1,84 @@
-fn main() {}
+//! `bn`: checks, measures and demonstrates `batchnorm-wgpu`.
+
+#![deny(missing_docs, unsafe_code)]
+
+mod accuracy;
+mod adapter;
+mod check;
+mod info;
+mod output;
+mod train;
+
+use clap::{Parser, Subcommand};
+use std::process::ExitCode;
+
+/// Batch normalization on any GPU: check it, and watch it train.
+#[derive(Parser)]
+#[command(name = "bn", version, arg_required_else_help = true, after_help = EXAMPLES)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "Examples:
+  bn info                        what adapters there are and what they can do
+  bn train                       train on MNIST with and without batch norm
+  bn check --all-adapters        every kernel against the float64 reference
+  bn check --accuracy            accuracy where the mean is far from zero
+
+Exit codes: 0 all good, 1 a mismatch, 2 wrong usage, no adapter or a failure of the device.
+RUST_LOG=batchnorm_wgpu=debug shows plans and compiled kernels.";
+
+#[derive(Subcommand)]
+enum Command {
+    /// List the adapters, with what matters here: backend, driver, subgroups, limits, kernels that run.
+    Info(info::InfoArgs),
+    /// Run every kernel over a matrix of shapes, layouts and hostile values against the float64 reference.
+    Check(check::CheckArgs),
+    /// Train a network on MNIST on the GPU, with and without batch norm.
+    Train(TrainCommand),
+}
+
+/// Arguments of `bn train`.
+#[derive(clap::Args)]
+struct TrainCommand {
+    #[command(flatten)]
+    adapter: adapter::AdapterArgs,
+    #[command(flatten)]
+    training: train::TrainArgs,
+}
+
+/// How a command ended, where it ended by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// All good.
+    Passed,
+    /// A mismatch was found.
+    Failed,
+}
+
+/// Any error, for people: commands add what to do about it.
+type AnyError = Box<dyn std::error::Error + Send + Sync>;
+
+fn train(arguments: &TrainCommand) -> Result<Verdict, AnyError> {
+    let gpu = arguments.adapter.open()?;
+    let passed = train::run(&arguments.training, &gpu.device, &gpu.queue, &gpu.info.name)?;
+    Ok(if passed { Verdict::Passed } else { Verdict::Failed })
+}
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
+    let outcome = match Arguments::parse().command {
+        Command::Info(arguments) => info::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Train(arguments) => train(&arguments),
+    };
+    match outcome {
+        Ok(Verdict::Passed) => ExitCode::SUCCESS,
+        Ok(Verdict::Failed) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("bn: {error}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -7,11 +7,11 @@ alias Bits = vec4<u32>;
 const CHANNELS: u32 = 1u;
 
 // Elements of one channel that a value holds.
-const ELEMENTS: f32 = 4.0;
+const ELEMENTS: u32 = 4u;
 
-// The element that lends its value to the channel's shift.
-fn anchor(v: Value) -> Value {
-    return Value(v.x);
+// The part of a value that holds element `element` of the channel.
+fn element_of(v: Value, element: u32) -> Value {
+    return Value(v[element % 4u]);
 }
 
 // Sums the parts of a value that belong to one channel: all four.

@@ -1,5 +1,5 @@
 // Reduction `subgroup`: sums over the lanes of the workgroup's one column, within subgroups first. Needs subgroups and
-// TILE 1; correct for every subgroup size.
+// tile 1; correct for every subgroup size.
 
 struct Pair {
     a: Value,

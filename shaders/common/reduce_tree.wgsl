@@ -10,12 +10,12 @@ var<workgroup> pairs: array<Pair, WORKGROUP>;
 
 // Every invocation of the workgroup calls this; each gets the sums of its own column.
 fn lane_sum(work: Work, own: Pair) -> Pair {
-    let stride = select(1u, TILE, INTERLEAVED);
+    let stride = select(1u, params.tile, params.interleaved != 0u);
     // The former call's results may still be being read.
     workgroupBarrier();
     pairs[work.thread] = own;
     workgroupBarrier();
-    for (var half = LANES / 2u; half > 0u; half = half / 2u) {
+    for (var half = params.lanes / 2u; half > 0u; half = half / 2u) {
         if (work.lane < half) {
             let other = work.thread + half * stride;
             pairs[work.thread].a += pairs[other].a;

@@ -7,10 +7,10 @@ alias Bits = vec4<u32>;
 const CHANNELS: u32 = 4u;
 
 // Elements of one channel that a value holds.
-const ELEMENTS: f32 = 1.0;
+const ELEMENTS: u32 = 1u;
 
-// The element that lends its value to the channel's shift.
-fn anchor(v: Value) -> Value {
+// The part of a value that holds element `element` of the channel.
+fn element_of(v: Value, element: u32) -> Value {
     return v;
 }
 

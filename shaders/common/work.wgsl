@@ -1,12 +1,16 @@
 // Who owns what. The tensor is seen as values[outer][columns][inner]; a column is one channel, or four where a value
-// spans four. A workgroup owns TILE columns and, of each, one of `splits` segments. Within the workgroup a column has
-// LANES invocations, which take its segment's values in turn.
+// spans four. A workgroup owns `tile` columns and, of each, one of `splits` segments. Within the workgroup a column has
+// `lanes` invocations, which take its segment's values in turn.
 
 struct Params {
-    outer: u32,
+    // Columns per workgroup and invocations per column, both powers of two: tile * lanes = WORKGROUP.
+    tile: u32,
+    lanes: u32,
+    // Not 0 when neighbouring invocations have neighbouring columns (inner 1) rather than neighbouring lanes of a column.
+    interleaved: u32,
     columns: u32,
     inner: u32,
-    // outer * inner: values of one column.
+    // Values of one column.
     values: u32,
     // Workgroups that share a column, and how many of its values each takes.
     splits: u32,
@@ -35,12 +39,8 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 
 override WORKGROUP: u32 = 256u;
-override TILE: u32 = 1u;
-// Whether neighbouring invocations have neighbouring columns (inner 1) rather than neighbouring lanes of one column.
-override INTERLEAVED: bool = false;
 // Whether a workgroup owns its columns whole and their splits are only merged.
 override WHOLE: bool = false;
-override LANES: u32 = WORKGROUP / TILE;
 
 struct Work {
     column: u32,
@@ -59,12 +59,13 @@ fn work_of(group: u32, thread: u32) -> Work {
     let splits = select(params.splits, 1u, WHOLE);
     let tile = group / splits;
     let split = group - tile * splits;
-    let column = tile * TILE + select(thread / LANES, thread % TILE, INTERLEAVED);
+    let interleaved = params.interleaved != 0u;
+    let column = tile * params.tile + select(thread / params.lanes, thread % params.tile, interleaved);
     let owned = column < params.columns;
     let begin = split * params.segment;
     let end = select(begin, min(begin + params.segment, params.values), owned);
     let safe = min(column, params.columns - 1u);
-    let lane = select(thread % LANES, thread / TILE, INTERLEAVED);
+    let lane = select(thread % params.lanes, thread / params.tile, interleaved);
     return Work(safe, owned, safe * CHANNELS, lane, thread, split, begin, end);
 }
 

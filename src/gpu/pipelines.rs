@@ -26,8 +26,6 @@ pub type Edit = dyn Fn(&Variant, String) -> String + Send + Sync;
 struct Key {
     variant: Variant,
     workgroup_size: u32,
-    tile: u32,
-    interleaved: bool,
 }
 
 /// A pipeline with the layout of its one bind group.
@@ -66,12 +64,7 @@ impl Kernels {
     /// refuses the shader.
     pub(crate) fn pipeline(&self, variant: &Variant, plan: &Plan) -> Result<Arc<Pipeline>> {
         variant.check(self.capabilities.subgroups)?;
-        let key = Key {
-            variant: *variant,
-            workgroup_size: plan.workgroup_size,
-            tile: plan.tile,
-            interleaved: plan.interleaved,
-        };
+        let key = Key { variant: *variant, workgroup_size: plan.workgroup_size };
         // A panic of another thread while it held the lock leaves a map that is still sound.
         let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipeline) = pipelines.get(&key) {
@@ -129,7 +122,8 @@ fn create(device: &wgpu::Device, variant: &Variant, plan: &Plan, wgsl: String) -
         entry_point: Some("main"),
         compilation_options: wgpu::PipelineCompilationOptions {
             constants: &plan.constants(variant.kernel.span),
-            ..Default::default()
+            // The reductions write every place that they read; zeroing first would cost a barrier.
+            zero_initialize_workgroup_memory: false,
         },
         cache: None,
     });

@@ -1,0 +1,163 @@
+//! Tensors on the device between guard bands. Outputs start out as sentinels, so that "wrote nothing" is seen; the bands and
+//! the inputs are compared after the run, so that a write outside is seen too.
+
+use batchnorm_wgpu::{Error, Result, wgpu};
+use std::collections::HashMap;
+
+/// What outputs and guard bands hold before the run: a NaN that no kernel computes.
+const SENTINEL: u32 = 0xffc5_a5c5;
+/// Bytes of a guard band, and the alignment of every tensor: WebGPU's default offset alignment.
+const BAND: u64 = 256;
+
+/// A tensor in the arena.
+#[derive(Clone, Debug)]
+struct Region {
+    buffer: usize,
+    offset: u64,
+    before: Vec<u32>,
+    written: bool,
+}
+
+/// A set of named tensors in buffers of their own, or pooled in one.
+pub struct Arena {
+    regions: HashMap<&'static str, Region>,
+    /// What each buffer holds before the run.
+    images: Vec<Vec<u32>>,
+    buffers: Vec<wgpu::Buffer>,
+    pooled: bool,
+}
+
+/// The words of the tensors that were written.
+pub type Outputs = HashMap<&'static str, Vec<u32>>;
+
+impl Arena {
+    /// An empty arena; `pooled` puts all tensors into one buffer.
+    pub fn new(pooled: bool) -> Self {
+        Self { regions: HashMap::new(), images: Vec::new(), buffers: Vec::new(), pooled }
+    }
+
+    /// Adds a tensor that is only read.
+    pub fn input(&mut self, name: &'static str, words: Vec<u32>) {
+        self.add(name, words, false);
+    }
+
+    /// Adds a tensor that is read and written.
+    pub fn in_out(&mut self, name: &'static str, words: Vec<u32>) {
+        self.add(name, words, true);
+    }
+
+    /// Adds a tensor of `bytes` bytes that is written.
+    pub fn output(&mut self, name: &'static str, bytes: u64) {
+        self.add(name, vec![SENTINEL; bytes as usize / 4], true);
+    }
+
+    fn add(&mut self, name: &'static str, words: Vec<u32>, written: bool) {
+        if !self.pooled || self.images.is_empty() {
+            self.images.push(vec![SENTINEL; BAND as usize / 4]);
+        }
+        let buffer = self.images.len() - 1;
+        let image = &mut self.images[buffer];
+        let offset = image.len() as u64 * 4;
+        image.extend(&words);
+        let padded = (image.len() as u64 * 4).next_multiple_of(BAND) + BAND;
+        image.resize(padded as usize / 4, SENTINEL);
+        self.regions.insert(name, Region { buffer, offset, before: words, written });
+    }
+
+    /// Creates the buffers and uploads them.
+    pub fn upload(&mut self, device: &wgpu::Device, queue: &wgpu::Queue) {
+        use wgpu::BufferUsages as Usage;
+        for image in &self.images {
+            let buffer = device.create_buffer(&wgpu::BufferDescriptor {
+                label: Some("arena"),
+                size: image.len() as u64 * 4,
+                usage: Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST,
+                mapped_at_creation: false,
+            });
+            queue.write_buffer(&buffer, 0, bytemuck::cast_slice(image));
+            self.buffers.push(buffer);
+        }
+    }
+
+    /// The binding of a tensor.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for a name that was never added.
+    pub fn binding(&self, name: &'static str) -> Result<wgpu::BufferBinding<'_>> {
+        let unknown = || Error::Mismatch { name, expected: "a tensor of the arena".into(), actual: "none".into() };
+        let region = self.regions.get(name).ok_or_else(unknown)?;
+        let size = wgpu::BufferSize::new(region.before.len() as u64 * 4);
+        Ok(wgpu::BufferBinding { buffer: &self.buffers[region.buffer], offset: region.offset, size })
+    }
+
+    /// Runs what `encoder` holds and reads every buffer back.
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn run(
+        &self,
+        device: &wgpu::Device,
+        queue: &wgpu::Queue,
+        mut encoder: wgpu::CommandEncoder,
+    ) -> Result<Vec<Vec<u32>>> {
+        let staged: Vec<_> = self
+            .buffers
+            .iter()
+            .map(|buffer| {
+                let staging = device.create_buffer(&wgpu::BufferDescriptor {
+                    label: Some("readback"),
+                    size: buffer.size(),
+                    usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
+                    mapped_at_creation: false,
+                });
+                encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, buffer.size());
+                staging
+            })
+            .collect();
+        queue.submit([encoder.finish()]);
+        let lost = |reason: String| Error::DeviceLost { during: "reading results back", reason };
+        for staging in &staged {
+            // A failed mapping shows when the range is taken.
+            staging.map_async(wgpu::MapMode::Read, .., |_| {});
+        }
+        device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| lost(error.to_string()))?;
+        let read = |staging: &wgpu::Buffer| {
+            let range = staging.get_mapped_range(..).map_err(|error| lost(error.to_string()))?;
+            Ok(bytemuck::pod_collect_to_vec(&range))
+        };
+        staged.iter().map(read).collect()
+    }
+
+    /// Splits the images after the run into the tensors that were written, or says what was written where it must not be.
+    ///
+    /// # Errors
+    /// A sentence that names the tensor and the place.
+    pub fn outputs(&self, after: &[Vec<u32>]) -> Result<Outputs, String> {
+        let mut expected = self.images.clone();
+        let mut outputs = Outputs::new();
+        for (&name, region) in &self.regions {
+            let start = region.offset as usize / 4;
+            let range = start..start + region.before.len();
+            let words = &after[region.buffer][range.clone()];
+            if !region.written {
+                if let Some(i) = (0..words.len()).find(|&i| words[i] != region.before[i]) {
+                    return Err(format!("{name} is an input, and its word {i} was written"));
+                }
+                continue;
+            }
+            expected[region.buffer][range].copy_from_slice(words);
+            outputs.insert(name, words.to_vec());
+        }
+        for (buffer, (expected, after)) in expected.iter().zip(after).enumerate() {
+            if let Some(i) = (0..after.len()).find(|&i| expected[i] != after[i]) {
+                return Err(format!("word {i} of buffer {buffer}, outside of every tensor, was written"));
+            }
+        }
+        Ok(outputs)
+    }
+}
+
+/// The first place of an output that still holds the sentinel.
+pub fn unwritten(words: &[u32]) -> Option<usize> {
+    words.iter().position(|&word| word == SENTINEL)
+}

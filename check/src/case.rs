@@ -1,0 +1,354 @@
+//! The one case structure: it drives the tests, `bn check` and the planted faults.
+
+use crate::data::{Data, normal};
+use batchnorm_wgpu::kernels::{Geometry, Reduction};
+use batchnorm_wgpu::plan::Capabilities;
+use batchnorm_wgpu::{Choice, Config, Error, Layout, Plan, RunningPolicy, RunningStatistics, Shape};
+use std::fmt;
+
+/// What is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Operation {
+    /// `BatchNorm::forward_training`.
+    ForwardTraining,
+    /// `BatchNorm::inference`.
+    Inference,
+    /// `BatchNorm::backward_training`, behind a forward pass.
+    BackwardTraining,
+    /// `BatchNorm::backward_frozen`.
+    BackwardFrozen,
+    /// `BatchNorm::statistics` over up to three uneven batches, pooled.
+    Population,
+}
+
+impl Operation {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::ForwardTraining, Self::Inference, Self::BackwardTraining, Self::BackwardFrozen, Self::Population];
+
+    /// Its name in test ids and tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ForwardTraining => "forward_training",
+            Self::Inference => "inference",
+            Self::BackwardTraining => "backward_training",
+            Self::BackwardFrozen => "backward_frozen",
+            Self::Population => "population",
+        }
+    }
+
+    /// Whether one value per channel is refused.
+    pub fn trains(self) -> bool {
+        matches!(self, Self::ForwardTraining | Self::BackwardTraining)
+    }
+}
+
+/// The numbers that go in.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    /// The tensors' shape.
+    pub shape: Shape,
+    /// eps and running-statistics policy.
+    pub config: Config,
+    /// Input.
+    pub x: Vec<f32>,
+    /// Gradient of the output.
+    pub dy: Vec<f32>,
+    /// Scale, or none.
+    pub gamma: Option<Vec<f32>>,
+    /// Shift, or none.
+    pub beta: Option<Vec<f32>>,
+    /// Running statistics before the call.
+    pub running: RunningStatistics,
+}
+
+/// How a call is set up; its results do not depend on it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Setup {
+    /// What is forced on the plan.
+    pub choice: Choice,
+    /// Whether all tensors lie in one buffer.
+    pub pooled: bool,
+    /// Whether y is written over x (inference) and dx over dy.
+    pub in_place: bool,
+    /// Whether running statistics are given to the training forward.
+    pub running: bool,
+    /// Whether dx is wanted.
+    pub dx: bool,
+    /// Whether dgamma is wanted.
+    pub dgamma: bool,
+    /// Whether dbeta is wanted.
+    pub dbeta: bool,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        let choice = Choice::default();
+        Self { choice, pooled: false, in_place: false, running: true, dx: true, dgamma: true, dbeta: true }
+    }
+}
+
+/// One case of the matrix.
+#[derive(Clone, Debug)]
+pub struct Case {
+    /// What is run.
+    pub operation: Operation,
+    /// The tensors' shape.
+    pub shape: Shape,
+    /// What x is like.
+    pub data: Data,
+    /// Whether there is a gamma.
+    pub gamma: bool,
+    /// Whether there is a beta.
+    pub beta: bool,
+    /// eps and running-statistics policy.
+    pub config: Config,
+    /// How the call is set up.
+    pub setup: Setup,
+}
+
+impl Case {
+    fn new(operation: Operation, shape: &Shape) -> Self {
+        let running = match operation {
+            Operation::Population => RunningPolicy::pooled(),
+            _ => RunningPolicy::default(),
+        };
+        let config = Config { running, ..Config::default() };
+        let data = Data::Normal { mean: 0.5 };
+        Self { operation, shape: shape.clone(), data, gamma: true, beta: true, config, setup: Setup::default() }
+    }
+
+    /// The numbers of the case; the same on every machine.
+    pub fn inputs(&self) -> Inputs {
+        let channels = self.shape.channels();
+        let parameter = |seed, offset: f32| normal(channels, seed).into_iter().map(|z| offset + 0.3 * z).collect();
+        let mut running = RunningStatistics::new(channels);
+        if self.operation != Operation::Population {
+            let mean: Vec<f32> = parameter(3, self.data_mean());
+            let var: Vec<f32> = normal(channels, 4).into_iter().map(|z| (0.2 * z).exp()).collect();
+            running = RunningStatistics {
+                mean,
+                var,
+                tracked: vec![7; channels],
+                averaged: vec![5; channels],
+                skipped: vec![2; channels],
+                values: vec![500; channels],
+                ..running
+            };
+        }
+        Inputs {
+            shape: self.shape.clone(),
+            config: self.config,
+            x: self.data.x(&self.shape, 1),
+            dy: normal(self.shape.elements(), 2),
+            gamma: self.gamma.then(|| parameter(5, 1.0)),
+            beta: self.beta.then(|| parameter(6, 0.0)),
+            running,
+        }
+    }
+
+    /// A running mean somewhere near the data, as a trained layer has.
+    fn data_mean(&self) -> f32 {
+        match self.data {
+            Data::Normal { mean } => mean,
+            Data::TinyVariance => 1e3,
+            _ => 0.0,
+        }
+    }
+}
+
+impl fmt::Display for Case {
+    /// The case's id: operation, shape, data, and whatever differs from the default.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Setup { choice, pooled, in_place, running, dx, dgamma, dbeta } = self.setup;
+        write!(f, "{} {} {}", self.operation.name(), self.shape, self.data)?;
+        choice.geometry.map_or(Ok(()), |geometry| write!(f, " {geometry}"))?;
+        choice.reduction.map_or(Ok(()), |reduction| write!(f, " {reduction}"))?;
+        choice.workgroup_size.map_or(Ok(()), |size| write!(f, " workgroup={size}"))?;
+        choice.splits.map_or(Ok(()), |splits| write!(f, " splits={splits}"))?;
+        let flags = [
+            (!self.gamma, " no-gamma"),
+            (!self.beta, " no-beta"),
+            (pooled, " pooled"),
+            (in_place, " in-place"),
+            (!running, " no-running"),
+            (!dx, " no-dx"),
+            (!dgamma, " no-dgamma"),
+            (!dbeta, " no-dbeta"),
+            (self.config.running != Case::new(self.operation, &self.shape).config.running, " policy"),
+        ];
+        flags.iter().filter(|(set, _)| *set).try_for_each(|(_, flag)| f.write_str(flag))?;
+        if self.config.running != Case::new(self.operation, &self.shape).config.running {
+            write!(f, "({:?}, {:?})", self.config.running.average, self.config.running.variance)?;
+        }
+        Ok(())
+    }
+}
+
+/// Dimensions of the matrix, channels first. Sizes of 1, 3 and 65 channels, planes of 1, 49 and 4099; planes that are and
+/// are not multiples of four, tails of every kind, columns that do not fill a tile.
+const DIMS: [&[usize]; 16] = [
+    &[2, 1],
+    &[5, 3],
+    &[7, 65],
+    &[33, 12],
+    &[130, 64],
+    &[1030, 8],
+    &[2, 1, 1, 3],
+    &[1, 3, 4],
+    &[2, 3, 7, 7],
+    &[4, 6, 4, 5],
+    &[3, 65, 3, 3],
+    &[2, 9, 2, 2],
+    &[1, 2, 4099],
+    &[3, 4, 64, 40],
+    &[2, 2, 2, 3, 4, 5],
+    &[1, 1, 20004],
+];
+
+/// The shapes of the matrix: every entry of the table in both layouts.
+pub fn shapes() -> Vec<Shape> {
+    let both = DIMS.iter().flat_map(|dims| {
+        let mut last = dims.to_vec();
+        last[1..].rotate_left(1);
+        [(dims.to_vec(), Layout::ChannelsFirst), (last, Layout::ChannelsLast)]
+    });
+    // The table is checked by the tests; a shape that is none would be missing from every count.
+    both.filter(|(dims, layout)| dims.len() > 2 || *layout == Layout::ChannelsFirst)
+        .filter_map(|(dims, layout)| Shape::new(&dims, layout).ok())
+        .collect()
+}
+
+/// The whole matrix for a device: every operation over every shape with every kernel variant that the device runs, then
+/// hostile data, then every combination of options.
+pub fn matrix(capabilities: &Capabilities) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for shape in shapes() {
+        for choice in choices(&shape, capabilities) {
+            cases.extend(Operation::ALL.map(|operation| with_choice(Case::new(operation, &shape), choice)));
+            // Without dx the sums are merged by a kernel of their own.
+            let mut merged = with_choice(Case::new(Operation::BackwardTraining, &shape), choice);
+            merged.setup.dx = false;
+            cases.push(merged);
+        }
+    }
+    for (dims, layout) in [
+        (&[3, 5, 8, 12][..], Layout::ChannelsFirst),
+        (&[3, 5, 7, 11], Layout::ChannelsFirst),
+        (&[3, 96, 8], Layout::ChannelsLast),
+    ] {
+        let Ok(shape) = Shape::new(dims, layout) else { continue };
+        for operation in Operation::ALL {
+            cases.extend(Data::ALL.map(|data| Case { data, ..Case::new(operation, &shape) }));
+            cases.extend(plan_cases(operation, &shape, capabilities));
+            cases.extend(option_cases(operation, &shape));
+        }
+        cases.extend(policy_cases(&shape));
+    }
+    cases.retain(|case| !(case.operation.trains() && case.shape.values_per_channel() == 1));
+    cases
+}
+
+fn with_choice(case: Case, choice: Choice) -> Case {
+    Case { setup: Setup { choice, ..case.setup }, ..case }
+}
+
+/// The forced geometries and reductions that run for a shape on a device.
+fn choices(shape: &Shape, capabilities: &Capabilities) -> Vec<Choice> {
+    let all = Geometry::ALL.into_iter().flat_map(|geometry| {
+        Reduction::ALL.map(|reduction| Choice {
+            geometry: Some(geometry),
+            reduction: Some(reduction),
+            ..Choice::default()
+        })
+    });
+    all.filter(|choice| runs(shape, capabilities, choice)).collect()
+}
+
+fn runs(shape: &Shape, capabilities: &Capabilities, choice: &Choice) -> bool {
+    !matches!(Plan::new(shape, capabilities, choice), Err(Error::KernelUnavailable { .. } | Error::Limit { .. }))
+}
+
+/// Workgroup sizes and splits that leave lanes idle, tails short, and merges deep.
+fn plan_cases(operation: Operation, shape: &Shape, capabilities: &Capabilities) -> Vec<Case> {
+    let pairs = [(1, 1), (2, 7), (32, 1), (32, 3), (64, 2), (256, 1), (256, 5), (512, 2)];
+    let choices = pairs.iter().flat_map(|&(workgroup_size, splits)| {
+        Geometry::ALL.map(|geometry| Choice {
+            geometry: Some(geometry),
+            reduction: None,
+            workgroup_size: Some(workgroup_size),
+            splits: Some(splits),
+        })
+    });
+    choices
+        .filter(|choice| runs(shape, capabilities, choice))
+        .map(|choice| with_choice(Case::new(operation, shape), choice))
+        .collect()
+}
+
+/// Every combination of the options that an operation has.
+fn option_cases(operation: Operation, shape: &Shape) -> Vec<Case> {
+    let base = Case::new(operation, shape);
+    let bits = |i: u32, bit: u32| i & (1 << bit) == 0;
+    let all: Vec<Case> = (0..256u32)
+        .map(|i| Case {
+            gamma: bits(i, 0),
+            beta: bits(i, 1),
+            setup: Setup {
+                pooled: !bits(i, 2),
+                in_place: !bits(i, 3),
+                running: bits(i, 4),
+                dx: bits(i, 5),
+                dgamma: bits(i, 6),
+                dbeta: bits(i, 7),
+                ..base.setup
+            },
+            ..base.clone()
+        })
+        .collect();
+    let default = Setup::default();
+    let applies = |case: &&Case| {
+        let Setup { in_place, running, dx, dgamma, dbeta, .. } = case.setup;
+        let no_gradient_options = dx && dgamma && dbeta;
+        match operation {
+            Operation::ForwardTraining => no_gradient_options && !in_place,
+            Operation::Inference => no_gradient_options && running,
+            Operation::BackwardTraining | Operation::BackwardFrozen => {
+                case.beta && running && (dx || dgamma || dbeta) && (dx || !in_place)
+            }
+            Operation::Population => {
+                Setup { pooled: default.pooled, ..case.setup } == default && case.gamma && case.beta
+            }
+        }
+    };
+    all.iter().filter(applies).cloned().collect()
+}
+
+/// Every way to track running statistics, over a healthy and an unhealthy batch.
+fn policy_cases(shape: &Shape) -> Vec<Case> {
+    let averages = [
+        RunningPolicy::exponential(0.0),
+        RunningPolicy::exponential(0.25),
+        RunningPolicy::exponential(1.0),
+        RunningPolicy::cumulative(),
+        RunningPolicy::pooled(),
+        RunningPolicy::cumulative().average_standard_deviation(),
+        RunningPolicy::exponential(0.1).average_standard_deviation(),
+        // The inputs have seven batches tracked.
+        RunningPolicy::cumulative().window(7, None),
+        RunningPolicy::cumulative().window(8, None),
+        RunningPolicy::cumulative().window(3, Some(5)),
+        RunningPolicy::cumulative().window(3, Some(4)),
+    ];
+    let policies = averages.into_iter().flat_map(|policy| {
+        [policy, policy.biased(), policy.propagate_non_finite(), policy.biased().propagate_non_finite()]
+    });
+    policies
+        .flat_map(|running| {
+            [Data::Normal { mean: 1e2 }, Data::OneNan].map(|data| {
+                let case = Case::new(Operation::ForwardTraining, shape);
+                Case { data, config: Config { running, ..case.config }, ..case }
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,285 @@
+//! What a call should have returned, from the float64 reference, and the verdict on what it did return.
+
+use crate::case::{Inputs, Operation};
+use crate::run::{Results, batches};
+use batchnorm_wgpu::Result;
+use batchnorm_wgpu::reference::bound::{self, DType, StatisticsBound, compare};
+use batchnorm_wgpu::reference::{self, Affine, RunningStatistics, Statistics};
+use serde::Serialize;
+
+/// What one output should be.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// Name of the output, as in the golden format.
+    pub name: &'static str,
+    /// The values wanted.
+    pub want: Vec<f64>,
+    /// How far each may be off.
+    pub tolerance: Vec<f64>,
+    /// Whether the inputs overflow f32 on the way, so that some tolerances may be infinite.
+    pub overflowing: bool,
+}
+
+/// The verdict on one output.
+#[derive(Clone, Debug, Serialize)]
+pub struct Verdict {
+    /// Name of the output.
+    pub name: &'static str,
+    /// Whether every element is within its tolerance.
+    pub passed: bool,
+    /// Largest error over tolerance.
+    pub ratio: f64,
+    /// Largest error over largest value wanted.
+    pub error_over_max: f64,
+    /// The worst element, or what else is wrong, in words.
+    pub detail: String,
+}
+
+impl Expected {
+    fn exact(name: &'static str, want: impl Iterator<Item = u64>) -> Self {
+        let want: Vec<f64> = want.map(|count| count as f64).collect();
+        let tolerance = vec![0.0; want.len()];
+        Self::new(name, want, tolerance)
+    }
+
+    fn new(name: &'static str, want: Vec<f64>, tolerance: Vec<f64>) -> Self {
+        Self { name, want, tolerance, overflowing: false }
+    }
+
+    /// Holds what the call returned against it. An output that did not come fails.
+    pub fn judge(&self, results: &Results) -> Verdict {
+        let failed = |detail: String| {
+            let ratio = f64::INFINITY;
+            Verdict { name: self.name, passed: false, ratio, error_over_max: ratio, detail }
+        };
+        let Some(mut got) = output(results, self.name) else { return failed("the call returned none".into()) };
+        if self.name.ends_with("mean") || self.name.ends_with("var") {
+            // Which of NaN and infinity a non-finite batch leads to depends on the order of summation.
+            let both = |(got, want): (&mut f64, &f64)| {
+                if !got.is_finite() && !want.is_finite() {
+                    *got = *want;
+                }
+            };
+            got.iter_mut().zip(&self.want).for_each(both);
+        }
+        match compare(&got, &self.want, &self.tolerance) {
+            Err(error) => failed(error.to_string()),
+            Ok(outcome) => Verdict {
+                name: self.name,
+                // Where nothing is promised a check would be empty.
+                passed: outcome.passed() && (outcome.unbounded == 0 || self.overflowing),
+                ratio: outcome.worst_ratio,
+                error_over_max: outcome.max_error_over_max,
+                detail: outcome.to_string(),
+            },
+        }
+    }
+}
+
+fn widen(values: &[f32]) -> Vec<f64> {
+    values.iter().map(|&value| value.into()).collect()
+}
+
+fn output(results: &Results, name: &str) -> Option<Vec<f64>> {
+    let counts = |counts: &Vec<u32>| counts.iter().map(|&count| count.into()).collect();
+    let running = results.running.as_ref();
+    match name {
+        "y" => results.y.as_deref().map(widen),
+        "batch_mean" => results.batch_mean.clone(),
+        "batch_var" => results.batch_var.as_deref().map(widen),
+        "running_mean" => running.map(|running| {
+            running.mean.iter().zip(&running.mean_remainder).map(|(&m, &r)| f64::from(m) + f64::from(r)).collect()
+        }),
+        "running_var" => running.map(|running| widen(&running.var)),
+        "num_batches_tracked" => running.map(|running| counts(&running.tracked)),
+        "averaged" => running.map(|running| counts(&running.averaged)),
+        "skipped" => running.map(|running| counts(&running.skipped)),
+        "values" => running.map(|running| running.values.iter().map(|&count| count as f64).collect()),
+        "dx" => results.dx.as_deref().map(widen),
+        "dweight" => results.dgamma.as_deref().map(widen),
+        "dbias" => results.dbeta.as_deref().map(widen),
+        _ => None,
+    }
+}
+
+/// The inputs in float64.
+struct Wide<'a> {
+    inputs: &'a Inputs,
+    x: Vec<f64>,
+    dy: Vec<f64>,
+    gamma: Option<Vec<f64>>,
+    beta: Option<Vec<f64>>,
+    running: RunningStatistics,
+}
+
+/// Everything that `operation` returns for `inputs`, with tolerances.
+///
+/// # Errors
+/// What the reference refuses.
+pub fn expected(operation: Operation, inputs: &Inputs) -> Result<Vec<Expected>> {
+    let running = &inputs.running;
+    let wide = Wide {
+        inputs,
+        x: widen(&inputs.x),
+        dy: widen(&inputs.dy),
+        gamma: inputs.gamma.as_deref().map(widen),
+        beta: inputs.beta.as_deref().map(widen),
+        running: RunningStatistics {
+            mean: running
+                .mean
+                .iter()
+                .zip(&running.mean_remainder)
+                .map(|(&m, &r)| f64::from(m) + f64::from(r))
+                .collect(),
+            var: widen(&running.var),
+            tracked: running.tracked.iter().map(|&count| count.into()).collect(),
+            averaged: running.averaged.iter().map(|&count| count.into()).collect(),
+            skipped: running.skipped.iter().map(|&count| count.into()).collect(),
+            values: running.values.clone(),
+        },
+    };
+    let mut expected = match operation {
+        Operation::ForwardTraining => forward_training(&wide),
+        Operation::Inference => inference(&wide),
+        Operation::BackwardTraining => backward(&wide, true),
+        Operation::BackwardFrozen => backward(&wide, false),
+        Operation::Population => population(&wide),
+    }?;
+    // The root of the largest f32 is 1.8e19.
+    let overflowing = inputs.x.iter().any(|x| !(x.abs() < 1e18));
+    expected.iter_mut().for_each(|expected| expected.overflowing = overflowing);
+    Ok(expected)
+}
+
+impl Wide<'_> {
+    fn affine(&self) -> Affine<'_> {
+        Affine { gamma: self.gamma.as_deref(), beta: self.beta.as_deref() }
+    }
+
+    /// Expects NaN in the channels whose variance no f32 holds: there the kernels answer NaN, not a sound-looking value.
+    fn nan_where_overflowing(&self, statistics: &Statistics, mut expected: Expected) -> Expected {
+        let shape = &self.inputs.shape;
+        let per_channel = expected.want.len() == shape.channels();
+        for channel in (0..shape.channels()).filter(|&c| overflows(statistics, c)) {
+            let count = if per_channel { 1 } else { shape.values_per_channel() };
+            for i in 0..count {
+                let index = if per_channel { channel } else { shape.index(channel, i) };
+                (expected.want[index], expected.tolerance[index]) = (f64::NAN, 0.0);
+            }
+        }
+        expected
+    }
+}
+
+/// Whether a channel's sum of squared deviations exceeds f32. Near the limit it would depend on the order of summation; no
+/// data of the matrix is near.
+fn overflows(statistics: &Statistics, channel: usize) -> bool {
+    statistics.var[channel] * statistics.count as f64 > f32::MAX.into()
+}
+
+fn forward_training(wide: &Wide<'_>) -> Result<Vec<Expected>> {
+    let Inputs { shape, config, .. } = wide.inputs;
+    let want = reference::forward_training(&wide.x, shape, wide.affine(), config.eps)?;
+    let bound = bound::forward_training(&wide.x, shape, wide.affine(), config.eps, DType::F32)?;
+    let y = Expected::new("y", want.y, bound.y);
+    let batch = finite_in_f32(want.statistics.clone());
+    let mut var = Expected::new("batch_var", batch.var.clone(), bound.statistics.var.clone());
+    for channel in (0..shape.channels()).filter(|&channel| overflows(&want.statistics, channel)) {
+        var.tolerance[channel] = 0.0;
+    }
+    let mut expected = vec![
+        wide.nan_where_overflowing(&want.statistics, y),
+        Expected::new("batch_mean", batch.mean.clone(), bound.statistics.mean.clone()),
+        var,
+    ];
+    let exact = StatisticsBound::exact(shape.channels());
+    let tolerance = bound::running(&wide.running, &exact, &batch, &bound.statistics, &config.running)?;
+    let mut running = wide.running.clone();
+    running.update(&batch, &config.running)?;
+    expected.extend(expected_running(running, tolerance));
+    Ok(expected)
+}
+
+fn expected_running(running: RunningStatistics, tolerance: StatisticsBound) -> Vec<Expected> {
+    vec![
+        Expected::new("running_mean", running.mean, tolerance.mean),
+        Expected::new("running_var", running.var, tolerance.var),
+        Expected::exact("num_batches_tracked", running.tracked.into_iter()),
+        Expected::exact("averaged", running.averaged.into_iter()),
+        Expected::exact("skipped", running.skipped.into_iter()),
+        Expected::exact("values", running.values.into_iter()),
+    ]
+}
+
+fn inference(wide: &Wide<'_>) -> Result<Vec<Expected>> {
+    let Inputs { shape, config, .. } = wide.inputs;
+    let (mean, var) = (&wide.running.mean, &wide.running.var);
+    let want = reference::inference(&wide.x, shape, mean, var, wide.affine(), config.eps)?;
+    let tolerance = bound::inference(&wide.x, shape, mean, var, wide.affine(), config.eps, DType::F32)?;
+    Ok(vec![Expected::new("y", want, tolerance)])
+}
+
+fn backward(wide: &Wide<'_>, training: bool) -> Result<Vec<Expected>> {
+    let Inputs { shape, config, .. } = wide.inputs;
+    let (x, dy, gamma, eps) = (&wide.x, &wide.dy, wide.gamma.as_deref(), config.eps);
+    let (mean, var) = (&wide.running.mean, &wide.running.var);
+    let (want, bound) = match training {
+        true => (
+            reference::backward_training(x, dy, shape, gamma, eps)?,
+            bound::backward_training(x, dy, shape, gamma, eps, DType::F32)?,
+        ),
+        false => (
+            reference::backward_frozen(x, dy, shape, mean, var, gamma, eps)?,
+            bound::backward_frozen(x, dy, shape, mean, var, gamma, eps, DType::F32)?,
+        ),
+    };
+    let expected = [
+        Expected::new("dx", want.dx, bound.dx),
+        Expected::new("dweight", want.dgamma, bound.dgamma),
+        Expected::new("dbias", want.dbeta, bound.dbeta),
+    ];
+    if !training {
+        return Ok(expected.into());
+    }
+    let statistics = reference::statistics(x, shape)?;
+    // dbeta does not depend on the variance.
+    let affected = |expected: Expected| match expected.name {
+        "dbias" => expected,
+        _ => wide.nan_where_overflowing(&statistics, expected),
+    };
+    Ok(expected.map(affected).into())
+}
+
+/// The statistics of the concatenation of all batches, within what streaming them batch by batch may add up to. A channel
+/// with a batch that is not finite has those of its other batches.
+fn population(wide: &Wide<'_>) -> Result<Vec<Expected>> {
+    let Inputs { shape, config, .. } = wide.inputs;
+    let mut streamed = wide.running.clone();
+    let mut tolerance = StatisticsBound::exact(shape.channels());
+    let mut rest = wide.x.as_slice();
+    for batch in batches(shape)? {
+        let (x, behind) = rest.split_at(batch.elements());
+        rest = behind;
+        let statistics = finite_in_f32(reference::statistics(x, &batch)?);
+        let bound = bound::statistics(x, &batch)?;
+        tolerance = bound::running(&streamed, &tolerance, &statistics, &bound, &config.running)?;
+        streamed.update(&statistics, &config.running)?;
+    }
+    let mut whole = wide.running.clone();
+    whole.update(&reference::statistics(&wide.x, shape)?, &config.running)?;
+    for channel in (0..shape.channels()).filter(|&channel| streamed.skipped[channel] == 0) {
+        streamed.mean[channel] = whole.mean[channel];
+        streamed.var[channel] = whole.var[channel];
+    }
+    Ok(expected_running(streamed, tolerance))
+}
+
+/// The statistics with the variances that no f32 holds made infinite, as the kernels see them.
+fn finite_in_f32(mut statistics: Statistics) -> Statistics {
+    for channel in 0..statistics.var.len() {
+        if overflows(&statistics, channel) {
+            statistics.var[channel] = f64::INFINITY;
+        }
+    }
+    statistics
+}

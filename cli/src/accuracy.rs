@@ -1,0 +1,92 @@
+//! `bn check --accuracy`: accuracy by output where the mean is far from zero.
+
+use crate::output::{table, write};
+use crate::{AnyError, Verdict};
+use batchnorm_wgpu::host::Gpu;
+use batchnorm_wgpu::{Config, Kernels, Layout, RunningStatistics, Shape};
+use batchnorm_wgpu_check::case::{Inputs, Operation, Setup};
+use batchnorm_wgpu_check::data::{Data, normal};
+use batchnorm_wgpu_check::judge::expected;
+use batchnorm_wgpu_check::suite::judge;
+use serde::Serialize;
+use std::path::Path;
+
+/// Means of the channels, in deviations.
+const MEANS: [f32; 4] = [0.0, 1e2, 1e4, 1e6];
+/// The promise: largest error over largest value.
+const TARGET: f64 = 1e-6;
+/// Outputs, and what people call them.
+const OUTPUTS: [(&str, &str); 6] = [
+    ("y", "y"),
+    ("dx", "dx"),
+    ("dweight", "dgamma"),
+    ("dbias", "dbeta"),
+    ("batch_mean", "mean"),
+    ("batch_var", "variance"),
+];
+/// The tensor: the one that PyTorch's figures in the README are for.
+const DIMS: [usize; 4] = [32, 16, 28, 28];
+
+#[derive(Serialize)]
+struct Row {
+    adapter: String,
+    mean: f32,
+    /// Largest error over largest value, in the order of the table's columns.
+    error_over_max: Vec<(&'static str, f64)>,
+}
+
+/// Prints the table for each adapter; fails when a figure misses the target.
+pub fn run(gpus: &[Gpu], json: Option<&Path>) -> Result<Verdict, AnyError> {
+    let mut all = Vec::new();
+    for gpu in gpus {
+        let rows = MEANS.iter().map(|&mean| measure(gpu, mean)).collect::<Result<Vec<_>, AnyError>>()?;
+        if json != Some(Path::new("-")) {
+            print(gpu, &rows);
+        }
+        all.extend(rows);
+    }
+    if let Some(path) = json {
+        write(path, serde_json::to_string_pretty(&all)?.as_bytes())?;
+    }
+    let met = all.iter().flat_map(|row| &row.error_over_max).all(|(_, error)| *error <= TARGET);
+    Ok(if met { Verdict::Passed } else { Verdict::Failed })
+}
+
+fn print(gpu: &Gpu, rows: &[Row]) {
+    println!("{}: largest error over largest value, {DIMS:?}, deviation 1, f32 against float64", gpu.key());
+    let header: Vec<&str> = std::iter::once("mean").chain(OUTPUTS.map(|(_, name)| name)).collect();
+    let cells = rows.iter().map(|row| {
+        let figures = row.error_over_max.iter().map(|(_, error)| match *error <= TARGET {
+            true => format!("{error:.1e}"),
+            false => format!("{error:.1e} MISSED"),
+        });
+        std::iter::once(format!("{:.0e}", row.mean)).chain(figures).collect()
+    });
+    println!("{}\ntarget: {TARGET:.0e}\n", table(&header, 0, cells));
+}
+
+fn measure(gpu: &Gpu, mean: f32) -> Result<Row, AnyError> {
+    let shape = Shape::new(&DIMS, Layout::ChannelsFirst)?;
+    let channels = shape.channels();
+    let inputs = Inputs {
+        x: Data::Normal { mean }.x(&shape, 11),
+        dy: normal(shape.elements(), 12),
+        gamma: Some(normal(channels, 13).into_iter().map(|z| 1.0 + 0.1 * z).collect()),
+        beta: Some(normal(channels, 14)),
+        running: RunningStatistics::new(channels),
+        config: Config::default(),
+        shape,
+    };
+    let kernels = Kernels::new(&gpu.device);
+    let mut verdicts = Vec::new();
+    for operation in [Operation::ForwardTraining, Operation::BackwardTraining] {
+        let expected = expected(operation, &inputs)?;
+        verdicts.extend(judge(&kernels, &gpu.queue, operation, &inputs, &Setup::default(), &expected)?.verdicts);
+    }
+    let error = |output: &str| {
+        let verdict = verdicts.iter().find(|verdict| verdict.name == output);
+        verdict.map_or(f64::INFINITY, |verdict| verdict.error_over_max)
+    };
+    let error_over_max = OUTPUTS.iter().map(|(output, name)| (*name, error(output))).collect();
+    Ok(Row { adapter: gpu.key(), mean, error_over_max })
+}

@@ -1,0 +1,128 @@
+//! `bn info`.
+
+use crate::output::table;
+use crate::{AnyError, Verdict};
+use batchnorm_wgpu::host::{adapter_key, adapters};
+use batchnorm_wgpu::kernels::{Reduction, Variant};
+use batchnorm_wgpu::{USEFUL_FEATURES, wgpu};
+use serde::Serialize;
+use std::collections::BTreeSet;
+
+/// Arguments of `bn info`.
+#[derive(clap::Args)]
+pub struct InfoArgs {
+    /// Print JSON instead of a table
+    #[arg(long)]
+    json: bool,
+}
+
+/// What matters of an adapter.
+#[derive(Serialize)]
+struct Row {
+    key: String,
+    name: String,
+    backend: String,
+    kind: String,
+    driver: String,
+    subgroup_sizes: Option<[u32; 2]>,
+    timestamps: bool,
+    shader_f16: bool,
+    invocations_per_workgroup: u32,
+    workgroup_bytes: u32,
+    storage_binding_bytes: u64,
+    storage_buffers_per_stage: u32,
+    offset_alignment: u32,
+    kernels: Vec<String>,
+    kernels_in_all: usize,
+}
+
+/// Lists the adapters.
+pub fn run(arguments: &InfoArgs) -> Result<Verdict, AnyError> {
+    let rows: Vec<Row> = adapters().iter().map(row).collect();
+    if arguments.json {
+        println!("{}", serde_json::to_string_pretty(&rows)?);
+        return Ok(Verdict::Passed);
+    }
+    if rows.is_empty() {
+        // The library's error says what to install.
+        batchnorm_wgpu::host::Gpu::open(None)?;
+    }
+    let header = [
+        "adapter",
+        "name",
+        "kind",
+        "driver",
+        "subgroups",
+        "f16",
+        "timestamps",
+        "invocations",
+        "workgroup KiB",
+        "binding MiB",
+        "buffers",
+        "offset",
+        "kernels",
+    ];
+    let cells = rows.iter().map(|row| {
+        let yes = |it| if it { "yes" } else { "no" }.to_owned();
+        vec![
+            row.key.clone(),
+            format!("{} ({})", row.name, row.backend),
+            row.kind.clone(),
+            row.driver.clone(),
+            row.subgroup_sizes.map_or("none".into(), |[min, max]| match min == max {
+                true => format!("{min}"),
+                false => format!("{min} to {max}"),
+            }),
+            yes(row.shader_f16),
+            yes(row.timestamps),
+            row.invocations_per_workgroup.to_string(),
+            (row.workgroup_bytes / 1024).to_string(),
+            (row.storage_binding_bytes >> 20).to_string(),
+            row.storage_buffers_per_stage.to_string(),
+            row.offset_alignment.to_string(),
+            format!("{} of {}", row.kernels.len(), row.kernels_in_all),
+        ]
+    });
+    println!("{}", table(&header, 4, cells));
+    println!("invocations: per workgroup; binding: largest storage binding; buffers: storage buffers per stage;");
+    println!(
+        "offset: alignment of a binding's offset in bytes; kernels: variants that run (the rest needs subgroups)."
+    );
+    Ok(Verdict::Passed)
+}
+
+fn row(adapter: &wgpu::Adapter) -> Row {
+    let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
+    let subgroups = (features & USEFUL_FEATURES).contains(wgpu::Features::SUBGROUP);
+    let names = |subgroups| -> BTreeSet<String> {
+        let runs = |variant: &Variant| subgroups || variant.reduction == Reduction::Tree;
+        Variant::all().filter(runs).map(|variant| variant.name()).collect()
+    };
+    Row {
+        key: adapter_key(&info),
+        name: info.name.clone(),
+        backend: format!("{:?}", info.backend),
+        kind: match info.device_type {
+            wgpu::DeviceType::DiscreteGpu => "discrete GPU",
+            wgpu::DeviceType::IntegratedGpu => "integrated GPU",
+            wgpu::DeviceType::VirtualGpu => "virtual GPU",
+            wgpu::DeviceType::Cpu => "software",
+            wgpu::DeviceType::Other => "other",
+        }
+        .into(),
+        driver: match info.driver_info.is_empty() {
+            true => info.driver.clone(),
+            false => info.driver_info.clone(),
+        },
+        subgroup_sizes: subgroups.then_some([info.subgroup_min_size, info.subgroup_max_size]),
+        timestamps: features.contains(wgpu::Features::TIMESTAMP_QUERY),
+        shader_f16: features.contains(wgpu::Features::SHADER_F16),
+        invocations_per_workgroup: limits.max_compute_invocations_per_workgroup,
+        workgroup_bytes: limits.max_compute_workgroup_storage_size,
+        storage_binding_bytes: limits.max_storage_buffer_binding_size,
+        storage_buffers_per_stage: limits.max_storage_buffers_per_shader_stage,
+        offset_alignment: limits.min_storage_buffer_offset_alignment,
+        kernels_in_all: names(true).len(),
+        kernels: names(subgroups).into_iter().collect(),
+    }
+}

@@ -1,0 +1,51 @@
+//! Tables, files and progress that all commands share.
+
+use crate::AnyError;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use indicatif::{ProgressBar, ProgressStyle};
+use std::io::Write;
+use std::path::Path;
+
+/// A table with a header; columns from `first_number` on are aligned to the right.
+pub fn table(header: &[&str], first_number: usize, rows: impl IntoIterator<Item = Vec<String>>) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(header);
+    table.add_rows(rows);
+    for column in table.column_iter_mut().skip(first_number) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// A progress bar on a terminal; elsewhere nothing.
+pub fn progress(length: u64, label: &str) -> ProgressBar {
+    let bar = ProgressBar::new(length).with_prefix(label.to_owned());
+    // The template is a constant; should it ever be wrong, the default style serves.
+    if let Ok(style) = ProgressStyle::with_template("{prefix:>12} {bar:40} {pos}/{len} {eta} {msg}") {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Writes a file whole or not at all: under a temporary name first, then renamed. `-` is standard output.
+pub fn write(path: &Path, contents: &[u8]) -> Result<(), AnyError> {
+    if path == Path::new("-") {
+        std::io::stdout().write_all(contents)?;
+        return Ok(());
+    }
+    let temporary = path.with_extension("partial");
+    let failed = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
+    std::fs::write(&temporary, contents).map_err(failed)?;
+    std::fs::rename(&temporary, path).map_err(failed)?;
+    Ok(())
+}
+
+/// A figure with three digits, short where it is short: `0`, `0.123`, `4.5e-8`.
+pub fn figure(value: f64) -> String {
+    match value.abs() {
+        0.0 => "0".into(),
+        size if (1e-2..1e4).contains(&size) => format!("{value:.3}"),
+        _ => format!("{value:.1e}"),
+    }
+}

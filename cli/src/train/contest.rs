@@ -1,0 +1,272 @@
+//! Trains the two networks side by side: the same weights at the start, the same batches in the same order.
+
+use super::{
+    TrainError,
+    data::Mnist,
+    gpu::Gpu,
+    kernels::{Kernel, Pipelines},
+    network::{Builder, Network, ResidentImages},
+    parameters::initial_weights,
+    recording::Recording,
+};
+use batchnorm_wgpu::{Kernels, wgpu};
+use indicatif::{ProgressBar, ProgressStyle};
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_chacha::ChaCha8Rng;
+use std::{collections::VecDeque, io::IsTerminal, time::Instant};
+
+/// Images per batch in evaluation; it changes the speed only.
+const EVALUATION_ROWS: usize = 500;
+
+/// Batches per submission. Fewer make the progress bar smoother, more cost less.
+const BATCHES_PER_SUBMISSION: usize = 8;
+
+/// Submissions that may wait for the GPU: one runs, the next is ready.
+const SUBMISSIONS_AHEAD: usize = 2;
+
+/// What a run is asked for.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Settings {
+    /// Passes over the training images.
+    pub epochs: u32,
+    /// Images per training step.
+    pub batch: usize,
+    /// Step width of the descent in the first epoch; see [`Settings::rate_in`].
+    pub rate: f64,
+    /// Seed of weights and order.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// Step width in epoch `epoch`, from 0: it falls linearly and would reach 0 after the last.
+    pub fn rate_in(&self, epoch: u32) -> f32 {
+        (self.rate * (1.0 - f64::from(epoch) / f64::from(self.epochs))) as f32
+    }
+}
+
+/// Loss and accuracy of a pass over a data set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Figures {
+    /// Mean cross-entropy, in nats.
+    pub loss: f64,
+    /// Share of images classified correctly, in [0, 1].
+    pub accuracy: f64,
+}
+
+/// One network's epoch: its training batches as they were met, then the test set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
+pub struct Epoch {
+    /// Over the training batches, each before its step.
+    pub train: Figures,
+    /// Over the test set after the epoch, with running statistics.
+    pub test: Figures,
+}
+
+/// What came of training.
+#[derive(Clone, Debug, Default, serde::Serialize)]
+pub struct History {
+    /// Training steps per epoch.
+    pub steps_per_epoch: usize,
+    /// The network without batch norm.
+    pub plain: Vec<Epoch>,
+    /// The network with it.
+    pub batch_norm: Vec<Epoch>,
+    /// Seconds of training, evaluation apart, of the network without batch norm.
+    pub plain_seconds: f64,
+    /// And of the one with it.
+    pub batch_norm_seconds: f64,
+}
+
+/// A network and its recordings.
+pub struct Contestant {
+    /// The network.
+    pub network: Network,
+    /// Its training step.
+    pub training: Recording,
+    evaluation: Recording,
+}
+
+/// Both networks and their data on the GPU.
+pub struct Contest<'a> {
+    gpu: Gpu<'a>,
+    settings: Settings,
+    random: ChaCha8Rng,
+    /// The order in which the next epoch visits the images.
+    pub order: Vec<u32>,
+    train_images: ResidentImages,
+    /// The network without batch norm.
+    pub plain: Contestant,
+    /// The network with batch norm.
+    pub batch_norm: Contestant,
+}
+
+impl<'a> Contest<'a> {
+    /// Uploads the data, draws the weights and records both networks. `source` gives the tool's WGSL.
+    ///
+    /// # Errors
+    /// [`TrainError`] when the data hold less than a batch or the device refuses something.
+    pub fn new(
+        gpu: Gpu<'a>,
+        mnist: &Mnist,
+        settings: &Settings,
+        source: impl Fn(Kernel) -> String,
+    ) -> Result<Self, TrainError> {
+        let (images, batch) = (mnist.train.count(), settings.batch);
+        if images < batch {
+            return Err(TrainError::Batch { source_name: mnist.source.clone(), images, batch });
+        }
+        gpu.checked("preparing the networks", || {
+            let mut random = ChaCha8Rng::seed_from_u64(settings.seed);
+            let weights = initial_weights(&mut random);
+            let train_images = ResidentImages::new(gpu, &mnist.train)?;
+            let test_images = ResidentImages::new(gpu, &mnist.test)?;
+            let mut builder =
+                Builder { gpu, pipelines: Pipelines::new(gpu.device, source), batch_norm: Kernels::new(gpu.device) };
+            let mut contestant = |batch_norm| -> Result<Contestant, TrainError> {
+                let network = Network::new(gpu, batch_norm, &weights)?;
+                let training = network.record_training(&mut builder, &train_images, batch)?;
+                let rows = EVALUATION_ROWS.min(test_images.count);
+                let evaluation = network.record_evaluation(&mut builder, &test_images, rows)?;
+                Ok(Contestant { network, training, evaluation })
+            };
+            let (mut plain, mut batch_norm) = (contestant(false)?, contestant(true)?);
+            plain.training.set_rate(gpu, settings.rate_in(0));
+            batch_norm.training.set_rate(gpu, settings.rate_in(0));
+            let order = (0..images as u32).collect();
+            Ok(Self { gpu, settings: *settings, random, order, train_images, plain, batch_norm })
+        })
+    }
+
+    /// Trains both networks for all epochs and shows how far they are.
+    ///
+    /// # Errors
+    /// [`TrainError::Device`] when the device fails.
+    pub fn train(&mut self) -> Result<History, TrainError> {
+        let gpu = self.gpu;
+        gpu.checked("training", || {
+            let steps = self.plain.training.batches.len();
+            let progress = Progress::new(self.settings.epochs, 2 * steps);
+            let mut history = History { steps_per_epoch: steps, ..History::default() };
+            for epoch in 0..self.settings.epochs {
+                self.shuffle();
+                let rate = self.settings.rate_in(epoch);
+                self.plain.training.set_rate(gpu, rate);
+                self.batch_norm.training.set_rate(gpu, rate);
+                let (epoch, seconds) = self.plain.epoch(gpu, &progress)?;
+                history.plain.push(epoch);
+                history.plain_seconds += seconds;
+                progress.show(&history);
+                let (epoch, seconds) = self.batch_norm.epoch(gpu, &progress)?;
+                history.batch_norm.push(epoch);
+                history.batch_norm_seconds += seconds;
+                progress.show(&history);
+            }
+            progress.finish();
+            Ok(history)
+        })
+    }
+
+    /// Draws the next epoch's order and uploads it.
+    fn shuffle(&mut self) {
+        self.order.shuffle(&mut self.random);
+        self.gpu.queue.write_buffer(&self.train_images.indices, 0, bytemuck::cast_slice(&self.order));
+    }
+}
+
+impl Contestant {
+    /// Trains for an epoch and evaluates. Returns the figures and the seconds of training.
+    fn epoch(&self, gpu: Gpu<'_>, progress: &Progress) -> Result<(Epoch, f64), TrainError> {
+        let start = Instant::now();
+        run(gpu, &self.training, |batches| progress.advance(batches))?;
+        let train = figures(gpu, &self.training)?;
+        let seconds = start.elapsed().as_secs_f64();
+        Ok((Epoch { train, test: self.evaluate(gpu)? }, seconds))
+    }
+
+    /// Loss and accuracy over the test set, by inference.
+    ///
+    /// # Errors
+    /// [`TrainError::Device`] when the device fails.
+    pub fn evaluate(&self, gpu: Gpu<'_>) -> Result<Figures, TrainError> {
+        run(gpu, &self.evaluation, |_| ())?;
+        figures(gpu, &self.evaluation)
+    }
+}
+
+/// Runs a recording over all its batches; `done` hears of batches submitted.
+fn run(gpu: Gpu<'_>, recording: &Recording, done: impl Fn(usize)) -> Result<(), TrainError> {
+    let mut waiting = VecDeque::new();
+    for batches in recording.batches.chunks(BATCHES_PER_SUBMISSION) {
+        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        for batch in batches {
+            recording.encode(&mut encoder, batch.slot);
+        }
+        waiting.push_back(gpu.queue.submit([encoder.finish()]));
+        // Not running far ahead keeps the progress honest and the command buffers few.
+        if waiting.len() > SUBMISSIONS_AHEAD {
+            gpu.wait(waiting.pop_front())?;
+        }
+        done(batches.len());
+    }
+    Ok(())
+}
+
+/// Reads back what a recording counted over all its batches.
+fn figures(gpu: Gpu<'_>, recording: &Recording) -> Result<Figures, TrainError> {
+    let words: Vec<u32> = gpu.read_as(&recording.arrays.metrics)?;
+    let images: f64 = recording.batches.iter().map(|batch| f64::from(batch.rows)).sum();
+    let loss: f64 = words.iter().step_by(2).map(|&bits| f64::from(f32::from_bits(bits))).sum();
+    let correct: f64 = words.iter().skip(1).step_by(2).map(|&count| f64::from(count)).sum();
+    Ok(Figures { loss: loss / images, accuracy: correct / images })
+}
+
+/// A bar on a terminal, a line per epoch elsewhere; both on standard error.
+struct Progress {
+    bar: Option<ProgressBar>,
+    epochs: u32,
+}
+
+impl Progress {
+    /// Draws the bar, if there is a terminal.
+    fn new(epochs: u32, steps_per_epoch: usize) -> Self {
+        let bar = std::io::stderr().is_terminal().then(|| {
+            let bar = ProgressBar::new(u64::from(epochs) * steps_per_epoch as u64);
+            let template = "training {bar:24} {pos}/{len} steps {elapsed}<{eta} {msg}";
+            // The template is a constant; should it ever be wrong, the default style serves.
+            bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar
+        });
+        Self { bar, epochs }
+    }
+
+    /// Moves the bar.
+    fn advance(&self, steps: usize) {
+        if let Some(bar) = &self.bar {
+            bar.inc(steps as u64);
+        }
+    }
+
+    /// Shows the last figures of both networks.
+    fn show(&self, history: &History) {
+        let figures = |epoch: Option<&Epoch>| match epoch {
+            Some(epoch) => format!("loss {:.3} test {:5.2} %", epoch.train.loss, 100.0 * epoch.test.accuracy),
+            None => "not yet".into(),
+        };
+        let both =
+            format!("plain: {} | batch norm: {}", figures(history.plain.last()), figures(history.batch_norm.last()));
+        match &self.bar {
+            Some(bar) => bar.set_message(both),
+            None if history.plain.len() == history.batch_norm.len() => {
+                eprintln!("epoch {:>2}/{}  {both}", history.plain.len(), self.epochs);
+            }
+            None => {}
+        }
+    }
+
+    /// Clears the bar.
+    fn finish(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! `bn train`: the multilayer perceptron of section 4.1 of Ioffe and Szegedy (2015) on MNIST, with and without batch
+//! norm, from the same initial weights, everything on the GPU.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `idx`, `data` | the images: file format, shipped sample, full data set |
+//! | `kernels`, `gpu` | the tool's WGSL, its pipelines, buffers and read-back |
+//! | `parameters`, `network`, `recording` | the networks, and their steps as recorded dispatches |
+//! | `contest` | the epochs of both networks |
+//! | `stages`, `normalization`, `check` | one training step against float64 on the CPU |
+//! | `report`, `plot` | tables, JSON and SVG |
+
+mod check;
+mod contest;
+mod data;
+mod gpu;
+mod idx;
+mod kernels;
+mod network;
+mod normalization;
+mod parameters;
+mod plot;
+mod recording;
+mod report;
+mod stages;
+
+use batchnorm_wgpu::wgpu;
+use contest::Contest;
+use data::Mnist;
+use gpu::Gpu;
+use std::{io, path::PathBuf};
+
+/// Arguments of `bn train`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TrainArgs {
+    /// Passes over the training images
+    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub epochs: u32,
+    /// Images per training step; those left over at the end of an epoch are dropped
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(2..=1024))]
+    pub batch: u32,
+    /// Step width of the gradient descent at the start, from where it falls linearly to 0; the same for both networks
+    #[arg(long, default_value_t = 1.0, value_parser = positive)]
+    pub learning_rate: f64,
+    /// Seed of the initial weights and of the order of the images
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// Directory with the four IDX files of MNIST, plain or .gz, instead of the shipped sample
+    #[arg(long, value_name = "DIR")]
+    pub data: Option<PathBuf>,
+    /// Writes the figures to FILE as JSON
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Draws accuracy over epochs to FILE as SVG
+    #[arg(long, value_name = "FILE.svg")]
+    pub plot: Option<PathBuf>,
+}
+
+/// A positive, finite number.
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        // What the kernel sees is the f32.
+        Ok(value) if (value as f32).is_normal() && value > 0.0 => Ok(value),
+        _ => Err(format!("expected a positive, finite number such as 0.5, found {text}")),
+    }
+}
+
+/// Why `bn train` could not do its work.
+#[derive(Debug, thiserror::Error)]
+pub enum TrainError {
+    /// The data cannot be used.
+    #[error(transparent)]
+    Data(#[from] data::DataError),
+    /// The library refused a call.
+    #[error(transparent)]
+    BatchNorm(#[from] batchnorm_wgpu::Error),
+    /// The training set is smaller than one batch.
+    #[error("--batch: expected at most {images}, the number of training images in {source_name}, found {batch}")]
+    Batch {
+        /// Where the images come from.
+        source_name: String,
+        /// How many there are.
+        images: usize,
+        /// The batch asked for.
+        batch: usize,
+    },
+    /// The device allows less than is needed.
+    #[error("{what}: needs {needed}, the device allows {allowed}; use a smaller --batch or less --data")]
+    Limit {
+        /// What exceeds the limit.
+        what: String,
+        /// What is needed.
+        needed: u64,
+        /// What the device allows.
+        allowed: u64,
+    },
+    /// The device failed.
+    #[error("the device failed while {during}: {reason}")]
+    Device {
+        /// What was going on.
+        during: &'static str,
+        /// What wgpu said.
+        reason: String,
+    },
+    /// The numbers left the range of f32, and a check of NaN against NaN would prove nothing.
+    #[error("the network with batch norm diverged: its loss is {loss}; use a smaller --learning-rate than {rate}")]
+    Diverged {
+        /// The last epoch's mean loss.
+        loss: f64,
+        /// The learning rate asked for.
+        rate: f64,
+    },
+    /// A file cannot be written.
+    #[error("{}: cannot be written: {source}", file.display())]
+    Write {
+        /// Which file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The figures cannot be turned into JSON.
+    #[error("the figures cannot be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Trains both networks, prints what came of it, and checks one training step against the CPU. Returns whether the
+/// check passed.
+///
+/// # Errors
+/// [`TrainError`] when data, device or files fail; a failed check is not an error.
+pub fn run(
+    args: &TrainArgs,
+    device: &wgpu::Device,
+    queue: &wgpu::Queue,
+    adapter_name: &str,
+) -> Result<bool, TrainError> {
+    for file in [&args.json, &args.plot].into_iter().flatten() {
+        report::check_directory(file)?;
+    }
+    let mnist = Mnist::load(args.data.as_deref())?;
+    let gpu = Gpu { device, queue };
+    let settings = contest::Settings {
+        epochs: args.epochs,
+        batch: args.batch as usize,
+        rate: args.learning_rate,
+        seed: args.seed,
+    };
+    report::print_heading(&mnist, &settings, adapter_name);
+    let mut contest = Contest::new(gpu, &mnist, &settings, |kernel| kernel.source().into())?;
+    let history = contest.train()?;
+    report::print_history(&history);
+    if let Some(last) = history.batch_norm.last().filter(|last| !last.train.loss.is_finite()) {
+        return Err(TrainError::Diverged { loss: last.train.loss, rate: settings.rate });
+    }
+    let rows = check::check_step(gpu, &contest, &mnist)?;
+    let passed = report::print_check(&rows, settings.batch);
+    if let Some(file) = &args.plot {
+        report::write(file, plot::draw(&history).as_bytes())?;
+        println!("chart: {}", file.display());
+    }
+    if let Some(file) = &args.json {
+        report::write(file, &report::json(&mnist, &settings, adapter_name, &history, &rows)?)?;
+        println!("figures: {}", file.display());
+    }
+    Ok(passed)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! The data and the networks on the GPU: what stays there from the first step to the last.
+
+use super::{
+    TrainError,
+    data::Images,
+    gpu::Gpu,
+    kernels::{self, Pipelines},
+    parameters::{HIDDEN, Parameters, SIZES},
+    recording::{Recorder, Recording},
+};
+use batchnorm_wgpu::{Kernels, RunningStatistics, wgpu};
+
+/// Images resident on the GPU.
+pub struct ResidentImages {
+    /// Four pixels per word.
+    pub pixels: wgpu::Buffer,
+    /// One word per image.
+    pub labels: wgpu::Buffer,
+    /// The order in which the images are visited.
+    pub indices: wgpu::Buffer,
+    /// Number of images.
+    pub count: usize,
+}
+
+impl ResidentImages {
+    /// Uploads `images`, to be visited in their own order.
+    ///
+    /// # Errors
+    /// [`TrainError::Limit`] when the device binds no buffer of that size.
+    pub fn new(gpu: Gpu<'_>, images: &Images) -> Result<Self, TrainError> {
+        let labels: Vec<u32> = images.labels.iter().map(|&label| u32::from(label)).collect();
+        let order: Vec<u32> = (0..images.count() as u32).collect();
+        Ok(Self {
+            pixels: gpu.storage_with("pixels", &images.pixels)?,
+            labels: gpu.storage_with("labels", bytemuck::cast_slice(&labels))?,
+            indices: gpu.storage_with("indices", bytemuck::cast_slice(&order))?,
+            count: images.count(),
+        })
+    }
+}
+
+/// What both networks are built from.
+pub struct Builder<'a> {
+    /// Device and queue.
+    pub gpu: Gpu<'a>,
+    /// The tool's kernels.
+    pub pipelines: Pipelines,
+    /// The library's kernels.
+    pub batch_norm: Kernels,
+}
+
+/// A network with its state on the GPU.
+pub struct Network {
+    /// Where each parameter lies.
+    pub parameters: Parameters,
+    /// The parameters.
+    pub values: wgpu::Buffer,
+    /// Their gradients.
+    pub gradients: wgpu::Buffer,
+    /// The running statistics of every batch norm layer.
+    pub running: Vec<wgpu::Buffer>,
+}
+
+impl Network {
+    /// A network with the given weights and its other parameters at their usual first values.
+    ///
+    /// # Errors
+    /// [`TrainError::Limit`] when the device binds no buffer of that size.
+    pub fn new(gpu: Gpu<'_>, batch_norm: bool, weights: &[Vec<f32>]) -> Result<Self, TrainError> {
+        let parameters = Parameters::new(batch_norm);
+        let values = gpu.storage_with("parameters", bytemuck::cast_slice(&parameters.initial(weights)))?;
+        let gradients = gpu.storage("gradients", 4 * parameters.count as u64)?;
+        let fresh =
+            |channels: &usize| gpu.storage_with("running statistics", &RunningStatistics::new(*channels).to_bytes());
+        let hidden = if batch_norm { &SIZES[1..=HIDDEN] } else { &[] };
+        let running = hidden.iter().map(fresh).collect::<Result<_, _>>()?;
+        Ok(Self { parameters, values, gradients, running })
+    }
+
+    /// Whether the network has batch norm layers.
+    pub fn has_batch_norm(&self) -> bool {
+        !self.running.is_empty()
+    }
+
+    /// Records the training step: forward, loss, backward and descent over whole batches of `rows` images.
+    ///
+    /// # Errors
+    /// [`TrainError`] when the device's limits do not allow it.
+    pub fn record_training(
+        &self,
+        builder: &mut Builder<'_>,
+        images: &ResidentImages,
+        rows: usize,
+    ) -> Result<Recording, TrainError> {
+        let mut recorder = Recorder::new(self, builder, rows, kernels::batches(images.count, rows, true), true)?;
+        recorder.forward(images)?;
+        recorder.backward()?;
+        Ok(recorder.finish())
+    }
+
+    /// Records the evaluation of batches of `rows` images by inference, the last of which may be shorter.
+    ///
+    /// # Errors
+    /// [`TrainError`] when the device's limits do not allow it.
+    pub fn record_evaluation(
+        &self,
+        builder: &mut Builder<'_>,
+        images: &ResidentImages,
+        rows: usize,
+    ) -> Result<Recording, TrainError> {
+        let mut recorder = Recorder::new(self, builder, rows, kernels::batches(images.count, rows, false), false)?;
+        recorder.forward(images)?;
+        Ok(recorder.finish())
+    }
+}

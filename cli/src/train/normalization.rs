@@ -1,0 +1,91 @@
+//! The batch norm stages of a training step: the library's float64 reference, with the library's own error bounds.
+
+use super::{TrainError, stages::Expected};
+use batchnorm_wgpu::{
+    Config, Layout, RunningStatistics, Shape,
+    reference::{
+        self, Affine,
+        bound::{self, DType, StatisticsBound},
+    },
+};
+
+/// A batch norm layer about to be checked: its shape and what it was given.
+pub struct BatchNormStage {
+    shape: Shape,
+    config: Config,
+    x: Vec<f64>,
+    gamma: Option<Vec<f64>>,
+}
+
+/// The gradients of a batch norm layer.
+pub struct Gradients {
+    /// By the input.
+    pub dx: Expected,
+    /// By gamma.
+    pub dgamma: Expected,
+    /// By beta.
+    pub dbeta: Expected,
+}
+
+impl BatchNormStage {
+    /// A layer with the default configuration, over `x` [rows, channels].
+    ///
+    /// # Errors
+    /// [`TrainError::BatchNorm`] for a shape that has no statistics.
+    pub fn new(x: Vec<f64>, dims: [usize; 2], gamma: Option<Vec<f64>>) -> Result<Self, TrainError> {
+        let shape = Shape::new(&dims, Layout::ChannelsFirst)?;
+        Ok(Self { shape, config: Config::default(), x, gamma })
+    }
+
+    /// The layer's output.
+    ///
+    /// # Errors
+    /// [`TrainError::BatchNorm`] for arrays that do not fit the shape.
+    pub fn forward(&self, beta: &[f64]) -> Result<Expected, TrainError> {
+        let affine = Affine { gamma: self.gamma.as_deref(), beta: Some(beta) };
+        let eps = self.config.eps;
+        let values = reference::forward_training(&self.x, &self.shape, affine, eps)?.y;
+        let bounds = bound::forward_training(&self.x, &self.shape, affine, eps, DType::F32)?.y;
+        Ok(Expected { values, bounds })
+    }
+
+    /// The running means and variances after a batch that met those of `before`.
+    ///
+    /// # Errors
+    /// [`TrainError::BatchNorm`] for arrays that do not fit the shape.
+    pub fn running(&self, before: &RunningStatistics) -> Result<(Expected, Expected), TrainError> {
+        let batch = reference::statistics(&self.x, &self.shape)?;
+        let batch_bound = bound::statistics(&self.x, &self.shape)?;
+        let wide = |value: &f32| f64::from(*value);
+        let counts = |values: &[u32]| values.iter().map(|&count| u64::from(count)).collect();
+        let mut state = reference::RunningStatistics {
+            // The kernels carry the mean as two f32.
+            mean: before.mean.iter().zip(&before.mean_remainder).map(|(mean, rest)| wide(mean) + wide(rest)).collect(),
+            var: before.var.iter().map(wide).collect(),
+            tracked: counts(&before.tracked),
+            averaged: counts(&before.averaged),
+            skipped: counts(&before.skipped),
+            values: before.values.clone(),
+        };
+        let exact = StatisticsBound::exact(self.shape.channels());
+        let bounds = bound::running(&state, &exact, &batch, &batch_bound, &self.config.running)?;
+        state.update(&batch, &self.config.running)?;
+        let means = Expected { values: state.mean, bounds: bounds.mean };
+        Ok((means, Expected { values: state.var, bounds: bounds.var }))
+    }
+
+    /// The layer's gradients.
+    ///
+    /// # Errors
+    /// [`TrainError::BatchNorm`] for arrays that do not fit the shape.
+    pub fn backward(&self, dy: &[f64]) -> Result<Gradients, TrainError> {
+        let (gamma, eps) = (self.gamma.as_deref(), self.config.eps);
+        let values = reference::backward_training(&self.x, dy, &self.shape, gamma, eps)?;
+        let bounds = bound::backward_training(&self.x, dy, &self.shape, gamma, eps, DType::F32)?;
+        Ok(Gradients {
+            dx: Expected { values: values.dx, bounds: bounds.dx },
+            dgamma: Expected { values: values.dgamma, bounds: bounds.dgamma },
+            dbeta: Expected { values: values.dbeta, bounds: bounds.dbeta },
+        })
+    }
+}

@@ -1,0 +1,183 @@
+//! What is printed at the end, and what is written to files.
+
+use super::{
+    TrainError,
+    check::Row,
+    contest::{Epoch, History, Settings},
+    data::Mnist,
+    parameters::SIZES,
+};
+use comfy_table::{CellAlignment, Table, presets};
+use std::{fs, path::Path};
+
+/// Says what is about to happen.
+pub fn print_heading(mnist: &Mnist, settings: &Settings, adapter_name: &str) {
+    let sizes: Vec<String> = SIZES.iter().map(usize::to_string).collect();
+    println!("adapter        {adapter_name}");
+    println!("data           {}: {} training, {} test images", mnist.source, mnist.train.count(), mnist.test.count());
+    println!("network        {}, sigmoids, with and without batch norm", sizes.join("-"));
+    println!(
+        "training       {} epochs, batches of {}, learning rate {} falling to 0, seed {}",
+        settings.epochs, settings.batch, settings.rate, settings.seed
+    );
+    println!();
+}
+
+/// A table whose first column is text and whose others are numbers.
+fn table(heading: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::UTF8_FULL_CONDENSED).set_header(heading);
+    for column in table.column_iter_mut().skip(1) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// Prints loss and accuracy per epoch, and the shape of the two curves.
+pub fn print_history(history: &History) {
+    let mut table = table(&[
+        "epoch",
+        "plain\nloss",
+        "plain\ntrain %",
+        "plain\ntest %",
+        "batch norm\nloss",
+        "batch norm\ntrain %",
+        "batch norm\ntest %",
+    ]);
+    for (number, (plain, batch_norm)) in history.plain.iter().zip(&history.batch_norm).enumerate() {
+        let cells = |epoch: &Epoch| {
+            [
+                format!("{:.4}", epoch.train.loss),
+                format!("{:.2}", 100.0 * epoch.train.accuracy),
+                format!("{:.2}", 100.0 * epoch.test.accuracy),
+            ]
+        };
+        let number = format!("{:>5}", number + 1);
+        table.add_row(std::iter::once(number).chain(cells(plain)).chain(cells(batch_norm)));
+    }
+    println!("{table}");
+    println!("Loss and training accuracy are means over the epoch's batches, each before its step; test accuracy is");
+    println!("taken after the epoch, by inference with running statistics.\n");
+    let lowest = history.plain.iter().chain(&history.batch_norm).map(|epoch| epoch.test.accuracy).fold(1.0, f64::min);
+    let floor = (lowest * 10.0).floor() / 10.0;
+    print_curve("plain", &history.plain, floor);
+    print_curve("batch norm", &history.batch_norm, floor);
+    let milliseconds =
+        |seconds: f64, epochs: &[Epoch]| 1e3 * seconds / (epochs.len() * history.steps_per_epoch).max(1) as f64;
+    println!(
+        "\ntime per step: plain {:.2} ms, batch norm {:.2} ms\n",
+        milliseconds(history.plain_seconds, &history.plain),
+        milliseconds(history.batch_norm_seconds, &history.batch_norm)
+    );
+}
+
+/// Prints test accuracy over epochs as a row of blocks, from `floor` to 100 %.
+fn print_curve(name: &str, epochs: &[Epoch], floor: f64) {
+    let heights: Vec<f64> = epochs.iter().map(|epoch| (epoch.test.accuracy - floor) / (1.0 - floor)).collect();
+    let last = epochs.last().map_or(0.0, |epoch| 100.0 * epoch.test.accuracy);
+    println!("test accuracy  {name:<10} {last:6.2} %  {:.0} % |{}| 100 %", 100.0 * floor, blocks(&heights));
+}
+
+/// One block per value in [0, 1], the higher the larger.
+fn blocks(values: &[f64]) -> String {
+    const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+    // Casting saturates, so that a NaN becomes the lowest block.
+    values.iter().map(|value| BLOCKS[((value * 8.0) as usize).min(7)]).collect()
+}
+
+/// Prints how the checked step compared. Returns whether all of it passed.
+pub fn print_check(rows: &[Row], batch: usize) -> bool {
+    println!("One training step with batch norm, {batch} images, each stage against float64 on the CPU:");
+    let mut table = table(&["quantity", "values", "worst error", "its bound", "share", "verdict"]);
+    for row in rows {
+        table.add_row([
+            row.quantity.to_owned(),
+            row.values.to_string(),
+            format!("{:.2e}", row.error),
+            format!("{:.2e}", row.bound),
+            format!("{:.3}", row.share),
+            if row.passed { "PASS" } else { "FAIL" }.to_owned(),
+        ]);
+    }
+    println!("{table}");
+    let passed = rows.iter().all(|row| row.passed);
+    println!("cross-check: {}", if passed { "PASS" } else { "FAIL" });
+    passed
+}
+
+/// The figures for machines.
+///
+/// # Errors
+/// [`TrainError::Json`].
+pub fn json(
+    mnist: &Mnist,
+    settings: &Settings,
+    adapter_name: &str,
+    history: &History,
+    rows: &[Row],
+) -> Result<Vec<u8>, TrainError> {
+    let figures = serde_json::json!({
+        "adapter": adapter_name,
+        "data": { "source": mnist.source, "train": mnist.train.count(), "test": mnist.test.count() },
+        "network": SIZES,
+        "settings": settings,
+        "history": history,
+        "check": { "passed": rows.iter().all(|row| row.passed), "quantities": rows },
+    });
+    let mut bytes = serde_json::to_vec_pretty(&figures)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}
+
+/// Refuses a file whose directory does not exist, before anything is computed that could not be written then.
+///
+/// # Errors
+/// [`TrainError::Write`].
+pub fn check_directory(file: &Path) -> Result<(), TrainError> {
+    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let found = fs::metadata(directory).map(drop);
+    found.map_err(|source| TrainError::Write { file: file.into(), source })
+}
+
+/// Writes a file under a temporary name and renames it, so that nobody ever sees half of it.
+///
+/// # Errors
+/// [`TrainError::Write`].
+pub fn write(file: &Path, content: &[u8]) -> Result<(), TrainError> {
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}.tmp", std::process::id()));
+    let temporary = file.with_file_name(name);
+    let written = fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, file));
+    written.map_err(|source| {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&temporary);
+        TrainError::Write { file: file.into(), source }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_cover_their_range() {
+        assert_eq!(blocks(&[0.0, 0.124, 0.5, 0.99, 1.0, f64::NAN]), "▁▁▅██▁");
+    }
+
+    #[test]
+    fn writing_replaces_whole_files_and_leaves_nothing_behind() {
+        let directory = std::env::temp_dir().join(format!("bn-train-report-{}", std::process::id()));
+        fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("figures.json");
+        write(&file, b"old").unwrap();
+        write(&file, b"new").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"new");
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        let missing = directory.join("missing").join("f");
+        for error in [write(&missing, b"").unwrap_err(), check_directory(&missing).unwrap_err()] {
+            assert!(error.to_string().contains("cannot be written"), "{error}");
+        }
+        assert!(check_directory(&file).is_ok() && check_directory(Path::new("f")).is_ok());
+        fs::remove_dir_all(directory).unwrap();
+    }
+}

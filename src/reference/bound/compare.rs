@@ -1,0 +1,144 @@
+//! Holding a result against the oracle, with a tolerance per element.
+
+use crate::error::Result;
+use crate::reference::check_len;
+use std::fmt;
+
+/// Outcome of [`compare`]. The `worst_` fields describe the element with the largest ratio of error to tolerance.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Comparison {
+    /// Number of elements compared.
+    pub elements: usize,
+    /// Number of elements outside their tolerance.
+    pub failures: usize,
+    /// Number of elements whose tolerance is infinite, for which nothing was promised and nothing checked.
+    pub unbounded: usize,
+    /// Largest error over tolerance; at most 1 when all pass. 0 where both are 0.
+    pub worst_ratio: f64,
+    /// Index of the worst element, the first of equals.
+    pub worst_index: usize,
+    /// Its value.
+    pub worst_got: f64,
+    /// What the oracle says.
+    pub worst_want: f64,
+    /// Their distance; NaN when one of them is NaN, infinite for mismatched infinities.
+    pub worst_error: f64,
+    /// Its tolerance.
+    pub worst_tolerance: f64,
+    /// Largest error over largest absolute value wanted, among finite pairs: one figure to put in a table.
+    pub max_error_over_max: f64,
+}
+
+impl Comparison {
+    /// Whether every element lies within its tolerance.
+    pub fn passed(&self) -> bool {
+        self.failures == 0
+    }
+}
+
+impl fmt::Display for Comparison {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} of {} outside the tolerance; worst at {}: got {:e}, want {:e}, \
+             error {:.2e}, tolerance {:.2e}, ratio {:.3}",
+            self.failures,
+            self.elements,
+            self.worst_index,
+            self.worst_got,
+            self.worst_want,
+            self.worst_error,
+            self.worst_tolerance,
+            self.worst_ratio
+        )?;
+        if self.unbounded > 0 {
+            write!(f, "; {} without a tolerance (overflow)", self.unbounded)?;
+        }
+        Ok(())
+    }
+}
+
+/// Holds `got` (f32 or f64) against `want`, element by element, within `tolerance`.
+///
+/// - Where NaN is wanted NaN must come, whatever the tolerance.
+/// - Where the tolerance is infinite everything else passes, and is counted in [`Comparison::unbounded`].
+/// - Otherwise NaN fails, an infinity passes only where the same infinity is wanted, and the rest passes unless
+///   `!(error <= tolerance)`, so that a NaN tolerance fails.
+///
+/// # Errors
+/// [`Error::Mismatch`](crate::Error::Mismatch) when the slices differ in length.
+///
+/// ```
+/// use batchnorm_wgpu::reference::bound::compare;
+/// let outcome = compare(&[1.0f32, 2.5], &[1.0, 2.0], &[0.0, 0.25])?;
+/// assert!(!outcome.passed());
+/// assert_eq!((outcome.worst_index, outcome.worst_ratio), (1, 2.0));
+/// # Ok::<(), batchnorm_wgpu::Error>(())
+/// ```
+pub fn compare<T: Copy + Into<f64>>(got: &[T], want: &[f64], tolerance: &[f64]) -> Result<Comparison> {
+    check_len("got", got, want.len())?;
+    check_len("tolerance", tolerance, want.len())?;
+    let mut outcome = Comparison {
+        elements: want.len(),
+        failures: 0,
+        unbounded: 0,
+        worst_ratio: -1.0,
+        worst_index: 0,
+        worst_got: 0.0,
+        worst_want: 0.0,
+        worst_error: 0.0,
+        worst_tolerance: 0.0,
+        max_error_over_max: 0.0,
+    };
+    let (mut max_error, mut max_want) = (0.0f64, 0.0f64);
+    for (index, ((&got, &want), &tolerance)) in got.iter().zip(want).zip(tolerance).enumerate() {
+        let got = got.into();
+        let error = distance(got, want);
+        if got.is_finite() && want.is_finite() {
+            max_error = max_error.max(error);
+            max_want = max_want.max(want.abs());
+        }
+        let unbounded = tolerance == f64::INFINITY && !want.is_nan();
+        outcome.unbounded += usize::from(unbounded);
+        let ratio = if unbounded { 0.0 } else { ratio(error, tolerance) };
+        outcome.failures += usize::from(ratio > 1.0);
+        if ratio > outcome.worst_ratio {
+            outcome.worst_ratio = ratio;
+            outcome.worst_index = index;
+            (outcome.worst_got, outcome.worst_want) = (got, want);
+            (outcome.worst_error, outcome.worst_tolerance) = (error, tolerance);
+        }
+    }
+    outcome.worst_ratio = outcome.worst_ratio.max(0.0);
+    outcome.max_error_over_max = if max_error == 0.0 { 0.0 } else { max_error / max_want };
+    Ok(outcome)
+}
+
+/// Distance of two numbers, of which NaN and infinity never reach the subtraction.
+fn distance(got: f64, want: f64) -> f64 {
+    if want.is_nan() {
+        return if got.is_nan() { 0.0 } else { f64::NAN };
+    }
+    if got.is_nan() {
+        return f64::NAN;
+    }
+    if got.is_infinite() || want.is_infinite() {
+        return if got == want { 0.0 } else { f64::INFINITY };
+    }
+    (got - want).abs()
+}
+
+/// Error over tolerance, infinite exactly when `!(error <= tolerance)` cannot be expressed by a quotient.
+fn ratio(error: f64, tolerance: f64) -> f64 {
+    if error == 0.0 {
+        return 0.0;
+    }
+    #[allow(clippy::neg_cmp_op_on_partial_ord)] // NaN must fail
+    let outside = !(error <= tolerance);
+    let quotient = error / tolerance;
+    match outside {
+        true if quotient > 1.0 => quotient,
+        true => f64::INFINITY,
+        false => quotient.min(1.0),
+    }
+}

@@ -1,0 +1,147 @@
+//! Tolerance of one update of the running statistics.
+
+use super::{ETA, StatisticsBound, U};
+use crate::config::{Average, RunningPolicy, Spread, VarianceEstimate};
+use crate::error::Result;
+use crate::reference::running::{Entry, bessel};
+use crate::reference::{RunningStatistics, Statistics, check_len};
+
+/// A value and its tolerance.
+#[derive(Clone, Copy, Debug)]
+struct Uncertain {
+    value: f64,
+    error: f64,
+}
+
+/// Tolerances of the running statistics after `batch` enters `state`.
+///
+/// `state` is the state *before* the update and `state_bound` its tolerances ([`StatisticsBound::exact`] for a state
+/// that was given), `batch_bound` those of the batch statistics; feed the result into the next call to follow a
+/// training run. A step with weight w from o to b, in the form `o + w (b - o)` or `(1 - w) o + w b`, errs by
+/// (1 - w) E(o) + w E(b), plus u times 10w(|o| + |b|) + 2(1 - w)|o| + |result|, worst case (the weight itself by 7u at
+/// most); a batch that replaces the state adds nothing. m/(m-1) costs 7u, a square root 9u. Pooled statistics
+/// add, to the weighted errors of both variances, 2|d| E(d) + E(d)^2 for the distance d of the two means times the
+/// weights, and 24u of the result.
+///
+/// # Errors
+/// As [`RunningStatistics::update`], and [`Error::Mismatch`](crate::Error::Mismatch) for bounds of the wrong length.
+pub fn running(
+    state: &RunningStatistics,
+    state_bound: &StatisticsBound,
+    batch: &Statistics,
+    batch_bound: &StatisticsBound,
+    policy: &RunningPolicy,
+) -> Result<StatisticsBound> {
+    policy.check()?;
+    state.check(batch)?;
+    let channels = state.mean.len();
+    for bound in [state_bound, batch_bound] {
+        check_len("bound of the mean", &bound.mean, channels)?;
+        check_len("bound of the variance", &bound.var, channels)?;
+    }
+    let mut result = state_bound.clone();
+    for c in 0..channels {
+        match state.entry(c, batch, policy) {
+            Entry::OutsideWindow | Entry::Skipped => {}
+            Entry::NotFinite => (result.mean[c], result.var[c]) = (0.0, 0.0),
+            Entry::Enters => {
+                let old = [(state.mean[c], state_bound.mean[c]), (state.var[c], state_bound.var[c])];
+                let new = [(batch.mean[c], batch_bound.mean[c]), (batch.var[c], batch_bound.var[c])];
+                let uncertain = |(value, error)| Uncertain { value, error };
+                let counts = Counts {
+                    averaged: state.averaged[c],
+                    old: state.values[c],
+                    new: batch.count,
+                    replaces: state.replaces(c, policy),
+                };
+                (result.mean[c], result.var[c]) = entered(old.map(uncertain), new.map(uncertain), counts, policy);
+            }
+        }
+    }
+    Ok(result)
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Counts {
+    averaged: u64,
+    old: u64,
+    new: u64,
+    replaces: bool,
+}
+
+/// Tolerances of mean and variance after a batch that enters; `old` and `new` are mean and variance, the latter biased.
+fn entered(old: [Uncertain; 2], new: [Uncertain; 2], counts: Counts, policy: &RunningPolicy) -> (f64, f64) {
+    if new.iter().any(|statistic| !statistic.error.is_finite()) {
+        // Whether a kernel sees a finite batch at all is open.
+        return (f64::INFINITY, f64::INFINITY);
+    }
+    let ([old_mean, old_var], [new_mean, biased_var]) = (old, new);
+    let new_var = corrected(biased_var, counts.new, policy.variance);
+    let weight = match policy.average {
+        _ if counts.replaces => return (new_mean.error, squared_root(new_var, policy.spread).error),
+        Average::Exponential { momentum } => momentum,
+        Average::Cumulative => 1.0 / (counts.averaged as f64 + 1.0),
+        Average::Pooled => counts.new as f64 / (counts.old as f64 + counts.new as f64),
+    };
+    let mean = step(old_mean, new_mean, weight).error;
+    let var = match (policy.average, policy.spread) {
+        (Average::Pooled, _) => pooled(old, new, weight, counts, policy.variance),
+        (_, Spread::Variance) => step(old_var, new_var, weight).error,
+        (_, Spread::StandardDeviation) => square(step(root(old_var), root(new_var), weight)).error,
+    };
+    (mean, var)
+}
+
+/// One step of an average.
+fn step(old: Uncertain, new: Uncertain, weight: f64) -> Uncertain {
+    let value = old.value + weight * (new.value - old.value);
+    let (kept, magnitude) = (1.0 - weight, old.value.abs() + new.value.abs());
+    let rounding = U * (10.0 * weight * magnitude + 2.0 * kept * old.value.abs() + value.abs());
+    let flushed = if magnitude == 0.0 { 0.0 } else { 4.0 * ETA };
+    Uncertain { value, error: kept * old.error + weight * new.error + rounding + flushed }
+}
+
+/// The batch variance as it enters.
+fn corrected(var: Uncertain, count: u64, estimate: VarianceEstimate) -> Uncertain {
+    let factor = bessel(count, estimate);
+    if factor == 1.0 {
+        return var;
+    }
+    let value = var.value * factor;
+    Uncertain { value, error: var.error * factor + 7.0 * U * value }
+}
+
+/// A square root; its error is larger downwards, except at 0.
+fn root(var: Uncertain) -> Uncertain {
+    let value = var.value.max(0.0).sqrt();
+    let below = value - (var.value - var.error).max(0.0).sqrt();
+    let above = (var.value + var.error).max(0.0).sqrt() - value;
+    Uncertain { value, error: below.max(above) + 9.0 * U * value }
+}
+
+fn square(root: Uncertain) -> Uncertain {
+    let value = root.value * root.value;
+    Uncertain { value, error: (2.0 * root.value + root.error) * root.error + U * value }
+}
+
+/// What storing the square of a square root costs, when standard deviations are averaged.
+fn squared_root(var: Uncertain, spread: Spread) -> Uncertain {
+    match spread {
+        Spread::Variance => var,
+        Spread::StandardDeviation => Uncertain { error: var.error + 20.0 * U * var.value, ..var },
+    }
+}
+
+/// Tolerance of a pooled variance; `weight` is that of the new values.
+fn pooled(old: [Uncertain; 2], new: [Uncertain; 2], weight: f64, counts: Counts, estimate: VarianceEstimate) -> f64 {
+    let kept = 1.0 - weight;
+    let correction = bessel(counts.old, estimate);
+    let distance = (new[0].value - old[0].value).abs();
+    let distance_error = old[0].error + new[0].error + U * distance;
+    let value = kept * old[1].value / correction + weight * new[1].value + kept * weight * distance * distance;
+    let inherited = kept * old[1].error / correction
+        + weight * new[1].error
+        + kept * weight * (2.0 * distance + distance_error) * distance_error;
+    let rounding = 24.0 * U * value.abs() + if value == 0.0 { 0.0 } else { 8.0 * ETA };
+    (inherited + rounding) * bessel(counts.old.saturating_add(counts.new), estimate)
+}

@@ -1,0 +1,350 @@
+//! The bound against the simulated kernels: it holds, it is not idle, and planted faults break it.
+
+use super::simulation::{Fault, Gpu, Output};
+use super::*;
+use crate::reference::{self, Affine};
+use crate::shape::{Layout, Shape};
+
+const AFFINE: [f32; 3] = [1.25, -0.5, 1e-5];
+
+/// splitmix64, so that the data are the same everywhere.
+struct Random(u64);
+
+impl Random {
+    fn uniform(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64
+    }
+
+    fn normal(&mut self) -> f64 {
+        let (radius, angle) = (1.0 - self.uniform(), self.uniform());
+        (-2.0 * radius.ln()).sqrt() * (2.0 * std::f64::consts::PI * angle).cos()
+    }
+}
+
+const DATA: [&str; 18] = [
+    "ordinary",
+    "offset 1e2",
+    "offset 1e4",
+    "offset 1e6",
+    "offset -1e4 small",
+    "constant",
+    "tiny variance",
+    "outlier first",
+    "outliers at k",
+    "mixed magnitudes",
+    "ramp",
+    "two values",
+    "two values offset",
+    "step",
+    "f16 values",
+    "one large",
+    "tiny numbers",
+    "large numbers",
+];
+
+fn data(kind: &str, m: usize, seed: u64) -> Vec<f32> {
+    let mut random = Random(seed);
+    let mut value = |i: usize| {
+        let z = random.normal();
+        match kind {
+            "ordinary" | "outlier first" | "outliers at k" | "one large" => z,
+            "offset 1e2" => 1e2 + z,
+            "offset 1e4" => 1e4 + z,
+            "offset 1e6" => 1e6 + z,
+            "offset -1e4 small" => -1e4 + 1e-2 * z,
+            "constant" => 0.1,
+            "tiny variance" => 1.0 + 3e-7 * z,
+            "mixed magnitudes" => z * 10f64.powf(12.0 * random.uniform() - 6.0),
+            "ramp" => i as f64 / m as f64 * 3.3 - 0.7,
+            "two values" => [0.1, 0.7][i % 2],
+            "two values offset" => [1e3 + 0.1, 1e3 + 0.7][i / 3 % 2],
+            "step" => [0.3, 5.7][2 * i / m],
+            "f16 values" => DType::F16.round(z),
+            "tiny numbers" => z * 1e-18,
+            "large numbers" => z * 1e15,
+            _ => unreachable!("{kind}"),
+        }
+    };
+    let mut x: Vec<f32> = (0..m).map(|i| value(i) as f32).collect();
+    match kind {
+        "outlier first" => x[0] = 1e4,
+        "outliers at k" => (x[0], x[m / 2], x[m - 1]) = (1e4, 1.2e4, 0.9e4),
+        "one large" => x[m / 3] = 1e6,
+        _ => {}
+    }
+    x
+}
+
+const GRADIENTS: [&str; 5] = ["ordinary", "equal", "mean loss", "positive", "blocks"];
+
+fn gradient(kind: &str, m: usize, seed: u64) -> Vec<f32> {
+    let mut random = Random(seed);
+    let mut value = |i: usize| match kind {
+        "ordinary" => random.normal(),
+        "equal" => 0.1,
+        "mean loss" => 1.0 / m as f64,
+        "positive" => random.uniform(),
+        "blocks" => (8 * i / m) as f64 * 0.37 - 1.1,
+        _ => unreachable!("{kind}"),
+    };
+    (0..m).map(|i| value(i) as f32).collect()
+}
+
+fn widen(values: &[f32]) -> Vec<f64> {
+    values.iter().copied().map(f64::from).collect()
+}
+
+/// Outcomes for y, mean, var, dx, dgamma, dbeta.
+type Outcome = [Comparison; 6];
+const NAMES: [&str; 6] = ["y", "mean", "var", "dx", "dgamma", "dbeta"];
+
+/// The oracle's answer and the tolerances, for one channel.
+struct Judge {
+    want: [Vec<f64>; 6],
+    tolerance: [Vec<f64>; 6],
+}
+
+impl Judge {
+    fn new(x: &[f32], dy: &[f32], running: Option<[f32; 2]>) -> Self {
+        let shape = Shape::new(&[x.len(), 1], Layout::ChannelsFirst).unwrap();
+        let (x, dy) = (widen(x), widen(dy));
+        let [gamma, beta, eps] = AFFINE.map(f64::from);
+        let (gamma, beta) = ([gamma], [beta]);
+        let affine = Affine { gamma: Some(&gamma), beta: Some(&beta) };
+        let (y, gradients, y_bound, bounds, statistics, statistics_bound) = match running {
+            None => {
+                let forward = reference::forward_training(&x, &shape, affine, eps).unwrap();
+                let bound = forward_training(&x, &shape, affine, eps, DType::F32).unwrap();
+                let gradients = reference::backward_training(&x, &dy, &shape, affine.gamma, eps).unwrap();
+                let bounds = backward_training(&x, &dy, &shape, affine.gamma, eps, DType::F32).unwrap();
+                (forward.y, gradients, bound.y, bounds, forward.statistics, bound.statistics)
+            }
+            Some(running) => {
+                let [mean, var] = running.map(|value| vec![f64::from(value)]);
+                let y = reference::inference(&x, &shape, &mean, &var, affine, eps).unwrap();
+                let y_bound = inference(&x, &shape, &mean, &var, affine, eps, DType::F32).unwrap();
+                let gradients = reference::backward_frozen(&x, &dy, &shape, &mean, &var, affine.gamma, eps).unwrap();
+                let bounds = backward_frozen(&x, &dy, &shape, &mean, &var, affine.gamma, eps, DType::F32).unwrap();
+                let count = x.len() as u64;
+                (y, gradients, y_bound, bounds, reference::Statistics { mean, var, count }, StatisticsBound::exact(1))
+            }
+        };
+        Self {
+            want: [y, statistics.mean, statistics.var, gradients.dx, gradients.dgamma, gradients.dbeta],
+            tolerance: [y_bound, statistics_bound.mean, statistics_bound.var, bounds.dx, bounds.dgamma, bounds.dbeta],
+        }
+    }
+
+    fn compare(&self, got: &Output) -> Outcome {
+        let got: [&[f32]; 6] = [&got.y, &[got.mean], &[got.var], &got.dx, &[got.dgamma], &[got.dbeta]];
+        std::array::from_fn(|i| compare(got[i], &self.want[i], &self.tolerance[i]).unwrap())
+    }
+}
+
+/// Spreads that the plan would allow for m values.
+fn gpus(m: usize) -> Vec<Gpu> {
+    let spread = [(1, 1), (4, 2), (64, 1), (128, 3), (256, 1), (64, 8), (256, 8)];
+    let all = spread
+        .into_iter()
+        .flat_map(|(lanes, splits)| [false, true].map(|rough| Gpu { lanes, splits, rough, fault: None }));
+    all.filter(|gpu| gpu.longest_run(m) <= 4 * (64 + m.isqrt())).collect()
+}
+
+fn median(ratios: &mut [f64]) -> f64 {
+    ratios.sort_by(f64::total_cmp);
+    ratios.get(ratios.len() / 2).copied().unwrap_or(0.0)
+}
+
+fn check(kind: &str, dy_kind: &str, m: usize, ratios: &mut [Vec<f64>; 6]) {
+    let seed = (m * 31 + kind.len() * 7 + dy_kind.len()) as u64;
+    let (x, dy) = (data(kind, m, seed), gradient(dy_kind, m, seed + 1));
+    let judge = Judge::new(&x, &dy, None);
+    for gpu in gpus(m) {
+        let outcome = judge.compare(&gpu.run(&x, &dy, AFFINE, None));
+        for ((name, comparison), ratios) in NAMES.iter().zip(&outcome).zip(ratios.iter_mut()) {
+            // The last rounding of the mean far from zero, and of y near beta, is all of their error and may reach the
+            // half ulp that it is bounded by; all else keeps a margin.
+            let limit = if matches!(*name, "mean" | "y") { 1.0 } else { 0.8 };
+            assert!(comparison.worst_ratio < limit, "{kind}, dy {dy_kind}, m {m}, {gpu:?}, {name}: {comparison}");
+            assert_eq!(comparison.unbounded, 0, "{kind}, dy {dy_kind}, m {m}, {name}");
+            ratios.push(comparison.worst_ratio);
+        }
+    }
+}
+
+#[test]
+fn holds_with_margin() {
+    for kind in DATA {
+        let mut ratios: [Vec<f64>; 6] = Default::default();
+        for (i, m) in [2, 3, 5, 8, 17, 64, 100, 333, 1000, 4097, 10_000, 40_000].into_iter().enumerate() {
+            check(kind, GRADIENTS[i % 5], m, &mut ratios);
+            check(kind, GRADIENTS[(i + 2) % 5], m, &mut ratios);
+        }
+        report(kind, &mut ratios);
+    }
+}
+
+#[test]
+fn holds_for_long_sums() {
+    for (kind, dy, m) in [
+        ("ordinary", "equal", 1_000_000),
+        ("ramp", "ordinary", 1_000_000),
+        ("offset 1e6", "mean loss", 200_000),
+        ("two values", "blocks", 200_000),
+    ] {
+        let mut ratios: [Vec<f64>; 6] = Default::default();
+        check(kind, dy, m, &mut ratios);
+        report(&format!("{kind}, {m}"), &mut ratios);
+    }
+}
+
+fn report(kind: &str, ratios: &mut [Vec<f64>; 6]) {
+    let figures = NAMES
+        .iter()
+        .zip(ratios)
+        .map(|(name, ratios)| format!("{name} {:.3}/{:.3}", median(ratios), ratios.last().copied().unwrap_or(0.0)));
+    println!("{kind:>20} median/max: {}", figures.collect::<Vec<_>>().join("  "));
+}
+
+#[test]
+fn ordinary_data_use_the_bound() {
+    let mut ratios: [Vec<f64>; 6] = Default::default();
+    for m in [64, 100, 256, 1000, 4097, 10_000] {
+        check("ordinary", "ordinary", m, &mut ratios);
+    }
+    let y = median(&mut ratios[0]);
+    let dx = median(&mut ratios[3]);
+    assert!(y > 0.02 && dx > 0.01, "y {y}, dx {dx}");
+}
+
+#[test]
+fn holds_for_frozen_statistics() {
+    for (kind, running) in
+        [("ordinary", [0.1, 1.3]), ("offset 1e6", [1e6, 0.9]), ("constant", [0.1, 0.0]), ("ramp", [1e3, 1e-3])]
+    {
+        for m in [1, 3, 100, 4097] {
+            let (x, dy) = (data(kind, m, 7), gradient("ordinary", m, 8));
+            let judge = Judge::new(&x, &dy, Some(running));
+            for gpu in gpus(m) {
+                let outcome = judge.compare(&gpu.run(&x, &dy, AFFINE, Some(running)));
+                for (name, comparison) in NAMES.iter().zip(&outcome) {
+                    assert!(comparison.passed(), "{kind}, m {m}, {gpu:?}, {name}: {comparison}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn constant_channels_have_no_tolerance() {
+    for value in [0.1f32, -3e7, 0.0, 1e20] {
+        let x = vec![value; 777];
+        let judge = Judge::new(&x, &gradient("ordinary", 777, 3), None);
+        assert!(judge.tolerance[..3].iter().flatten().all(|&tolerance| tolerance == 0.0), "{value}");
+        assert!(judge.want[0].iter().all(|&y| y == f64::from(AFFINE[1])), "{value}");
+        assert_eq!((judge.want[1][0], judge.want[2][0]), (f64::from(value), 0.0));
+    }
+}
+
+#[test]
+fn overflow_is_unbounded_and_nan_is_not_excused() {
+    let judge = Judge::new(&[1e25, -2e25, 3e25], &[1.0, 2.0, 3.0], None);
+    assert!(judge.tolerance.iter().take(3).flatten().all(|&tolerance| tolerance == f64::INFINITY));
+    let judge = Judge::new(&[1.0, f32::NAN, 3.0], &[1.0, 2.0, 3.0], None);
+    assert!(judge.want[0].iter().all(|y| y.is_nan()));
+    assert!(!compare(&[0.0f32; 3], &judge.want[0], &judge.tolerance[0]).unwrap().passed());
+    assert!(compare(&[f32::NAN; 3], &judge.want[0], &judge.tolerance[0]).unwrap().passed());
+}
+
+/// Whether any of the outputs gives the fault away.
+fn caught(fault: Fault, kind: &str, m: usize) -> bool {
+    let (x, dy) = (data(kind, m, 11), gradient("positive", m, 12));
+    let gpu = Gpu { lanes: 64, splits: 3, rough: false, fault: Some(fault) };
+    let outcome = Judge::new(&x, &dy, None).compare(&gpu.run(&x, &dy, AFFINE, None));
+    // y alone must tell, since a forward pass may be all there is.
+    !outcome[0].passed() && outcome.iter().any(|comparison| comparison.worst_ratio > 2.0)
+}
+
+#[test]
+fn planted_faults_break_it() {
+    for m in [5, 100, 1001, 10_003] {
+        for fault in [Fault::DroppedTail, Fault::Unbiased] {
+            assert!(caught(fault, "ordinary", m), "{fault:?}, m {m}");
+            assert!(caught(fault, "offset 1e4", m), "{fault:?}, m {m}");
+        }
+    }
+    for m in [100, 1001, 10_003, 100_001] {
+        for fault in [Fault::DroppedChunk, Fault::DroppedSplit] {
+            assert!(caught(fault, "ordinary", m), "{fault:?}, m {m}");
+        }
+    }
+    for m in [100, 1001, 10_003] {
+        for kind in ["offset 1e2", "offset 1e4", "offset 1e6"] {
+            assert!(caught(Fault::RawMoments, kind, m), "{kind}, m {m}");
+        }
+        assert!(caught(Fault::SingleMean, "offset 1e6", m), "m {m}");
+        assert!(caught(Fault::SingleMean, "offset 1e4", m), "m {m}");
+        assert!(caught(Fault::NoEps, "offset -1e4 small", m), "m {m}");
+        assert!(caught(Fault::NoEps, "constant", m), "m {m}");
+    }
+}
+
+#[test]
+fn dropped_elements_break_the_sums() {
+    for m in [5, 100, 1001, 10_003] {
+        let (x, dy) = (data("ordinary", m, 21), gradient("ordinary", m, 22));
+        let gpu = Gpu { lanes: 64, splits: 2, rough: false, fault: Some(Fault::DroppedTail) };
+        let outcome = Judge::new(&x, &dy, None).compare(&gpu.run(&x, &dy, AFFINE, None));
+        for i in [0, 1, 3, 5] {
+            assert!(!outcome[i].passed(), "m {m}, {}: {}", NAMES[i], outcome[i]);
+        }
+    }
+}
+
+#[test]
+fn storage_types_round_and_widen_the_tolerance() {
+    for (dtype, value, want) in [
+        (DType::F32, 0.1, f64::from(0.1f32)),
+        (DType::F32, 1e-42, f64::from(1e-42f32)),
+        (DType::F32, 1e39, f64::INFINITY),
+        (DType::F16, 65504.0, 65504.0),
+        (DType::F16, 65519.9, 65504.0),
+        (DType::F16, -65520.0, f64::NEG_INFINITY),
+        (DType::F16, 6e-8, 2f64.powi(-24)),
+        (DType::F16, 0.1, 0.0999755859375),
+        (DType::Bf16, 1.0 + 1.0 / 256.0, 1.0),
+        (DType::Bf16, 1.0 + 3.0 / 256.0, 1.0 + 4.0 / 256.0),
+    ] {
+        assert_eq!(dtype.round(value), want, "{dtype} {value}");
+    }
+    let shape = Shape::new(&[50, 1], Layout::ChannelsFirst).unwrap();
+    for dtype in [DType::F16, DType::Bf16] {
+        let x: Vec<_> = data("ordinary", 50, 1).iter().map(|&x| dtype.round(f64::from(x))).collect();
+        let want = reference::forward_training(&x, &shape, Affine::default(), 1e-5).unwrap().y;
+        let got: Vec<_> = want.iter().map(|&y| dtype.round(y)).collect();
+        let single = forward_training(&x, &shape, Affine::default(), 1e-5, DType::F32).unwrap().y;
+        let bound = forward_training(&x, &shape, Affine::default(), 1e-5, dtype).unwrap().y;
+        assert!(compare(&got, &want, &bound).unwrap().passed());
+        assert!(!compare(&got, &want, &single).unwrap().passed());
+        let affine = Affine { gamma: Some(&[1e6]), beta: None };
+        let bound = forward_training(&x, &shape, affine, 1e-5, DType::F16).unwrap().y;
+        assert!(bound.contains(&f64::INFINITY), "1e6 does not fit f16");
+    }
+}
+
+#[test]
+fn compare_knows_nan_and_infinity() {
+    let (nan, inf) = (f64::NAN, f64::INFINITY);
+    let passes = |got: f64, want: f64, tolerance: f64| compare(&[got], &[want], &[tolerance]).unwrap().passed();
+    assert!(passes(1.0, 1.0, 0.0) && passes(1.5, 1.0, 0.5) && !passes(1.5, 1.0, 0.49) && !passes(1.0, 1.5, 0.0));
+    assert!(passes(nan, nan, 0.0) && !passes(0.0, nan, inf) && !passes(inf, nan, inf) && !passes(nan, 0.0, 1e300));
+    assert!(passes(inf, inf, 0.0) && !passes(-inf, inf, 1.0) && !passes(inf, 1.0, 1e300) && !passes(1.0, inf, 1e300));
+    assert!(!passes(1.0, 1.5, nan) && !passes(1.0, 1.5, -1.0));
+    let outcome = compare(&[inf, 2.0], &[1e38, 2.0], &[inf, 0.0]).unwrap();
+    assert_eq!((outcome.passed(), outcome.unbounded, outcome.worst_ratio), (true, 1, 0.0));
+    assert!(compare(&[1.0f32], &[1.0, 2.0], &[0.0, 0.0]).is_err());
+    assert!(compare::<f32>(&[], &[], &[]).unwrap().passed());
+}
