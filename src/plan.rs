@@ -209,6 +209,7 @@ impl Plan {
             count_f32: count as f32,
             eps: config.eps as f32,
             nan_bits: f32::NAN.to_bits(),
+            zero: 0,
             average,
             momentum: momentum as f32,
             unbiased: u32::from(policy.variance == VarianceEstimate::Unbiased),
@@ -240,6 +241,7 @@ pub struct Params {
     pub count_f32: f32,
     pub eps: f32,
     pub nan_bits: u32,
+    pub zero: u32,
     pub average: u32,
     pub momentum: f32,
     pub unbiased: u32,
@@ -252,7 +254,7 @@ pub struct Params {
 
 impl Params {
     /// Names of the fields in order, for the test that holds them against the shader's.
-    pub const FIELDS: [&'static str; 22] = [
+    pub const FIELDS: [&'static str; 23] = [
         "tile",
         "lanes",
         "interleaved",
@@ -267,6 +269,7 @@ impl Params {
         "count_f32",
         "eps",
         "nan_bits",
+        "zero",
         "average",
         "momentum",
         "unbiased",

@@ -6,6 +6,8 @@
 mod arena;
 pub mod case;
 pub mod data;
+pub mod fault;
+pub mod golden;
 pub mod judge;
 pub mod run;
 pub mod suite;

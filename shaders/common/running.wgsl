@@ -77,7 +77,7 @@ fn average_in(channel: u32, shift: f32, remainder: f32, variance: f32) {
         }
     }
     // The mean alone is the nearest f32 to the pair.
-    let sum = mean + rest;
+    let sum = opaque(mean + rest);
     running[running_word(RUNNING_MEAN, channel)] = bitcast<u32>(sum);
     running[running_word(RUNNING_REMAINDER, channel)] = bitcast<u32>(rest - (sum - mean));
     running[running_word(RUNNING_VAR, channel)] = bitcast<u32>(new_variance);

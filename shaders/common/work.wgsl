@@ -24,6 +24,8 @@ struct Params {
     eps: f32,
     // Bits of a quiet NaN; WGSL has no literal for it.
     nan_bits: u32,
+    // 0, which a compiler cannot know; see `opaque`.
+    zero: u32,
     // The running-statistics policy; see running.wgsl.
     average: u32,
     momentum: f32,
@@ -87,4 +89,10 @@ fn index_of(column: u32, i: u32) -> u32 {
 
 fn is_finite(v: f32) -> bool {
     return (bitcast<u32>(v) & 0x7f800000u) != 0x7f800000u;
+}
+
+// The value itself, in a form that a compiler cannot reassociate through: some take (a + b) - a for b, and the rounding
+// error of a sum is then lost.
+fn opaque(v: f32) -> f32 {
+    return bitcast<f32>(bitcast<u32>(v) ^ params.zero);
 }

@@ -1,0 +1,139 @@
+//! Planted faults: a cross-check that cannot fail proves nothing. Each fault is one change to the shaders, and some case of
+//! the matrix has to find it.
+
+use batchnorm_wgpu::kernels::Variant;
+use batchnorm_wgpu::{Edit, Kernels, wgpu};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// One change to the shaders.
+#[derive(Clone, Copy, Debug)]
+pub struct Fault {
+    /// What is wrong.
+    pub name: &'static str,
+    /// Texts that are changed, wherever they stand, and what they become.
+    pub edits: &'static [(&'static str, &'static str)],
+}
+
+macro_rules! fault {
+    ($name:literal, $($from:literal, $to:literal),+ $(,)?) => {
+        Fault { name: $name, edits: &[$(($from, $to)),+] }
+    };
+}
+
+/// The faults.
+pub const FAULTS: [Fault; 31] = [
+    fault!(
+        "a barrier of the tree is dropped",
+        "            pairs[work.thread].b += pairs[other].b;\n        }\n        workgroupBarrier();",
+        "            pairs[work.thread].b += pairs[other].b;\n        }",
+    ),
+    fault!(
+        "the barrier before the tree is dropped",
+        "pairs[work.thread] = own;\n    workgroupBarrier();",
+        "pairs[work.thread] = own;",
+    ),
+    fault!("the tree stops one level early", "half > 0u; half = half / 2u", "half > 1u; half = half / 2u"),
+    fault!(
+        "the tree adds a lane twice",
+        "let other = work.thread + half * stride;",
+        "let other = work.thread + (half - 1u) * stride;",
+    ),
+    fault!(
+        "a segment loses its last value",
+        "min(begin + params.segment, params.values), owned)",
+        "min(begin + params.segment, params.values) - 1u, owned)",
+    ),
+    fault!(
+        "a segment overlaps the next",
+        "min(begin + params.segment, params.values), owned)",
+        "min(begin + params.segment + 1u, params.values), owned)",
+    ),
+    fault!("the loop skips the tail", "while (i < work.end)", "while (i + 1u < work.end)"),
+    fault!(
+        "the unrolled loop runs past the end",
+        "while (i + 3u * params.lanes < work.end)",
+        "while (i + 2u * params.lanes < work.end)",
+    ),
+    fault!("the step forgets the wrap", "if (place >= params.inner)", "if (place > params.inner)"),
+    fault!(
+        "the variance is E[x^2] - E[x]^2",
+        "let shift = shift_of(work);",
+        "let shift = Value(0.0);",
+        "(ea * ea + eb * eb) + (ec * ec + ed * ed)",
+        "((da * da + db * db) + (dc * dc + dd * dd)) - 4.0 * (mean * mean)",
+    ),
+    fault!("the shift is a value far away", "let shift = shift_of(work);", "let shift = Value(3e4);"),
+    fault!(
+        "the remainder of the mean is dropped",
+        "Moments(load_scratch(work.channel), mean,",
+        "Moments(load_scratch(work.channel), Value(0.0),",
+    ),
+    fault!(
+        "a run is merged without its distance",
+        "state.m2 + m2 + (delta * delta) * (state.count * share)",
+        "state.m2 + m2",
+    ),
+    fault!("a run of four counts as three", "merge_run(state, 4.0,", "merge_run(state, 3.0,"),
+    fault!(
+        "lanes are merged without their distance",
+        "Pair(own.m2 + own.count * (delta * delta), Value(0.0))",
+        "Pair(own.m2, Value(0.0))",
+    ),
+    fault!("splits are merged without their distance", "+ (n * f32(ELEMENTS)) * (delta * delta)", ""),
+    fault!(
+        "splits of unlike size are weighted alike",
+        "let n = f32(values_in_split(split));\n        count += n;",
+        "let n = 1.0;\n        count += n;",
+    ),
+    fault!("the variance is divided by m - 1", "m2 / params.count_f32)", "m2 / (params.count_f32 - 1.0))"),
+    fault!("eps is forgotten", "let v = variance + Value(params.eps);", "let v = max(variance, Value(1e-30));"),
+    fault!(
+        "an infinite variance gives 0",
+        "select(Value(bitcast<f32>(params.nan_bits)), refined, finite)",
+        "select(Value(0.0), refined, finite)",
+    ),
+    fault!("gamma is forgotten", "let scale = load_gamma(work.channel) * inv_std;", "let scale = inv_std;"),
+    fault!("beta is forgotten", "* state.scale + state.beta", "* state.scale"),
+    fault!("momentum is swapped", "default: { return params.momentum; }", "default: { return 1.0 - params.momentum; }"),
+    fault!(
+        "m / (m - 1) is forgotten",
+        "var new_variance = variance * params.correction;",
+        "var new_variance = variance;",
+    ),
+    fault!("a non-finite batch enters", "if (!finite && params.propagate == 0u)", "if (false)"),
+    fault!(
+        "the window ends a batch late",
+        "tracked - params.window_skip < params.window_take",
+        "tracked - params.window_skip <= params.window_take",
+    ),
+    fault!(
+        "dx forgets the mean of dy",
+        "((a.dy - state.mean_dy) - centred * state.slope)",
+        "(a.dy - centred * state.slope)",
+    ),
+    fault!("dx forgets the slope", "((a.dy - state.mean_dy) - centred * state.slope)", "(a.dy - state.mean_dy)"),
+    fault!("dgamma forgets inv_std", "store_dgamma(work.channel, dgamma);", "store_dgamma(work.channel, sums.b);"),
+    fault!(
+        "every split publishes",
+        "work.owned && work.lane == 0u && work.split == 0u",
+        "work.owned && work.lane == 0u",
+    ),
+    fault!("columns that do not exist write", "let owned = column < params.columns;", "let owned = true;"),
+];
+
+impl Fault {
+    /// Kernels with the fault in them, and whether any shader compiled so far had the text.
+    pub fn plant(&self, device: &wgpu::Device) -> (Kernels, Arc<AtomicBool>) {
+        let planted = Arc::new(AtomicBool::new(false));
+        let (fault, mark) = (*self, planted.clone());
+        let edit = move |_: &Variant, wgsl: String| {
+            if fault.edits.iter().all(|(from, _)| wgsl.contains(from)) {
+                mark.store(true, Ordering::Relaxed);
+            }
+            fault.edits.iter().fold(wgsl, |wgsl, (from, to)| wgsl.replace(from, to))
+        };
+        let edit: Arc<Edit> = Arc::new(edit);
+        (Kernels::with_edit(device, edit), planted)
+    }
+}

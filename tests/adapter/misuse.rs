@@ -1,0 +1,315 @@
+//! What callers get wrong, each with the error it owes them; and the host layer, which most callers start with.
+
+use super::Adapter;
+use batchnorm_wgpu::host::{Gpu, HostBatchNorm};
+use batchnorm_wgpu::kernels::{Geometry, Reduction};
+use batchnorm_wgpu::reference::{self, Affine, bound};
+use batchnorm_wgpu::{
+    BackwardTraining, BatchNorm, Choice, Config, Error, ForwardTraining, Inference, Kernels, Layout, RunningPolicy,
+    RunningStatistics, Shape, Statistics, wgpu,
+};
+use batchnorm_wgpu_check::data::normal;
+use libtest_mimic::{Failed, Trial};
+use ndarray::{Array, Array2, Array4, Axis, s};
+
+/// A check and its name.
+type Check = (&'static str, fn(&Adapter) -> Result<(), Failed>);
+
+const CHECKS: [Check; 12] = [
+    ("small_buffers_are_refused", small_buffers),
+    ("wrong_usage_is_refused", wrong_usage),
+    ("misaligned_offsets_are_refused", misaligned_offset),
+    ("overlaps_are_refused", overlaps),
+    ("one_value_per_channel_is_refused", one_value),
+    ("nothing_wanted_is_refused", nothing_wanted),
+    ("choices_that_cannot_run_are_refused", impossible_choices),
+    ("tensors_beyond_the_limits_are_refused", beyond_limits),
+    ("a_lost_device_is_an_error", lost_device),
+    ("threads_share_kernels", threads_share),
+    ("the_host_layer_agrees_with_the_reference", host_layer),
+    ("the_host_layer_pools_a_data_set", host_population),
+];
+
+/// The checks as tests of an adapter.
+pub fn trials(adapter: &Adapter) -> Vec<Trial> {
+    let test = |(name, check): Check| adapter.test(&format!("{}::misuse::{name}", adapter.key), check);
+    CHECKS.into_iter().map(test).collect()
+}
+
+/// The test's way to say that the error was another one than owed.
+fn owed<T: std::fmt::Debug>(what: &str, outcome: Result<T, Error>, is: impl Fn(&Error) -> bool) -> Result<(), Failed> {
+    match outcome {
+        Err(error) if is(&error) => Ok(()),
+        other => Err(format!("{what}: got {other:?}").into()),
+    }
+}
+
+struct Fixture {
+    layer: BatchNorm,
+    tensor: wgpu::Buffer,
+    other: wgpu::Buffer,
+    small: wgpu::Buffer,
+    saved: wgpu::Buffer,
+    scratch: wgpu::Buffer,
+}
+
+impl Fixture {
+    fn new(adapter: &Adapter) -> Result<Self, Error> {
+        let shape = Shape::new(&[4, 8, 6, 6], Layout::ChannelsFirst)?;
+        let layer = BatchNorm::new(&adapter.kernels, shape, Config::default())?;
+        let size = layer.shape().elements() as u64 * 4;
+        Ok(Self {
+            tensor: buffer(adapter, 2 * size, wgpu::BufferUsages::STORAGE),
+            other: buffer(adapter, size, wgpu::BufferUsages::STORAGE),
+            small: buffer(adapter, 28, wgpu::BufferUsages::STORAGE),
+            saved: buffer(adapter, layer.saved_size(), wgpu::BufferUsages::STORAGE),
+            scratch: buffer(adapter, layer.scratch_size(), wgpu::BufferUsages::STORAGE),
+            layer,
+        })
+    }
+
+    fn forward(&self) -> ForwardTraining<'_> {
+        ForwardTraining {
+            x: self.tensor.as_entire_buffer_binding(),
+            y: self.other.as_entire_buffer_binding(),
+            gamma: None,
+            beta: None,
+            saved: self.saved.as_entire_buffer_binding(),
+            running: None,
+            scratch: self.scratch.as_entire_buffer_binding(),
+        }
+    }
+}
+
+fn buffer(adapter: &Adapter, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
+    adapter.device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
+}
+
+fn at(buffer: &wgpu::Buffer, offset: u64) -> wgpu::BufferBinding<'_> {
+    wgpu::BufferBinding { buffer, offset, size: None }
+}
+
+fn small_buffers(adapter: &Adapter) -> Result<(), Failed> {
+    let fixture = Fixture::new(adapter)?;
+    let small = || fixture.small.as_entire_buffer_binding();
+    let cases = [
+        ("x", ForwardTraining { x: small(), ..fixture.forward() }),
+        ("y", ForwardTraining { y: small(), ..fixture.forward() }),
+        ("gamma", ForwardTraining { gamma: Some(small()), ..fixture.forward() }),
+        ("beta", ForwardTraining { beta: Some(small()), ..fixture.forward() }),
+        ("saved", ForwardTraining { saved: small(), ..fixture.forward() }),
+        ("running", ForwardTraining { running: Some(small()), ..fixture.forward() }),
+        ("scratch", ForwardTraining { scratch: small(), ..fixture.forward() }),
+    ];
+    for (wrong, bindings) in cases {
+        let is = |error: &Error| matches!(error, Error::BufferTooSmall { name, actual: 28, .. } if *name == wrong);
+        owed(wrong, fixture.layer.forward_training(&bindings), is)?;
+    }
+    // A size that reaches behind the buffer's end does not make it larger.
+    let size = wgpu::BufferSize::new(1 << 20);
+    let x = wgpu::BufferBinding { buffer: &fixture.small, offset: 0, size };
+    let outcome = fixture.layer.forward_training(&ForwardTraining { x, ..fixture.forward() });
+    owed("size", outcome, |error| matches!(error, Error::BufferTooSmall { .. }))
+}
+
+fn wrong_usage(adapter: &Adapter) -> Result<(), Failed> {
+    let fixture = Fixture::new(adapter)?;
+    let copies = buffer(adapter, fixture.tensor.size(), wgpu::BufferUsages::COPY_SRC);
+    let bindings = ForwardTraining { x: copies.as_entire_buffer_binding(), ..fixture.forward() };
+    owed("usage", fixture.layer.forward_training(&bindings), |error| {
+        matches!(error, Error::BufferUsage { name: "x", .. })
+    })
+}
+
+fn misaligned_offset(adapter: &Adapter) -> Result<(), Failed> {
+    let fixture = Fixture::new(adapter)?;
+    let bindings = ForwardTraining { x: at(&fixture.tensor, 4), ..fixture.forward() };
+    owed("offset", fixture.layer.forward_training(&bindings), |error| {
+        matches!(error, Error::MisalignedOffset { name: "x", offset: 4, .. })
+    })
+}
+
+fn overlaps(adapter: &Adapter) -> Result<(), Failed> {
+    let fixture = Fixture::new(adapter)?;
+    let overlap = |error: &Error| matches!(error, Error::Overlap { .. });
+    let size = fixture.other.size();
+    // Training needs x afterwards, so y may not lie over it; nor may a tensor overlap by half.
+    for offset in [0, size / 2] {
+        let bindings = ForwardTraining { y: at(&fixture.tensor, offset), ..fixture.forward() };
+        owed("y over x", fixture.layer.forward_training(&bindings), overlap)?;
+    }
+    let backward = |dx, dgamma, dbeta| BackwardTraining {
+        x: at(&fixture.tensor, 0),
+        dy: fixture.other.as_entire_buffer_binding(),
+        dx,
+        gamma: None,
+        dgamma,
+        dbeta,
+        saved: fixture.saved.as_entire_buffer_binding(),
+        scratch: fixture.scratch.as_entire_buffer_binding(),
+    };
+    let whole = || Some(fixture.other.as_entire_buffer_binding());
+    let gradients = || Some(at(&fixture.tensor, size));
+    owed("dx over x", fixture.layer.backward_training(&backward(Some(at(&fixture.tensor, 0)), None, None)), overlap)?;
+    owed("dgamma is dbeta", fixture.layer.backward_training(&backward(None, gradients(), gradients())), overlap)?;
+    owed("dgamma over dy", fixture.layer.backward_training(&backward(None, whole(), None)), overlap)?;
+    fixture.layer.backward_training(&backward(whole(), gradients(), None))?;
+    let running = buffer(adapter, RunningStatistics::size(8), wgpu::BufferUsages::STORAGE);
+    let inference = |y| Inference {
+        x: at(&fixture.tensor, 0),
+        y,
+        gamma: None,
+        beta: None,
+        running: running.as_entire_buffer_binding(),
+    };
+    owed("half", fixture.layer.inference(&inference(at(&fixture.tensor, size / 2))), overlap)?;
+    fixture.layer.inference(&inference(at(&fixture.tensor, 0)))?;
+    fixture.layer.inference(&inference(at(&fixture.tensor, size)))?;
+    Ok(())
+}
+
+fn one_value(adapter: &Adapter) -> Result<(), Failed> {
+    let shape = Shape::new(&[1, 8], Layout::ChannelsFirst)?;
+    let layer = BatchNorm::new(&adapter.kernels, shape, Config::default())?;
+    let fixture = Fixture::new(adapter)?;
+    let one = |error: &Error| matches!(error, Error::OneValuePerChannel { .. });
+    owed("forward", layer.forward_training(&fixture.forward()), one)
+}
+
+fn nothing_wanted(adapter: &Adapter) -> Result<(), Failed> {
+    let fixture = Fixture::new(adapter)?;
+    let outcome = fixture.layer.statistics(&Statistics {
+        x: at(&fixture.tensor, 0),
+        saved: None,
+        running: None,
+        scratch: fixture.scratch.as_entire_buffer_binding(),
+    });
+    owed("statistics", outcome, |error| matches!(error, Error::Mismatch { .. }))
+}
+
+fn impossible_choices(adapter: &Adapter) -> Result<(), Failed> {
+    let odd = Shape::new(&[4, 3, 7, 7], Layout::ChannelsFirst)?;
+    let layer = |choice| BatchNorm::with_choice(&adapter.kernels, odd.clone(), Config::default(), &choice);
+    let unavailable = |error: &Error| matches!(error, Error::KernelUnavailable { .. });
+    for geometry in [Geometry::Planes4, Geometry::Rows4] {
+        let choice = Choice { geometry: Some(geometry), ..Choice::default() };
+        owed(geometry.name(), layer(choice), unavailable)?;
+    }
+    owed("workgroup", layer(Choice { workgroup_size: Some(96), ..Choice::default() }), unavailable)?;
+    owed("splits 0", layer(Choice { splits: Some(0), ..Choice::default() }), unavailable)?;
+    owed("splits", layer(Choice { splits: Some(1 << 20), ..Choice::default() }), unavailable)?;
+    let limit = |error: &Error| matches!(error, Error::Limit { .. });
+    owed("size", layer(Choice { workgroup_size: Some(1 << 20), ..Choice::default() }), limit)?;
+    let limited = adapter.with_default_limits()?;
+    let choice = Choice { reduction: Some(Reduction::Subgroup), workgroup_size: Some(1), ..Choice::default() };
+    owed("subgroups", BatchNorm::with_choice(&limited.kernels, odd, Config::default(), &choice), unavailable)
+}
+
+fn beyond_limits(adapter: &Adapter) -> Result<(), Failed> {
+    let limited = adapter.with_default_limits()?;
+    // 512 MiB where a binding holds 128.
+    let shape = Shape::new(&[128, 64, 128, 128], Layout::ChannelsFirst)?;
+    let outcome = BatchNorm::new(&limited.kernels, shape, Config::default());
+    owed("tensor", outcome, |error| matches!(error, Error::Limit { what: "the tensor", .. }))
+}
+
+fn lost_device(adapter: &Adapter) -> Result<(), Failed> {
+    let own = adapter.with_default_limits()?;
+    let mut layer = HostBatchNorm::new(&own.device, &own.queue, 3, Layout::ChannelsFirst, Config::default())?;
+    let x = Array2::<f32>::ones((4, 3));
+    layer.forward_training(x.view())?;
+    own.device.destroy();
+    let lost = |error: &Error| matches!(error, Error::DeviceLost { .. });
+    owed("after destroy", layer.forward_training(x.view()), lost)
+}
+
+fn threads_share(adapter: &Adapter) -> Result<(), Failed> {
+    let kernels = Kernels::new(&adapter.device);
+    let bind = |n: usize| -> Result<(), Error> {
+        let shape = Shape::new(&[n, 8, 6, 6], Layout::ChannelsFirst)?;
+        BatchNorm::new(&kernels, shape, Config::default())?.forward_training(&Fixture::new(adapter)?.forward())?;
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (1..=4).map(|n| scope.spawn(move || bind(n))).collect();
+        threads.into_iter().try_for_each(|thread| {
+            thread.join().map_err(|_| "a thread panicked".into()).and_then(|r| r.map_err(Failed::from))
+        })
+    })
+}
+
+fn widen<'a>(values: impl IntoIterator<Item = &'a f32>) -> Vec<f64> {
+    values.into_iter().map(|&value| value.into()).collect()
+}
+
+fn within(name: &str, got: Vec<f64>, want: &[f64], tolerance: &[f64]) -> Result<(), Failed> {
+    let outcome = bound::compare(&got, want, tolerance)?;
+    if outcome.passed() { Ok(()) } else { Err(format!("{name}: {outcome}").into()) }
+}
+
+fn host_layer(adapter: &Adapter) -> Result<(), Failed> {
+    let shape = Shape::new(&[4, 5, 6, 7], Layout::ChannelsFirst)?;
+    let data = normal(2 * shape.elements(), 21);
+    // Every other column of a wider array: a view that is not dense.
+    let wide: Array4<f32> = Array::from_shape_vec((4, 5, 6, 14), data)?;
+    let x = wide.slice(s![.., .., .., ..;2]);
+    let dy: Array4<f32> = Array::from_shape_vec((4, 5, 6, 7), normal(shape.elements(), 22))?;
+    let mut layer = HostBatchNorm::new(&adapter.device, &adapter.queue, 5, Layout::ChannelsFirst, Config::default())?;
+    layer.gamma = Some(normal(5, 23).into());
+    layer.beta = None;
+    let (x64, dy64) = (widen(x.iter()), widen(dy.iter()));
+    let gamma = layer.gamma.as_ref().map(|gamma| widen(gamma));
+    let affine = Affine { gamma: gamma.as_deref(), beta: None };
+    let eps = Config::default().eps;
+
+    let forward = layer.forward_training(x)?;
+    let want = reference::forward_training(&x64, &shape, affine, eps)?;
+    let tolerance = bound::forward_training(&x64, &shape, affine, eps, bound::DType::F32)?;
+    within("y", widen(&forward.y), &want.y, &tolerance.y)?;
+    within("mean", forward.saved.mean().to_vec(), &want.statistics.mean, &tolerance.statistics.mean)?;
+    within("var", widen(&forward.saved.var()), &want.statistics.var, &tolerance.statistics.var)?;
+
+    let gradients = layer.backward_training(x, dy.view(), &forward.saved)?;
+    let want = reference::backward_training(&x64, &dy64, &shape, gamma.as_deref(), eps)?;
+    let tolerance = bound::backward_training(&x64, &dy64, &shape, gamma.as_deref(), eps, bound::DType::F32)?;
+    within("dx", widen(&gradients.dx), &want.dx, &tolerance.dx)?;
+    within("dgamma", widen(&gradients.dgamma), &want.dgamma, &tolerance.dgamma)?;
+    within("dbeta", widen(&gradients.dbeta), &want.dbeta, &tolerance.dbeta)?;
+
+    let (mean, var) = (widen(&layer.running.mean), widen(&layer.running.var));
+    let y = layer.inference(x)?;
+    let want = reference::inference(&x64, &shape, &mean, &var, affine, eps)?;
+    // The remainder of the running mean lies below half an ulp of the mean.
+    let slack = 1e-6;
+    within("inference", widen(&y), &want, &vec![slack; want.len()])?;
+    let frozen = layer.backward_frozen(x, dy.view())?;
+    let want = reference::backward_frozen(&x64, &dy64, &shape, &mean, &var, gamma.as_deref(), eps)?;
+    within("frozen dx", widen(&frozen.dx), &want.dx, &vec![10.0 * slack; want.dx.len()])?;
+
+    let wrong = Array2::<f32>::ones((4, 6));
+    owed("channels", layer.inference(wrong.view()), |error| matches!(error, Error::Mismatch { name: "x", .. }))?;
+    let empty = Array2::<f32>::ones((0, 5));
+    owed("empty", layer.inference(empty.view()), |error| matches!(error, Error::EmptyBatch { .. }))?;
+    owed("no such adapter", Gpu::open(Some("none of that name")), |error| matches!(error, Error::NoAdapter { .. }))
+}
+
+fn host_population(adapter: &Adapter) -> Result<(), Failed> {
+    let config = Config { running: RunningPolicy::pooled(), ..Config::default() };
+    let mut layer = HostBatchNorm::new(&adapter.device, &adapter.queue, 3, Layout::ChannelsLast, config)?;
+    let data: Array2<f32> = Array::from_shape_vec((500, 3), normal(1500, 31))?.mapv(|z| 1e4 + z);
+    for rows in [0..1, 1..130, 130..137, 137..500] {
+        layer.observe(data.slice_axis(Axis(0), rows.into()))?;
+    }
+    let shape = Shape::new(&[500, 3], Layout::ChannelsLast)?;
+    let want = reference::statistics(&widen(&data), &shape)?;
+    let running = &layer.running;
+    let mean: Vec<f64> =
+        running.mean.iter().zip(&running.mean_remainder).map(|(&m, &r)| f64::from(m) + f64::from(r)).collect();
+    let unbiased: Vec<f64> = want.var.iter().map(|var| var * 500.0 / 499.0).collect();
+    within("mean", mean, &want.mean, &[1e-5; 3])?;
+    within("var", widen(&running.var), &unbiased, &[1e-5; 3])?;
+    if running.tracked != [4; 3] || running.values != [500; 3] {
+        return Err(format!("tracked {:?}, values {:?}", running.tracked, running.values).into());
+    }
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! The adapters that the tests run on.
+
+pub mod misuse;
+
+use batchnorm_wgpu::host::{Gpu, adapter_key, adapters};
+use batchnorm_wgpu::plan::Capabilities;
+use batchnorm_wgpu::{Kernels, wgpu};
+use libtest_mimic::{Failed, Trial};
+
+/// The software adapters that scripts/setup installs.
+pub const SOFTWARE: [&str; 3] = ["lavapipe", "swiftshader", "gl"];
+
+/// An opened adapter.
+#[derive(Clone)]
+pub struct Adapter {
+    pub key: String,
+    pub adapter: wgpu::Adapter,
+    pub device: wgpu::Device,
+    pub queue: wgpu::Queue,
+    pub kernels: Kernels,
+}
+
+impl Adapter {
+    fn open(adapter: wgpu::Adapter, limits: wgpu::Limits, features: wgpu::Features) -> batchnorm_wgpu::Result<Self> {
+        let gpu = Gpu::from_adapter(&adapter, limits, features)?;
+        let kernels = Kernels::new(&gpu.device);
+        Ok(Self { key: gpu.key(), adapter, device: gpu.device, queue: gpu.queue, kernels })
+    }
+
+    pub fn capabilities(&self) -> Capabilities {
+        self.kernels.capabilities().clone()
+    }
+
+    /// The same adapter on a device with default limits and no features.
+    pub fn with_default_limits(&self) -> batchnorm_wgpu::Result<Self> {
+        Self::open(self.adapter.clone(), wgpu::Limits::default(), wgpu::Features::empty())
+    }
+
+    /// A test on this adapter.
+    pub fn test(&self, name: &str, test: impl Fn(&Self) -> Result<(), Failed> + Send + 'static) -> Trial {
+        let adapter = self.clone();
+        Trial::test(name, move || test(&adapter))
+    }
+}
+
+/// Every adapter that gives a device.
+pub fn find() -> Vec<Adapter> {
+    let open = |adapter: wgpu::Adapter| {
+        let (limits, features) = (adapter.limits(), adapter.features() & batchnorm_wgpu::USEFUL_FEATURES);
+        let key = adapter_key(&adapter.get_info());
+        Adapter::open(adapter, limits, features).map_err(|error| eprintln!("{key}: {error}")).ok()
+    };
+    adapters().into_iter().filter_map(open).collect()
+}

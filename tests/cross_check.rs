@@ -1,0 +1,189 @@
+//! The cross-check on every adapter present, each adapter a set of tests of its own: the matrix against the float64
+//! reference, the golden cases against PyTorch, planted faults, repeated runs, and what callers get wrong.
+//!
+//! An adapter of `BATCHNORM_REQUIRE_ADAPTERS` (names as in `bn info`, separated by commas) that is missing is a failure.
+//! Without the variable the software adapters that are missing show as ignored tests.
+
+mod adapter;
+
+use adapter::{Adapter, SOFTWARE, find, misuse};
+use batchnorm_wgpu_check::case::{Case, matrix};
+use batchnorm_wgpu_check::fault::{FAULTS, Fault};
+use batchnorm_wgpu_check::golden::{Golden, GoldenError};
+use batchnorm_wgpu_check::run::run;
+use batchnorm_wgpu_check::suite::{Expectations, Suite, by_kernel};
+use libtest_mimic::{Arguments, Failed, Trial};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let required = std::env::var("BATCHNORM_REQUIRE_ADAPTERS").unwrap_or_default();
+    let required: Vec<&str> = required.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
+    let adapters = find();
+    let mut trials = Vec::new();
+    for adapter in &adapters {
+        trials.extend(of_adapter(adapter));
+    }
+    let missing = |name: &&str| !adapters.iter().any(|adapter| adapter.key == **name);
+    for name in required.iter().copied().filter(missing) {
+        let found = adapters.iter().map(|adapter| adapter.key.clone()).collect::<Vec<_>>().join(", ");
+        let message = format!("adapter {name} is required and missing; found: {found}; scripts/setup installs it");
+        trials.push(Trial::test(format!("{name}::present"), move || Err(message.into())));
+    }
+    for name in SOFTWARE.iter().filter(|name| missing(name) && !required.contains(name)) {
+        trials.push(Trial::test(format!("{name}::adapter_is_missing"), || Ok(())).with_ignored_flag(true));
+    }
+    if adapters.is_empty() && required.is_empty() {
+        trials.push(Trial::test("an_adapter_is_present", || Err("no adapter at all; run scripts/setup".into())));
+    }
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn of_adapter(adapter: &Adapter) -> Vec<Trial> {
+    let key = &adapter.key;
+    let mut trials = vec![];
+    // One test per operation and shape: a failure names both.
+    let mut groups: BTreeMap<String, Vec<Case>> = BTreeMap::new();
+    let cases = matrix(&adapter.capabilities());
+    for case in &cases {
+        let shape = case.shape.to_string().replace(' ', "_");
+        groups.entry(format!("{key}::matrix::{}::{shape}", case.operation.name())).or_default().push(case.clone());
+    }
+    for (name, cases) in groups {
+        trials.push(adapter.test(&name, move |adapter| matrix_holds(adapter, &cases)));
+    }
+    trials.push(adapter.test(&format!("{key}::matrix_covers_every_kernel"), every_kernel_is_covered));
+    trials.push(adapter.test(&format!("{key}::runs_repeat_to_the_bit"), runs_repeat));
+    trials.push(adapter.test(&format!("{key}::default_limits_suffice"), default_limits_suffice));
+    trials.extend(golden(adapter));
+    trials.extend(FAULTS.iter().map(|fault| {
+        let name = format!("{key}::fault_is_found::{}", fault.name.replace(' ', "_"));
+        adapter.test(&name, move |adapter| fault_is_found(adapter, fault))
+    }));
+    trials.extend(misuse::trials(adapter));
+    trials
+}
+
+fn matrix_holds(adapter: &Adapter, cases: &[Case]) -> Result<(), Failed> {
+    let mut expectations = Expectations::default();
+    let mut suite = Suite::new(adapter.kernels.clone(), adapter.queue.clone(), &mut expectations);
+    let failures: Vec<String> = cases
+        .iter()
+        .map(|case| suite.run(case))
+        .filter_map(|outcome| outcome.failure.map(|failure| format!("{}: {failure}", outcome.case)))
+        .collect();
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n").into()) }
+}
+
+/// The names of the kernels come from the steps themselves, so a plan that never chooses a kernel shows.
+fn every_kernel_is_covered(adapter: &Adapter) -> Result<(), Failed> {
+    let capabilities = adapter.capabilities();
+    // Any outcome names its kernels; the matrix tests judge them.
+    let outcomes: Vec<_> = matrix(&capabilities)
+        .iter()
+        .filter_map(|case| {
+            let results = run(&adapter.kernels, &adapter.queue, case.operation, &case.inputs(), &case.setup).ok()?;
+            Some(batchnorm_wgpu_check::suite::Outcome {
+                case: case.to_string(),
+                operation: case.operation.name(),
+                kernels: results.kernels,
+                verdicts: Vec::new(),
+                failure: None,
+            })
+        })
+        .collect();
+    let holes = by_kernel(&outcomes, capabilities.subgroups).into_iter().filter(|row| row.cases == 0);
+    let holes: Vec<String> = holes.map(|row| row.kernel).collect();
+    if holes.is_empty() { Ok(()) } else { Err(format!("no case runs {}", holes.join(", ")).into()) }
+}
+
+fn runs_repeat(adapter: &Adapter) -> Result<(), Failed> {
+    // The largest shapes have the most workgroups that could finish in another order.
+    let cases = matrix(&adapter.capabilities());
+    let cases = cases.iter().filter(|case| case.shape.elements() > 20_000 && case.setup.choice.geometry.is_some());
+    let bits = |values: &Option<Vec<f32>>| values.as_ref().map(|v| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
+    let mut compared = 0;
+    for case in cases {
+        let once = || run(&adapter.kernels, &adapter.queue, case.operation, &case.inputs(), &case.setup);
+        let first = once()?;
+        for _ in 0..3 {
+            let again = once()?;
+            let same = bits(&first.y) == bits(&again.y)
+                && bits(&first.dx) == bits(&again.dx)
+                && bits(&first.dgamma) == bits(&again.dgamma)
+                && bits(&first.dbeta) == bits(&again.dbeta)
+                && first.running == again.running;
+            if !same {
+                return Err(format!("{case}: two runs differ").into());
+            }
+            compared += 1;
+        }
+    }
+    if compared == 0 { Err("no case was large enough".into()) } else { Ok(()) }
+}
+
+/// A device with WebGPU's default limits and no feature at all runs every operation.
+fn default_limits_suffice(adapter: &Adapter) -> Result<(), Failed> {
+    let limited = adapter.with_default_limits()?;
+    let cases = matrix(&limited.capabilities());
+    let chosen = |case: &&Case| case.setup.choice == Default::default() && case.setup.in_place == case.setup.pooled;
+    let cases: Vec<Case> = cases.iter().filter(chosen).step_by(7).cloned().collect();
+    matrix_holds(&limited, &cases)
+}
+
+fn golden(adapter: &Adapter) -> Vec<Trial> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    let mut files: Vec<PathBuf> = std::fs::read_dir(&folder)
+        .map(|entries| entries.filter_map(|entry| Some(entry.ok()?.path())).collect())
+        .unwrap_or_default();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "safetensors"));
+    files.sort();
+    let prefix = format!("{}::golden", adapter.key);
+    let count = files.len();
+    let whole = Trial::test(format!("{prefix}::all_25_files_are_here"), move || match count {
+        25 => Ok(()),
+        _ => Err(format!("{count} files in tests/golden").into()),
+    });
+    let one = |path: PathBuf| {
+        let name = format!("{prefix}::{}", path.file_stem().unwrap_or_default().to_string_lossy());
+        match Golden::load(&path) {
+            // Shown as ignored with the reason in its name, until the library can do it.
+            Err(GoldenError::Unsupported { what, .. }) => {
+                Trial::test(format!("{name} (not supported yet: {what})"), || Ok(())).with_ignored_flag(true)
+            }
+            loaded => {
+                let loaded = Arc::new(loaded);
+                adapter.test(&name, move |adapter| {
+                    let golden = loaded.as_ref().as_ref().map_err(|error| error.to_string())?;
+                    golden.run(&adapter.kernels, &adapter.queue).failure.map_or(Ok(()), |failure| Err(failure.into()))
+                })
+            }
+        }
+    };
+    std::iter::once(whole).chain(files.into_iter().map(one)).collect()
+}
+
+/// Some case of the matrix fails with the fault in the shaders.
+fn fault_is_found(adapter: &Adapter, fault: &Fault) -> Result<(), Failed> {
+    let (kernels, planted) = fault.plant(&adapter.device);
+    let mut expectations = Expectations::default();
+    let mut suite = Suite::new(kernels, adapter.queue.clone(), &mut expectations);
+    let cases = matrix(&adapter.capabilities());
+    // Unforced cases first: they are few and compile few kernels.
+    let (few, rest): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|case| {
+        let dims = case.shape.dims();
+        case.setup == Default::default() && (dims.contains(&11) || dims == [2, 9, 2, 2])
+    });
+    for case in few.into_iter().chain(rest) {
+        if suite.run(case).failure.is_some() && planted.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+    }
+    match planted.load(Ordering::Relaxed) {
+        true => Err("no case of the matrix fails".into()),
+        false => Err("the shaders no longer have the text that the fault changes; plant it anew".into()),
+    }
+}
