@@ -40,7 +40,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let dy = filled(bytemuck::cast_slice(&values.iter().map(|x| x.cos()).collect::<Vec<_>>()));
     let (gamma, beta) = (filled(bytemuck::cast_slice(&[1f32; 3])), filled(bytemuck::cast_slice(&[0f32; 3])));
     let (dgamma, dbeta) = (empty(gamma.size()), empty(beta.size()));
-    let running = filled(&RunningStatistics::new(shape.channels()).to_bytes());
+    let running = filled(&RunningStatistics::new(shape.channels()).to_bytes()?);
 
     // Once: plan, compile, bind. A part of a larger buffer does as well as a whole one.
     let layer = BatchNorm::new(&Kernels::new(&device), shape.clone(), Config::default())?;

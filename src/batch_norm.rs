@@ -15,7 +15,8 @@ pub const USEFUL_FEATURES: wgpu::Features = wgpu::Features::SUBGROUP;
 /// The limits that a device must be opened with for a tensor of `shape`: WebGPU's defaults, raised where the tensor is
 /// larger.
 pub fn required_limits(shape: &Shape) -> wgpu::Limits {
-    let bytes = shape.elements() as u64 * 4;
+    // With few values per channel the running statistics, or the scratch of four splits, are larger than the tensor.
+    let bytes = shape.elements().max(9 * shape.channels()) as u64 * 4;
     let defaults = wgpu::Limits::default();
     wgpu::Limits {
         max_storage_buffer_binding_size: defaults.max_storage_buffer_binding_size.max(bytes),
@@ -340,10 +341,7 @@ impl BatchNorm {
         for (i, (first, one)) in uses.iter().enumerate() {
             for (second, other) in &uses[i + 1..] {
                 let written = first.access == Access::Write || second.access == Access::Write;
-                let overlap = one.buffer == other.buffer
-                    && one.offset < other.offset + self.size_of(second.extent)
-                    && other.offset < one.offset + self.size_of(first.extent);
-                if first.name == second.name || !written || !overlap {
+                if first.name == second.name || !written || !self.overlap((first, one), (second, other)) {
                     continue;
                 }
                 let over = |binding: &Binding, name| binding.over == Some(name);
@@ -423,7 +421,32 @@ impl BatchNorm {
             .collect();
         variant.pooled =
             uses.iter().any(|(access, buffer)| uses.iter().any(|(other, same)| buffer == same && access != other));
+        self.check_aliases(&variant, present)?;
         Ok(variant)
+    }
+
+    /// In a pooled variant bindings that are only read are declared writable, and browsers refuse writable bindings of the
+    /// same bytes.
+    fn check_aliases<'a>(
+        &self,
+        variant: &Variant,
+        present: &dyn Fn(&'static str) -> Option<&'a BufferBinding<'a>>,
+    ) -> Result<()> {
+        let declared: Vec<_> =
+            variant.declared().filter_map(|(_, binding)| Some((binding, present(binding.name)?))).collect();
+        for (i, first) in declared.iter().enumerate().filter(|_| variant.pooled) {
+            if let Some(second) = declared[i + 1..].iter().find(|second| self.overlap(*first, **second)) {
+                let hint = "where tensors share a buffer with an output, each needs its own bytes, inputs too";
+                return Err(Error::Overlap { first: first.0.name, second: second.0.name, hint });
+            }
+        }
+        Ok(())
+    }
+
+    fn overlap(&self, first: (&Binding, &BufferBinding<'_>), second: (&Binding, &BufferBinding<'_>)) -> bool {
+        first.1.buffer == second.1.buffer
+            && first.1.offset < second.1.offset + self.size_of(second.0.extent)
+            && second.1.offset < first.1.offset + self.size_of(first.0.extent)
     }
 }
 

@@ -141,12 +141,6 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// The steps or kernels belong to another device.
-    #[error("{name} belongs to another device than the kernels do; create both from the same wgpu::Device")]
-    OtherDevice {
-        /// What came from elsewhere.
-        name: &'static str,
-    },
     /// No adapter answers to the description.
     #[error("no adapter {wanted}; found: {found}. {hint}")]
     NoAdapter {
@@ -179,8 +173,11 @@ pub enum Error {
         /// What was going on.
         during: &'static str,
     },
-    /// wgpu or the driver refused what this crate asked for: a bug here or in the driver.
-    #[error("the device refused {during}: {reason}; this is a bug, please report it with the adapter's name")]
+    /// wgpu or the driver refused what this crate asked for.
+    #[error(
+        "the device refused {during}: {reason}; check that every buffer is of this device and not destroyed; if so, this is \
+         a bug: please report it with the adapter's name"
+    )]
     Device {
         /// What was going on.
         during: &'static str,

@@ -1,8 +1,8 @@
-//! Batch normalization on any GPU.
-
+#![doc = include_str!("../README.md")]
 #![deny(missing_docs, unsafe_code)]
 
 mod batch_norm;
+mod capabilities;
 pub mod config;
 pub mod error;
 mod gpu;
@@ -10,7 +10,6 @@ mod gpu;
 pub mod host;
 pub mod kernels;
 pub mod plan;
-
 pub mod reference;
 mod running;
 pub mod shape;
@@ -19,6 +18,7 @@ pub use batch_norm::{
     BackwardFrozen, BackwardTraining, BatchNorm, ForwardTraining, Inference, Statistics, USEFUL_FEATURES,
     required_limits,
 };
+pub use capabilities::Capabilities;
 pub use config::{Average, Config, NonFinite, RunningPolicy, Spread, VarianceEstimate, Window};
 pub use error::{Error, Result};
 pub use gpu::{Edit, Kernels, Step};

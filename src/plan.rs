@@ -1,37 +1,11 @@
 //! From a shape and a device to the numbers of a dispatch. Pure: no wgpu handles, so it is tested without a GPU.
 
+use crate::capabilities::Capabilities;
 use crate::config::{Average, Config, NonFinite, Spread, VarianceEstimate};
 use crate::error::{Error, Result};
 use crate::kernels::{Geometry, Reduction, Span};
 use crate::shape::Shape;
 use bytemuck::{Pod, Zeroable};
-
-/// What a plan needs to know of a device.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Capabilities {
-    /// `device.limits()`: never the adapter's.
-    pub limits: wgpu::Limits,
-    /// Whether the device was opened with `wgpu::Features::SUBGROUP`.
-    pub subgroups: bool,
-    /// What kind of adapter it is; software adapters want few fat workgroups.
-    pub device_type: wgpu::DeviceType,
-}
-
-impl Capabilities {
-    /// Reads them off a device.
-    pub fn of(device: &wgpu::Device) -> Self {
-        Self {
-            limits: device.limits(),
-            subgroups: device.features().contains(wgpu::Features::SUBGROUP),
-            device_type: device.adapter_info().device_type,
-        }
-    }
-
-    /// A device with WebGPU's default limits and no optional feature.
-    pub fn default_limits() -> Self {
-        Self { limits: wgpu::Limits::default(), subgroups: false, device_type: wgpu::DeviceType::Other }
-    }
-}
 
 /// Choices taken out of the plan's hands. `None` leaves a choice to the plan; a forced one that cannot run is an error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -119,6 +93,11 @@ impl Plan {
         // No more splits than there are full rounds of the workgroup, unless forced, and none without a value.
         let rounds = if choice.splits.is_some() { values } else { values.div_ceil(lanes) };
         let segment = values.div_ceil(splits.min(rounds));
+        let splits = values.div_ceil(segment);
+        if let Some(forced) = choice.splits.filter(|&forced| forced != splits) {
+            let reason = format!("{values} values in equal parts, the last one shorter, make {splits}, not {forced}");
+            return Err(unavailable(format!("splits {forced}"), reason));
+        }
         let plan = Self {
             geometry,
             reduction,
@@ -128,7 +107,7 @@ impl Plan {
             columns,
             inner,
             values,
-            splits: values.div_ceil(segment),
+            splits,
             segment,
             max_workgroups_per_dimension: capabilities.limits.max_compute_workgroups_per_dimension,
         };

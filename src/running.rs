@@ -39,7 +39,8 @@ impl RunningStatistics {
         }
     }
 
-    /// Those of a trained layer, as PyTorch stores them.
+    /// Those of a trained layer, as PyTorch stores them. How many values entered is not known: a policy that pools starts
+    /// anew from them, the others go on.
     ///
     /// # Errors
     /// [`Error::Mismatch`] when the lengths differ.
@@ -66,14 +67,24 @@ impl RunningStatistics {
         self.mean.len()
     }
 
-    /// The contents of the buffer. Fields of differing lengths give a buffer that [`RunningStatistics::from_bytes`] or
-    /// binding refuses.
-    pub fn to_bytes(&self) -> Vec<u8> {
+    /// The contents of the buffer.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when the fields differ in length.
+    pub fn to_bytes(&self) -> Result<Vec<u8>> {
+        let channels = self.channels();
+        let floats = [("mean_remainder", self.mean_remainder.len()), ("var", self.var.len())];
+        let counts = [("tracked", self.tracked.len()), ("averaged", self.averaged.len())];
+        let rest = [("skipped", self.skipped.len()), ("values", self.values.len())];
+        if let Some((name, actual)) = [floats, counts, rest].into_iter().flatten().find(|(_, len)| *len != channels) {
+            let expected = format!("{channels} channels, as mean has");
+            return Err(Error::Mismatch { name, expected, actual: actual.to_string() });
+        }
         let floats = [&self.mean, &self.mean_remainder, &self.var].into_iter().flatten().map(|v| v.to_bits());
         let counts = [&self.tracked, &self.averaged, &self.skipped].into_iter().flatten().copied();
         let low = self.values.iter().map(|&v| v as u32);
         let high = self.values.iter().map(|&v| (v >> 32) as u32);
-        floats.chain(counts).chain(low).chain(high).flat_map(u32::to_le_bytes).collect()
+        Ok(floats.chain(counts).chain(low).chain(high).flat_map(u32::to_le_bytes).collect())
     }
 
     /// Reads the contents of a buffer.
@@ -114,9 +125,11 @@ mod tests {
         let mut running = RunningStatistics::from_mean_var(&[1.5, -2.0, 3e20], &[0.5, 1.0, 2.0], 7).unwrap();
         running.values = vec![1, u64::from(u32::MAX) + 5, 0];
         running.skipped = vec![0, 1, 2];
-        let bytes = running.to_bytes();
+        let bytes = running.to_bytes().unwrap();
         assert_eq!(bytes.len() as u64, RunningStatistics::size(3));
         assert_eq!(RunningStatistics::from_bytes(&bytes).unwrap(), running);
         assert!(RunningStatistics::from_bytes(&bytes[4..]).is_err());
+        running.var.pop();
+        assert!(matches!(running.to_bytes(), Err(Error::Mismatch { name: "var", .. })));
     }
 }

@@ -7,12 +7,16 @@
 mod adapter;
 
 use adapter::{Adapter, SOFTWARE, find, misuse};
-use batchnorm_wgpu_check::case::{Case, matrix};
+use batchnorm_wgpu::{Choice, Layout, Plan, Shape};
+use batchnorm_wgpu_check::case::{Case, Inputs, Operation, Setup, matrix};
+use batchnorm_wgpu_check::data::Data;
 use batchnorm_wgpu_check::fault::{FAULTS, Fault};
 use batchnorm_wgpu_check::golden::{Golden, GoldenError};
 use batchnorm_wgpu_check::run::run;
 use batchnorm_wgpu_check::suite::{Expectations, Suite, by_kernel};
 use libtest_mimic::{Arguments, Failed, Trial};
+use proptest::prelude::*;
+use proptest::test_runner::{RngAlgorithm, TestRng, TestRunner};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -58,6 +62,8 @@ fn of_adapter(adapter: &Adapter) -> Vec<Trial> {
     trials.push(adapter.test(&format!("{key}::matrix_covers_every_kernel"), every_kernel_is_covered));
     trials.push(adapter.test(&format!("{key}::runs_repeat_to_the_bit"), runs_repeat));
     trials.push(adapter.test(&format!("{key}::default_limits_suffice"), default_limits_suffice));
+    trials.push(adapter.test(&format!("{key}::random_calls_hold"), random_calls_hold));
+    trials.push(adapter.test(&format!("{key}::shift_scale_and_permutation_hold"), laws_hold));
     trials.extend(golden(adapter));
     trials.extend(FAULTS.iter().map(|fault| {
         let name = format!("{key}::fault_is_found::{}", fault.name.replace(' ', "_"));
@@ -132,6 +138,72 @@ fn default_limits_suffice(adapter: &Adapter) -> Result<(), Failed> {
     let chosen = |case: &&Case| case.setup.choice == Default::default() && case.setup.in_place == case.setup.pooled;
     let cases: Vec<Case> = cases.iter().filter(chosen).step_by(7).cloned().collect();
     matrix_holds(&limited, &cases)
+}
+
+/// Calls that nobody thought of: random shape, layout, data, choice and policy. The same ones in every run.
+fn random_calls_hold(adapter: &Adapter) -> Result<(), Failed> {
+    let dimension = || prop_oneof![1usize..10, 1usize..40, Just(64), Just(129)];
+    let layout = prop_oneof![Just(Layout::ChannelsFirst), Just(Layout::ChannelsLast)];
+    let forced = (any::<bool>(), 0u32..7, 1u32..6).prop_map(|(forced, size, splits)| match forced {
+        true => Choice { workgroup_size: Some(1 << size), splits: Some(splits), ..Choice::default() },
+        false => Choice::default(),
+    });
+    let call = (
+        prop::collection::vec(dimension(), 2..5),
+        layout,
+        prop::sample::select(Operation::ALL.to_vec()),
+        prop::sample::select(Data::ALL.to_vec()),
+        forced,
+        any::<[bool; 4]>(),
+    );
+    let config = ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() };
+    let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
+    let capabilities = adapter.capabilities();
+    let outcome = runner.run(&call, |(dims, layout, operation, data, choice, [gamma, beta, pooled, in_place])| {
+        let shape = Shape::new(&dims, layout).map_err(|error| TestCaseError::fail(error.to_string()))?;
+        prop_assume!(!operation.trains() || shape.values_per_channel() > 1);
+        prop_assume!(shape.elements() < 200_000 && Plan::new(&shape, &capabilities, &choice).is_ok());
+        let in_place = in_place && operation != Operation::ForwardTraining && operation != Operation::Population;
+        let setup = Setup { choice, pooled, in_place, ..Setup::default() };
+        let case = Case { data, gamma, beta, setup, ..Case::new(operation, &shape) };
+        let mut expectations = Expectations::default();
+        let outcome = Suite::new(adapter.kernels.clone(), adapter.queue.clone(), &mut expectations).run(&case);
+        match outcome.failure {
+            None => Ok(()),
+            Some(failure) => Err(TestCaseError::fail(format!("{case}: {failure}"))),
+        }
+    });
+    outcome.map_err(|error| error.to_string().into())
+}
+
+/// y does not change when x is shifted or scaled by a power of two (eps scaled along), and follows a permutation of the
+/// batch: laws that need no reference. The statistics are summed in another order, hence the small tolerance.
+fn laws_hold(adapter: &Adapter) -> Result<(), Failed> {
+    let shape = Shape::new(&[6, 5, 9], Layout::ChannelsFirst)?;
+    let case = Case::new(Operation::ForwardTraining, &shape);
+    let forward = |change: &dyn Fn(&mut Inputs)| -> Result<Vec<f32>, Failed> {
+        let mut inputs = case.inputs();
+        // Multiples of 1/64 stay exact under the shift.
+        inputs.x.iter_mut().for_each(|x| *x = (*x * 64.0).round() / 64.0);
+        change(&mut inputs);
+        let results = run(&adapter.kernels, &adapter.queue, case.operation, &inputs, &case.setup)?;
+        results.y.ok_or_else(|| "no y".into())
+    };
+    let near = |law: &str, a: &[f32], b: &[f32]| {
+        let far = a.iter().zip(b).position(|(a, b)| !((a - b).abs() <= 2e-6 * (1.0 + a.abs())));
+        far.map_or(Ok(()), |i| Err(Failed::from(format!("{law}: element {i}: {} and {}", a[i], b[i]))))
+    };
+    let plain = forward(&|_| {})?;
+    near("shift", &plain, &forward(&|inputs| inputs.x.iter_mut().for_each(|x| *x += 1024.0))?)?;
+    let scaled = forward(&|inputs| {
+        inputs.x.iter_mut().for_each(|x| *x *= 8.0);
+        inputs.config.eps *= 64.0;
+    })?;
+    near("scale", &plain, &scaled)?;
+    let sample = shape.elements() / 6;
+    let mut rotated = forward(&|inputs| inputs.x.rotate_left(2 * sample))?;
+    rotated.rotate_right(2 * sample);
+    near("permutation", &plain, &rotated)
 }
 
 fn golden(adapter: &Adapter) -> Vec<Trial> {

@@ -1,8 +1,9 @@
 //! Shaders without a device: every variant of every kernel parses and validates, declares what the host binds, and lays
 //! its parameters out as the host does.
 
+use batchnorm_wgpu::Capabilities;
 use batchnorm_wgpu::kernels::{Access, KERNELS, Reduction, Span, Variant};
-use batchnorm_wgpu::plan::{Capabilities, Params};
+use batchnorm_wgpu::plan::Params;
 use batchnorm_wgpu::{Choice, Config, Layout, Plan, Shape};
 use naga::valid::{Capabilities as Allowed, ValidationFlags, Validator};
 use naga::{AddressSpace, GlobalVariable, Module, StorageAccess, TypeInner};

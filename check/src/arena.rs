@@ -1,6 +1,7 @@
 //! Tensors on the device between guard bands. Outputs start out as sentinels, so that "wrote nothing" is seen; the bands and
 //! the inputs are compared after the run, so that a write outside is seen too.
 
+use batchnorm_wgpu::host::{download, upload};
 use batchnorm_wgpu::{Error, Result, wgpu};
 use std::collections::HashMap;
 
@@ -65,18 +66,14 @@ impl Arena {
     }
 
     /// Creates the buffers and uploads them.
-    pub fn upload(&mut self, device: &wgpu::Device, queue: &wgpu::Queue) {
-        use wgpu::BufferUsages as Usage;
-        for image in &self.images {
-            let buffer = device.create_buffer(&wgpu::BufferDescriptor {
-                label: Some("arena"),
-                size: image.len() as u64 * 4,
-                usage: Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST,
-                mapped_at_creation: false,
-            });
-            queue.write_buffer(&buffer, 0, bytemuck::cast_slice(image));
-            self.buffers.push(buffer);
-        }
+    ///
+    /// # Errors
+    /// What the device reports.
+    pub fn upload(&mut self, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<()> {
+        let images = self.images.iter();
+        self.buffers =
+            images.map(|image| upload(device, queue, "arena", bytemuck::cast_slice(image))).collect::<Result<_>>()?;
+        Ok(())
     }
 
     /// The binding of a tensor.
@@ -90,42 +87,13 @@ impl Arena {
         Ok(wgpu::BufferBinding { buffer: &self.buffers[region.buffer], offset: region.offset, size })
     }
 
-    /// Runs what `encoder` holds and reads every buffer back.
+    /// Reads every buffer back.
     ///
     /// # Errors
     /// What the device reports.
-    pub fn run(
-        &self,
-        device: &wgpu::Device,
-        queue: &wgpu::Queue,
-        mut encoder: wgpu::CommandEncoder,
-    ) -> Result<Vec<Vec<u32>>> {
-        let staged: Vec<_> = self
-            .buffers
-            .iter()
-            .map(|buffer| {
-                let staging = device.create_buffer(&wgpu::BufferDescriptor {
-                    label: Some("readback"),
-                    size: buffer.size(),
-                    usage: wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST,
-                    mapped_at_creation: false,
-                });
-                encoder.copy_buffer_to_buffer(buffer, 0, &staging, 0, buffer.size());
-                staging
-            })
-            .collect();
-        queue.submit([encoder.finish()]);
-        let lost = |reason: String| Error::DeviceLost { during: "reading results back", reason };
-        for staging in &staged {
-            // A failed mapping shows when the range is taken.
-            staging.map_async(wgpu::MapMode::Read, .., |_| {});
-        }
-        device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| lost(error.to_string()))?;
-        let read = |staging: &wgpu::Buffer| {
-            let range = staging.get_mapped_range(..).map_err(|error| lost(error.to_string()))?;
-            Ok(bytemuck::pod_collect_to_vec(&range))
-        };
-        staged.iter().map(read).collect()
+    pub fn download(&self, device: &wgpu::Device, queue: &wgpu::Queue) -> Result<Vec<Vec<u32>>> {
+        let images = download(device, queue, &self.buffers.iter().collect::<Vec<_>>())?;
+        Ok(images.iter().map(|image| bytemuck::pod_collect_to_vec(image)).collect())
     }
 
     /// Splits the images after the run into the tensors that were written, or says what was written where it must not be.

@@ -1,8 +1,8 @@
 //! The one case structure: it drives the tests, `bn check` and the planted faults.
 
 use crate::data::{Data, normal};
+use batchnorm_wgpu::Capabilities;
 use batchnorm_wgpu::kernels::{Geometry, Reduction};
-use batchnorm_wgpu::plan::Capabilities;
 use batchnorm_wgpu::{Choice, Config, Error, Layout, Plan, RunningPolicy, RunningStatistics, Shape};
 use std::fmt;
 
@@ -108,7 +108,8 @@ pub struct Case {
 }
 
 impl Case {
-    fn new(operation: Operation, shape: &Shape) -> Self {
+    /// The ordinary case of an operation: normal data, gamma and beta, PyTorch's policy (pooled for a population).
+    pub fn new(operation: Operation, shape: &Shape) -> Self {
         let running = match operation {
             Operation::Population => RunningPolicy::pooled(),
             _ => RunningPolicy::default(),

@@ -98,8 +98,8 @@ pub const FAULTS: [Fault; 31] = [
     fault!("momentum is swapped", "default: { return params.momentum; }", "default: { return 1.0 - params.momentum; }"),
     fault!(
         "m / (m - 1) is forgotten",
-        "var new_variance = variance * params.correction;",
-        "var new_variance = variance;",
+        "let new_variance = variance * params.correction;",
+        "let new_variance = variance;",
     ),
     fault!("a non-finite batch enters", "if (!finite && params.propagate == 0u)", "if (false)"),
     fault!(

@@ -2,6 +2,7 @@
 
 use crate::arena::{Arena, Outputs, unwritten};
 use crate::case::{Inputs, Operation, Setup};
+use batchnorm_wgpu::host::guarded;
 use batchnorm_wgpu::{
     BackwardFrozen, BackwardTraining, BatchNorm, Error, ForwardTraining, Inference, Kernels, Result, RunningStatistics,
     Shape, Statistics, Step, wgpu,
@@ -54,15 +55,19 @@ pub fn run(
     setup: &Setup,
 ) -> Result<Results, RunError> {
     let layers = layers(kernels, operation, inputs, setup)?;
-    let mut arena = fill(operation, inputs, setup, &layers);
-    arena.upload(kernels.device(), queue);
+    let mut arena = fill(operation, inputs, setup, &layers)?;
+    let device = kernels.device();
+    arena.upload(device, queue)?;
     let steps = bind(&arena, operation, inputs, setup, &layers)?;
-    let mut encoder = kernels.device().create_command_encoder(&Default::default());
-    {
-        let mut pass = encoder.begin_compute_pass(&Default::default());
-        steps.iter().for_each(|step| step.encode(&mut pass));
-    }
-    let images = arena.run(kernels.device(), queue, encoder)?;
+    guarded(device, "running a case", || {
+        let mut encoder = device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            steps.iter().for_each(|step| step.encode(&mut pass));
+        }
+        queue.submit([encoder.finish()])
+    })?;
+    let images = arena.download(device, queue)?;
     let outputs = arena.outputs(&images).map_err(RunError::Memory)?;
     let kernels = steps.iter().flat_map(Step::kernels).map(str::to_owned).collect();
     Ok(Results { kernels, ..results(operation, setup, outputs)? })
@@ -101,7 +106,7 @@ fn words(values: &[f32]) -> Vec<u32> {
     values.iter().map(|value| value.to_bits()).collect()
 }
 
-fn fill(operation: Operation, inputs: &Inputs, setup: &Setup, layers: &[BatchNorm]) -> Arena {
+fn fill(operation: Operation, inputs: &Inputs, setup: &Setup, layers: &[BatchNorm]) -> Result<Arena> {
     let mut arena = Arena::new(setup.pooled);
     let backward = matches!(operation, Operation::BackwardTraining | Operation::BackwardFrozen);
     let tensor = inputs.x.len() as u64 * 4;
@@ -130,7 +135,7 @@ fn fill(operation: Operation, inputs: &Inputs, setup: &Setup, layers: &[BatchNor
         arena.output("saved", layers[0].saved_size());
     }
     let updates = matches!(operation, Operation::ForwardTraining | Operation::Population);
-    let running = bytemuck::pod_collect_to_vec(&inputs.running.to_bytes());
+    let running = bytemuck::pod_collect_to_vec(&inputs.running.to_bytes()?);
     match updates {
         true => arena.in_out("running", running),
         false => arena.input("running", running),
@@ -152,7 +157,7 @@ fn fill(operation: Operation, inputs: &Inputs, setup: &Setup, layers: &[BatchNor
             arena.output("dbeta", channels);
         }
     }
-    arena
+    Ok(arena)
 }
 
 fn bind(

@@ -22,28 +22,33 @@ fn running_f32(plane: u32, channel: u32) -> f32 {
     return bitcast<f32>(running[running_word(plane, channel)]);
 }
 
+// A count stays at its largest rather than start again at 0.
+fn count_up(plane: u32, channel: u32) {
+    let word = running_word(plane, channel);
+    running[word] += select(1u, 0u, running[word] == 0xffffffffu);
+}
+
 // One batch enters the running statistics of one channel, or not, by the policy in `params`.
 fn update_running(channel: u32, shift: f32, remainder: f32, variance: f32) {
     let tracked = running[running_word(RUNNING_TRACKED, channel)];
-    running[running_word(RUNNING_TRACKED, channel)] = tracked + 1u;
+    count_up(RUNNING_TRACKED, channel);
     // Where tracked < window_skip the difference wraps around and is large.
     let inside = tracked >= params.window_skip && tracked - params.window_skip < params.window_take;
     if (!inside) {
         return;
     }
-    let finite = is_finite(shift) && is_finite(remainder) && is_finite(variance);
+    let next = average_with(channel, shift, remainder, variance);
+    // Finite statistics can lie too far from the running ones for f32.
+    let finite = is_finite(shift) && is_finite(remainder) && is_finite(variance)
+        && is_finite(next.mean) && is_finite(next.remainder) && is_finite(next.variance);
     if (!finite && params.propagate == 0u) {
-        running[running_word(RUNNING_SKIPPED, channel)] += 1u;
+        count_up(RUNNING_SKIPPED, channel);
         return;
     }
-    if (finite) {
-        average_in(channel, shift, remainder, variance);
-    } else {
-        running[running_word(RUNNING_MEAN, channel)] = params.nan_bits;
-        running[running_word(RUNNING_REMAINDER, channel)] = 0u;
-        running[running_word(RUNNING_VAR, channel)] = params.nan_bits;
-    }
-    running[running_word(RUNNING_AVERAGED, channel)] += 1u;
+    running[running_word(RUNNING_MEAN, channel)] = select(params.nan_bits, bitcast<u32>(next.mean), finite);
+    running[running_word(RUNNING_REMAINDER, channel)] = select(0u, bitcast<u32>(next.remainder), finite);
+    running[running_word(RUNNING_VAR, channel)] = select(params.nan_bits, bitcast<u32>(next.variance), finite);
+    count_up(RUNNING_AVERAGED, channel);
     let low = running[running_word(RUNNING_VALUES_LOW, channel)];
     running[running_word(RUNNING_VALUES_LOW, channel)] = low + params.count;
     if (low + params.count < low) {
@@ -51,45 +56,48 @@ fn update_running(channel: u32, shift: f32, remainder: f32, variance: f32) {
     }
 }
 
-fn average_in(channel: u32, shift: f32, remainder: f32, variance: f32) {
-    var mean = running_f32(RUNNING_MEAN, channel);
-    var rest = running_f32(RUNNING_REMAINDER, channel);
+struct Average {
+    mean: f32,
+    remainder: f32,
+    variance: f32,
+}
+
+// The running statistics with the batch in them.
+fn average_with(channel: u32, shift: f32, remainder: f32, variance: f32) -> Average {
+    let mean = running_f32(RUNNING_MEAN, channel);
+    let rest = running_f32(RUNNING_REMAINDER, channel);
     let old_variance = running_f32(RUNNING_VAR, channel);
     let values = f32(running[running_word(RUNNING_VALUES_HIGH, channel)]) * 4294967296.0
         + f32(running[running_word(RUNNING_VALUES_LOW, channel)]);
     let weight = weight_of_batch(running[running_word(RUNNING_AVERAGED, channel)], values);
-    let delta = (shift - mean) + (remainder - rest);
-    var new_variance = variance * params.correction;
+    let new_variance = variance * params.correction;
     if (weight >= 1.0) {
         // What is replaced must not leave rounding errors behind.
-        mean = shift;
-        rest = remainder;
-    } else {
-        rest += weight * delta;
-        if (params.average == AVERAGE_POOLED) {
-            new_variance = pooled_variance(values, old_variance, variance, delta);
-        } else if (params.standard_deviation != 0u) {
-            let old_deviation = sqrt(old_variance);
-            let deviation = old_deviation + weight * (sqrt(new_variance) - old_deviation);
-            new_variance = deviation * deviation;
-        } else {
-            new_variance = old_variance + weight * (new_variance - old_variance);
-        }
+        return nearest_pair(shift, remainder, new_variance);
     }
-    // The mean alone is the nearest f32 to the pair.
-    let sum = opaque(mean + rest);
-    running[running_word(RUNNING_MEAN, channel)] = bitcast<u32>(sum);
-    running[running_word(RUNNING_REMAINDER, channel)] = bitcast<u32>(rest - (sum - mean));
-    running[running_word(RUNNING_VAR, channel)] = bitcast<u32>(new_variance);
+    let delta = (shift - mean) + (remainder - rest);
+    let new_rest = rest + weight * delta;
+    if (params.average == AVERAGE_POOLED) {
+        return nearest_pair(mean, new_rest, pooled_variance(values, old_variance, variance, delta));
+    }
+    if (params.standard_deviation != 0u) {
+        let old_deviation = sqrt(old_variance);
+        let deviation = old_deviation + weight * (sqrt(new_variance) - old_deviation);
+        return nearest_pair(mean, new_rest, deviation * deviation);
+    }
+    return nearest_pair(mean, new_rest, old_variance + weight * (new_variance - old_variance));
+}
+
+// Splits mean + remainder so that the mean alone is the nearest f32 to the pair.
+fn nearest_pair(mean: f32, remainder: f32, variance: f32) -> Average {
+    let sum = opaque(mean + remainder);
+    return Average(sum, remainder - (sum - mean), variance);
 }
 
 fn weight_of_batch(averaged: u32, values: f32) -> f32 {
-    if (averaged == 0u && params.average != AVERAGE_EXPONENTIAL) {
-        return 1.0;
-    }
     switch (params.average) {
-        case AVERAGE_CUMULATIVE: { return 1.0 / f32(averaged + 1u); }
-        case AVERAGE_POOLED: { return params.count_f32 / (values + params.count_f32); }
+        case AVERAGE_CUMULATIVE: { return select(1.0 / (f32(averaged) + 1.0), 1.0, averaged == 0u); }
+        case AVERAGE_POOLED: { return select(params.count_f32 / (values + params.count_f32), 1.0, values == 0.0); }
         default: { return params.momentum; }
     }
 }

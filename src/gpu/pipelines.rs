@@ -1,9 +1,10 @@
 //! Compute pipelines, made once per variant and constants, shared by everything on the device.
 
 use super::scope::guarded;
+use crate::capabilities::Capabilities;
 use crate::error::Result;
 use crate::kernels::{Access, Variant};
-use crate::plan::{Capabilities, Plan};
+use crate::plan::Plan;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -63,7 +64,7 @@ impl Kernels {
     /// [`crate::Error::KernelUnavailable`] when the device lacks what the variant needs; what the device says when it
     /// refuses the shader.
     pub(crate) fn pipeline(&self, variant: &Variant, plan: &Plan) -> Result<Arc<Pipeline>> {
-        variant.check(self.capabilities.subgroups)?;
+        variant.check(&self.capabilities)?;
         let key = Key { variant: *variant, workgroup_size: plan.workgroup_size };
         // A panic of another thread while it held the lock leaves a map that is still sound.
         let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);

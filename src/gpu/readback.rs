@@ -4,29 +4,49 @@ use super::scope::guarded;
 use crate::error::{Error, Result};
 use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
 
+const SPLIT: &str = "split the tensor, or open the device with a higher limit where the adapter has one";
 const READING: &str = "reading results back";
 
 /// A buffer that holds `bytes`, usable as storage and as source and destination of copies.
-pub(crate) fn upload(device: &wgpu::Device, queue: &wgpu::Queue, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer> {
+///
+/// # Errors
+/// As [`storage`], and what the device reports.
+pub fn upload(device: &wgpu::Device, queue: &wgpu::Queue, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer> {
     let buffer = storage(device, label, bytes.len() as u64)?;
     guarded(device, "uploading a tensor", || queue.write_buffer(&buffer, 0, bytes))?;
     Ok(buffer)
 }
 
 /// A zeroed buffer of `size` bytes, usable as storage and as source and destination of copies.
-pub(crate) fn storage(device: &wgpu::Device, label: &str, size: u64) -> Result<wgpu::Buffer> {
+///
+/// # Errors
+/// [`Error::Limit`] when no binding of the device holds it whole; [`Error::OutOfMemory`].
+pub fn storage(device: &wgpu::Device, label: &str, size: u64) -> Result<wgpu::Buffer> {
     use wgpu::BufferUsages as Usage;
+    let allowed = device.limits().max_storage_buffer_binding_size;
+    if size > allowed {
+        let limit = "max_storage_buffer_binding_size, in bytes";
+        return Err(Error::Limit { what: "a buffer", limit, needed: size, allowed, hint: SPLIT });
+    }
     create(device, label, size, Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST)
 }
 
 fn create(device: &wgpu::Device, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
     let allowed = device.limits().max_buffer_size;
     if size > allowed {
-        let hint = "split the tensor, or open the device with a higher limit where the adapter has one";
-        return Err(Error::Limit { what: "a buffer", limit: "max_buffer_size, in bytes", needed: size, allowed, hint });
+        let limit = "max_buffer_size, in bytes";
+        return Err(Error::Limit { what: "a buffer", limit, needed: size, allowed, hint: SPLIT });
     }
     let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
     guarded(device, "creating a buffer", || device.create_buffer(&descriptor))
+}
+
+/// Waits for everything submitted and returns the contents of whole `buffers`, which need the usage `COPY_SRC`.
+///
+/// # Errors
+/// [`Error::DeviceLost`], [`Error::OutOfMemory`], and what else the device reports.
+pub fn download(device: &wgpu::Device, queue: &wgpu::Queue, buffers: &[&wgpu::Buffer]) -> Result<Vec<Vec<u8>>> {
+    Readback::start(device, queue, device.create_command_encoder(&Default::default()), buffers)?.wait(device)
 }
 
 /// Copies under way to the host.
@@ -50,15 +70,20 @@ impl Readback {
             staged.push(staging);
         }
         guarded(device, "submitting work", || queue.submit([encoder.finish()]))?;
-        let parts = staged.into_iter().map(|staging| {
+        let map = |staging: wgpu::Buffer| {
             let (sender, receiver) = oneshot_channel();
-            staging.map_async(wgpu::MapMode::Read, .., move |result| {
-                // Nobody listens any more when the future was dropped.
-                sender.send(result).ok();
-            });
-            (staging, receiver)
-        });
-        Ok(Self { parts: parts.collect() })
+            let ask = || {
+                staging.map_async(wgpu::MapMode::Read, .., move |result| {
+                    // Nobody listens any more when the future was dropped.
+                    sender.send(result).ok();
+                });
+            };
+            // A staging buffer that was made without an error is only refused when the device went away meanwhile.
+            guarded(device, READING, ask)
+                .map_err(|error| Error::DeviceLost { during: READING, reason: error.to_string() })?;
+            Ok((staging, receiver))
+        };
+        Ok(Self { parts: staged.into_iter().map(map).collect::<Result<_>>()? })
     }
 
     /// Waits for the copies. Somebody has to poll the device meanwhile; a browser does by itself.

@@ -9,7 +9,10 @@ use std::task::{Context, Poll, Waker};
 ///
 /// On native backends errors are known at once. In a browser they arrive later: there the value is returned, and the error
 /// goes to the scope's future, which nobody awaits.
-pub(crate) fn guarded<T>(device: &wgpu::Device, during: &'static str, create: impl FnOnce() -> T) -> Result<T> {
+///
+/// # Errors
+/// [`Error::OutOfMemory`], [`Error::DeviceLost`] or [`Error::Device`], which name `during`.
+pub fn guarded<T>(device: &wgpu::Device, during: &'static str, create: impl FnOnce() -> T) -> Result<T> {
     let scopes = [wgpu::ErrorFilter::Internal, wgpu::ErrorFilter::Validation, wgpu::ErrorFilter::OutOfMemory]
         .map(|filter| device.push_error_scope(filter));
     let value = create();
@@ -25,7 +28,11 @@ fn typed(error: wgpu::Error, during: &'static str) -> Error {
     match error {
         wgpu::Error::OutOfMemory { .. } => Error::OutOfMemory { during },
         wgpu::Error::Validation { description, .. } | wgpu::Error::Internal { description, .. } => {
-            Error::Device { during, reason: description }
+            // wgpu has no kind of its own for what is made on, or copied from, a lost device.
+            match description.contains("device is lost") {
+                true => Error::DeviceLost { during, reason: description },
+                false => Error::Device { during, reason: description },
+            }
         }
     }
 }
@@ -34,5 +41,19 @@ fn now_or_never<T>(future: impl Future<Output = T>) -> Option<T> {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(value) => Some(value),
         Poll::Pending => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_keep_their_kind() {
+        let source = || Box::new(std::fmt::Error);
+        let memory = typed(wgpu::Error::OutOfMemory { source: source() }, "testing");
+        assert!(matches!(memory, Error::OutOfMemory { during: "testing" }));
+        let invalid = wgpu::Error::Validation { source: source(), description: "why".into() };
+        assert!(matches!(typed(invalid, "testing"), Error::Device { reason, .. } if reason == "why"));
     }
 }

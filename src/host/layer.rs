@@ -267,6 +267,13 @@ impl HostBatchNorm {
             return Err(mismatch("dy", format!("the shape of x, {:?}", x.shape()), format!("{:?}", dy.shape())));
         }
         let (x, dy) = (self.tensor("x", x)?, self.tensor("dy", dy)?);
+        if let Some(saved) = saved
+            && saved.values.len() as u64 * 4 != layer.saved_size()
+        {
+            let channels = |values: usize| format!("statistics of {} channels", values / 4);
+            let expected = channels(4 * layer.shape().channels());
+            return Err(mismatch("saved", expected, channels(saved.values.len())));
+        }
         let dx = self.empty("dx", x.size())?;
         let gamma = self.parameter("gamma", &self.gamma)?;
         let channels = layer.shape().channels() as u64 * 4;
@@ -356,7 +363,7 @@ impl HostBatchNorm {
     }
 
     fn upload_running(&self) -> Result<wgpu::Buffer> {
-        upload(self.kernels.device(), &self.queue, "running", &self.running.to_bytes())
+        upload(self.kernels.device(), &self.queue, "running", &self.running.to_bytes()?)
     }
 
     fn submit(&self, step: &Step, outputs: &[&wgpu::Buffer]) -> Pending {

@@ -3,5 +3,7 @@
 mod adapters;
 mod layer;
 
+pub use crate::gpu::readback::{download, storage, upload};
+pub use crate::gpu::scope::guarded;
 pub use adapters::{Gpu, adapter_key, adapters};
 pub use layer::{Forward, Gradients, HostBatchNorm, SavedStatistics};

@@ -1,6 +1,7 @@
 //! A kernel with every choice made, and its WGSL.
 
 use super::{Access, Binding, Extent, Kernel, Part, part};
+use crate::capabilities::Capabilities;
 use crate::error::{Error, Result};
 use std::fmt;
 
@@ -222,15 +223,25 @@ impl Variant {
         text
     }
 
-    /// Whether the variant runs on a device with or without subgroups.
+    /// Whether the variant runs on a device.
     ///
     /// # Errors
-    /// [`Error::KernelUnavailable`] that says what is missing.
-    pub fn check(&self, subgroups: bool) -> Result<()> {
-        if self.reduction == Reduction::Subgroup && !subgroups {
+    /// [`Error::KernelUnavailable`] or [`Error::Limit`] that says what is missing.
+    pub fn check(&self, capabilities: &Capabilities) -> Result<()> {
+        if self.reduction == Reduction::Subgroup && !capabilities.subgroups {
             return Err(Error::KernelUnavailable {
                 kernel: self.name(),
                 reason: "the device was opened without wgpu::Features::SUBGROUP".into(),
+            });
+        }
+        let (needed, allowed) = (self.declared().count(), capabilities.limits.max_storage_buffers_per_shader_stage);
+        if needed > allowed as usize {
+            return Err(Error::Limit {
+                what: "the bindings of a kernel",
+                limit: "max_storage_buffers_per_shader_stage",
+                needed: needed as u64,
+                allowed: allowed.into(),
+                hint: "open the device with WebGPU's default limits, which allow 8",
             });
         }
         Ok(())

@@ -48,7 +48,8 @@ impl RunningStatistics {
     /// Lets one batch enter, channel by channel:
     ///
     /// 1. `number = tracked; tracked += 1`. Outside the window `skip .. skip + take` nothing else happens.
-    /// 2. A mean or variance that is not finite: with [`NonFinite::Skip`] `skipped += 1` and nothing else; with
+    /// 2. A mean or variance that is not finite, or that lies too far from the running one for the result or the distance
+    ///    of the means to fit an f32: with [`NonFinite::Skip`] `skipped += 1` and nothing else; with
     ///    [`NonFinite::Propagate`] mean and var become NaN, and step 5 follows.
     /// 3. The batch variance enters as it is or times m/(m-1), by policy; with m = 1 as it is.
     /// 4. [`Average::Exponential`] and [`Average::Cumulative`]: `running += weight * (batch - running)` with the
@@ -100,7 +101,7 @@ impl RunningStatistics {
 
     /// What the next batch does to channel `c`.
     pub(super) fn entry(&self, c: usize, batch: &Statistics, policy: &RunningPolicy) -> Entry {
-        let finite = batch.mean[c].is_finite() && batch.var[c].is_finite();
+        let finite = batch.mean[c].is_finite() && batch.var[c].is_finite() && self.fits(c, batch, policy);
         if !contains(policy.window, self.tracked[c]) {
             Entry::OutsideWindow
         } else if finite {
@@ -116,8 +117,16 @@ impl RunningStatistics {
     pub(super) fn replaces(&self, c: usize, policy: &RunningPolicy) -> bool {
         match policy.average {
             Average::Exponential { momentum } => momentum >= 1.0,
-            Average::Cumulative | Average::Pooled => self.averaged[c] == 0,
+            Average::Cumulative => self.averaged[c] == 0,
+            Average::Pooled => self.values[c] == 0,
         }
+    }
+
+    /// Whether f32 holds the statistics of channel `c` after a batch that enters, and what leads to them.
+    fn fits(&self, c: usize, batch: &Statistics, policy: &RunningPolicy) -> bool {
+        let (mean, var) = self.average(c, batch, policy);
+        let distance = if self.replaces(c, policy) { 0.0 } else { batch.mean[c] - self.mean[c] };
+        [mean, var, distance].iter().all(|value| value.abs() <= f32::MAX.into())
     }
 
     /// Mean and variance of channel `c` after a batch that enters.

@@ -11,11 +11,12 @@ use batchnorm_wgpu::{
 use batchnorm_wgpu_check::data::normal;
 use libtest_mimic::{Failed, Trial};
 use ndarray::{Array, Array2, Array4, Axis, s};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A check and its name.
 type Check = (&'static str, fn(&Adapter) -> Result<(), Failed>);
 
-const CHECKS: [Check; 12] = [
+const CHECKS: [Check; 15] = [
     ("small_buffers_are_refused", small_buffers),
     ("wrong_usage_is_refused", wrong_usage),
     ("misaligned_offsets_are_refused", misaligned_offset),
@@ -24,10 +25,13 @@ const CHECKS: [Check; 12] = [
     ("nothing_wanted_is_refused", nothing_wanted),
     ("choices_that_cannot_run_are_refused", impossible_choices),
     ("tensors_beyond_the_limits_are_refused", beyond_limits),
+    ("a_device_with_few_bindings_is_refused", few_bindings),
+    ("statistics_too_far_apart_are_skipped", too_far_apart),
     ("a_lost_device_is_an_error", lost_device),
     ("threads_share_kernels", threads_share),
     ("the_host_layer_agrees_with_the_reference", host_layer),
     ("the_host_layer_pools_a_data_set", host_population),
+    ("the_host_layer_need_not_block", host_async),
 ];
 
 /// The checks as tests of an adapter.
@@ -154,6 +158,11 @@ fn overlaps(adapter: &Adapter) -> Result<(), Failed> {
     owed("dgamma is dbeta", fixture.layer.backward_training(&backward(None, gradients(), gradients())), overlap)?;
     owed("dgamma over dy", fixture.layer.backward_training(&backward(None, whole(), None)), overlap)?;
     fixture.layer.backward_training(&backward(whole(), gradients(), None))?;
+    // x and dy may be the same bytes, but not where the buffer is written too: a browser refuses aliased writable bindings.
+    let same = BackwardTraining { dy: at(&fixture.tensor, 0), ..backward(whole(), None, None) };
+    fixture.layer.backward_training(&same)?;
+    let pooled = BackwardTraining { dx: gradients(), ..same };
+    owed("aliases in a pool", fixture.layer.backward_training(&pooled), overlap)?;
     let running = buffer(adapter, RunningStatistics::size(8), wgpu::BufferUsages::STORAGE);
     let inference = |y| Inference {
         x: at(&fixture.tensor, 0),
@@ -211,6 +220,35 @@ fn beyond_limits(adapter: &Adapter) -> Result<(), Failed> {
     let shape = Shape::new(&[128, 64, 128, 128], Layout::ChannelsFirst)?;
     let outcome = BatchNorm::new(&limited.kernels, shape, Config::default());
     owed("tensor", outcome, |error| matches!(error, Error::Limit { what: "the tensor", .. }))
+}
+
+fn few_bindings(adapter: &Adapter) -> Result<(), Failed> {
+    let limits = wgpu::Limits { max_storage_buffers_per_shader_stage: 4, ..wgpu::Limits::default() };
+    let own = Gpu::from_adapter(&adapter.adapter, limits, wgpu::Features::empty())?;
+    let mut layer = HostBatchNorm::new(&own.device, &own.queue, 3, Layout::ChannelsFirst, Config::default())?;
+    let outcome = layer.forward_training(Array2::<f32>::ones((4, 3)).view());
+    owed("bindings", outcome, |error| matches!(error, Error::Limit { what: "the bindings of a kernel", .. }))
+}
+
+/// Batches whose own statistics are finite, but whose distance no f32 holds.
+fn too_far_apart(adapter: &Adapter) -> Result<(), Failed> {
+    for (policy, far) in [
+        (RunningPolicy::pooled(), 1e20),
+        (RunningPolicy::pooled(), 3e38),
+        (RunningPolicy::cumulative(), 3e38),
+        (RunningPolicy::exponential(0.5), 3e38),
+    ] {
+        let config = Config { running: policy, ..Config::default() };
+        let mut layer = HostBatchNorm::new(&adapter.device, &adapter.queue, 2, Layout::ChannelsFirst, config)?;
+        layer.observe(Array2::from_elem((4, 2), far).view())?;
+        let before = layer.running.clone();
+        layer.observe(Array2::from_elem((4, 2), -far).view())?;
+        let expected = RunningStatistics { tracked: vec![2; 2], skipped: vec![1; 2], ..before };
+        if layer.running != expected {
+            return Err(format!("{policy:?}, {far}: {:?}, expected {expected:?}", layer.running).into());
+        }
+    }
+    Ok(())
 }
 
 fn lost_device(adapter: &Adapter) -> Result<(), Failed> {
@@ -286,6 +324,13 @@ fn host_layer(adapter: &Adapter) -> Result<(), Failed> {
     let want = reference::backward_frozen(&x64, &dy64, &shape, &mean, &var, gamma.as_deref(), eps)?;
     within("frozen dx", widen(&frozen.dx), &want.dx, &vec![10.0 * slack; want.dx.len()])?;
 
+    let mut narrow = HostBatchNorm::new(&adapter.device, &adapter.queue, 3, Layout::ChannelsFirst, Config::default())?;
+    let batch = Array2::<f32>::ones((4, 3));
+    let outcome = narrow.backward_training(batch.view(), batch.view(), &forward.saved);
+    owed("saved of another layer", outcome, |error| matches!(error, Error::Mismatch { name: "saved", .. }))?;
+    narrow.running.var.pop();
+    let outcome = narrow.forward_training(batch.view());
+    owed("ragged statistics", outcome, |error| matches!(error, Error::Mismatch { name: "var", .. }))?;
     let wrong = Array2::<f32>::ones((4, 6));
     owed("channels", layer.inference(wrong.view()), |error| matches!(error, Error::Mismatch { name: "x", .. }))?;
     let empty = Array2::<f32>::ones((0, 5));
@@ -312,4 +357,34 @@ fn host_population(adapter: &Adapter) -> Result<(), Failed> {
         return Err(format!("tracked {:?}, values {:?}", running.tracked, running.values).into());
     }
     Ok(())
+}
+
+/// The async calls, while another thread polls the device.
+fn host_async(adapter: &Adapter) -> Result<(), Failed> {
+    let x: Array2<f32> = Array::from_shape_vec((50, 3), normal(150, 41))?;
+    let layer = || HostBatchNorm::new(&adapter.device, &adapter.queue, 3, Layout::ChannelsFirst, Config::default());
+    let (mut blocking, mut waiting) = (layer()?, layer()?);
+    let done = AtomicBool::new(false);
+    let (forward, gradients, y) = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                // An error shows in the call that waits.
+                adapter.device.poll(wgpu::PollType::Poll).ok();
+                std::thread::yield_now();
+            }
+        });
+        let outcome = pollster::block_on(async {
+            let forward = waiting.forward_training_async(x.view()).await?;
+            let gradients = waiting.backward_training_async(x.view(), x.view(), &forward.saved).await?;
+            let y = waiting.inference_async(x.view()).await?;
+            Ok::<_, Error>((forward, gradients, y))
+        });
+        done.store(true, Ordering::Relaxed);
+        outcome
+    })?;
+    let expected = blocking.forward_training(x.view())?;
+    let same = forward.y == expected.y
+        && gradients.dx == blocking.backward_training(x.view(), x.view(), &expected.saved)?.dx
+        && y == blocking.inference(x.view())?;
+    if same { Ok(()) } else { Err("blocking and async calls differ".into()) }
 }

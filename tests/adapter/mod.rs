@@ -2,8 +2,8 @@
 
 pub mod misuse;
 
+use batchnorm_wgpu::Capabilities;
 use batchnorm_wgpu::host::{Gpu, adapter_key, adapters};
-use batchnorm_wgpu::plan::Capabilities;
 use batchnorm_wgpu::{Kernels, wgpu};
 use libtest_mimic::{Failed, Trial};
 

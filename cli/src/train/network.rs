@@ -71,7 +71,7 @@ impl Network {
         let values = gpu.storage_with("parameters", bytemuck::cast_slice(&parameters.initial(weights)))?;
         let gradients = gpu.storage("gradients", 4 * parameters.count as u64)?;
         let fresh =
-            |channels: &usize| gpu.storage_with("running statistics", &RunningStatistics::new(*channels).to_bytes());
+            |channels: &usize| gpu.storage_with("running statistics", &RunningStatistics::new(*channels).to_bytes()?);
         let hidden = if batch_norm { &SIZES[1..=HIDDEN] } else { &[] };
         let running = hidden.iter().map(fresh).collect::<Result<_, _>>()?;
         Ok(Self { parameters, values, gradients, running })
