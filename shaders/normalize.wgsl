@@ -1,6 +1,6 @@
 // Normalizes, scales and shifts by the statistics of the batch: y = (x - mean) / sqrt(var + eps) * gamma + beta.
 // A workgroup owns one segment of `tile` columns; each merges the partial moments again, the first split publishes them.
-// Assumes that `moments` ran before. May run with y over x.
+// Assumes that `moments` ran before.
 
 fn kernel(work: Work) {
     let moments = merged_moments(work);

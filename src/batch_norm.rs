@@ -319,7 +319,7 @@ impl BatchNorm {
         }
         let limits = &self.kernels.capabilities().limits;
         let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
-        if given.offset % alignment != 0 {
+        if !given.offset.is_multiple_of(alignment) {
             return Err(Error::MisalignedOffset { name, offset: given.offset, alignment });
         }
         let behind_offset = given.buffer.size().saturating_sub(given.offset);

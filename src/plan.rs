@@ -289,8 +289,8 @@ fn check_tensor(shape: &Shape, limits: &wgpu::Limits) -> Result<()> {
 fn choose_geometry(shape: &Shape, choice: &Choice) -> Result<Geometry> {
     let runs = |geometry: Geometry| match geometry {
         Geometry::Scalar => true,
-        Geometry::Planes4 => shape.inner() % 4 == 0,
-        Geometry::Rows4 => shape.inner() == 1 && shape.channels() % 4 == 0,
+        Geometry::Planes4 => shape.inner().is_multiple_of(4),
+        Geometry::Rows4 => shape.inner() == 1 && shape.channels().is_multiple_of(4),
     };
     match choice.geometry {
         Some(forced) if !runs(forced) => Err(unavailable(

@@ -93,7 +93,7 @@ impl RunningStatistics {
     /// [`Error::Mismatch`] when the number of bytes is not a multiple of 32.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let per_channel = RUNNING_PLANES as usize * 4;
-        if bytes.len() % per_channel != 0 {
+        if !bytes.len().is_multiple_of(per_channel) {
             return Err(Error::Mismatch {
                 name: "running",
                 expected: format!("a multiple of {per_channel} bytes"),

@@ -146,7 +146,7 @@ pub fn expected(operation: Operation, inputs: &Inputs) -> Result<Vec<Expected>> 
         Operation::Population => population(&wide),
     }?;
     // The root of the largest f32 is 1.8e19.
-    let overflowing = inputs.x.iter().any(|x| !(x.abs() < 1e18));
+    let overflowing = inputs.x.iter().any(|x| x.is_nan() || x.abs() >= 1e18);
     expected.iter_mut().for_each(|expected| expected.overflowing = overflowing);
     Ok(expected)
 }

@@ -148,7 +148,7 @@ pub fn by_kernel(outcomes: &[Outcome], subgroups: bool) -> Vec<Row> {
             row.cases += 1;
             row.failed += usize::from(outcome.failure.is_some());
             for verdict in &outcome.verdicts {
-                if !(verdict.ratio <= row.worst) {
+                if verdict.ratio.is_nan() || verdict.ratio > row.worst {
                     row.worst = verdict.ratio;
                     row.worst_output = verdict.name.into();
                     row.worst_case.clone_from(&outcome.case);

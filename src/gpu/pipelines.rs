@@ -10,7 +10,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 /// The kernels of one device: a cache of pipelines, made when they are first bound.
 ///
-/// Cheap to clone; clones share the cache, also across threads.
+/// Cheap to clone; clones share the cache, also across threads. Keep the `wgpu::Queue` alive as long as the device is used:
+/// wgpu refuses to encode for a device whose queue is gone.
 #[derive(Clone)]
 pub struct Kernels {
     device: wgpu::Device,

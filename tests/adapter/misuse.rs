@@ -296,7 +296,7 @@ fn host_layer(adapter: &Adapter) -> Result<(), Failed> {
     layer.gamma = Some(normal(5, 23).into());
     layer.beta = None;
     let (x64, dy64) = (widen(x.iter()), widen(dy.iter()));
-    let gamma = layer.gamma.as_ref().map(|gamma| widen(gamma));
+    let gamma = layer.gamma.as_ref().map(widen);
     let affine = Affine { gamma: gamma.as_deref(), beta: None };
     let eps = Config::default().eps;
 

@@ -34,13 +34,13 @@ use std::{io, path::PathBuf};
 #[derive(Clone, Debug, clap::Args)]
 pub struct TrainArgs {
     /// Passes over the training images
-    #[arg(long, default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub epochs: u32,
     /// Images per training step; those left over at the end of an epoch are dropped
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(2..=1024))]
     pub batch: u32,
     /// Step width of the gradient descent at the start, from where it falls linearly to 0; the same for both networks
-    #[arg(long, default_value_t = 1.0, value_parser = positive)]
+    #[arg(long, default_value_t = 2.0, value_parser = positive)]
     pub learning_rate: f64,
     /// Seed of the initial weights and of the order of the images
     #[arg(long, default_value_t = 1)]

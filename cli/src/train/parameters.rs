@@ -12,12 +12,12 @@ pub const LAYERS: usize = SIZES.len() - 1;
 /// Number of hidden layers, each followed by a sigmoid.
 pub const HIDDEN: usize = LAYERS - 1;
 
-/// Standard deviation of the initial weights: "small random Gaussian values" in the paper, which gives no number.
-const INITIAL_DEVIATION: f64 = 0.1;
+/// Standard deviation of the initial weights: "small random Gaussian values" in the paper, which gives no number. So small
+/// that sigmoids pass little of the gradient on; batch norm makes up for it.
+const INITIAL_DEVIATION: f64 = 0.05;
 
-/// gamma at the start. The sigmoid is nearly linear on values of variance 1, and so would the network be until gamma
-/// had grown; 3 reaches where it bends.
-const INITIAL_GAMMA: f32 = 3.0;
+/// gamma at the start, as in the paper; beta starts at 0.
+const INITIAL_GAMMA: f32 = 1.0;
 
 /// Slices start at multiples of so many values: 256 bytes, the largest alignment that WebGPU lets a device ask for.
 const ALIGNMENT: usize = 64;

@@ -65,7 +65,7 @@ pub fn scale_pixels(pixels: impl Iterator<Item = u8>) -> Expected {
     expected
 }
 
-/// y = x w + bias, with x [rows, inner], w [inner, cols] and bias [cols] or none.
+/// y = x w + bias, with x `[rows, inner]`, w `[inner, cols]` and bias `[cols]` or none.
 pub fn linear(x: &[f64], w: &[f64], bias: Option<&[f64]>, inner: usize, cols: usize) -> Expected {
     let mut expected = Expected::default();
     for row in x.chunks_exact(inner) {
