@@ -55,7 +55,7 @@ pub const FAULTS: [Fault; 31] = [
         "while (i + 3u * params.lanes < work.end)",
         "while (i + 2u * params.lanes < work.end)",
     ),
-    fault!("the step forgets the wrap", "if (place >= params.inner)", "if (place > params.inner)"),
+    fault!("the step forgets the wrap", "let leaves = place >= params.inner;", "let leaves = place > params.inner;"),
     fault!(
         "the variance is E[x^2] - E[x]^2",
         "let shift = shift_of(work);",

@@ -2,7 +2,7 @@
 
 use crate::adapter::{AdapterArgs, keys};
 use crate::output::{figure, progress, table, write};
-use crate::{AnyError, Verdict, accuracy};
+use crate::{AnyError, Verdict, accuracy, golden};
 use batchnorm_wgpu::Kernels;
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu_check::case::matrix;
@@ -29,6 +29,12 @@ pub struct CheckArgs {
     /// Print the accuracy of each output for channel means up to a million deviations instead
     #[arg(long)]
     accuracy: bool,
+    /// Run the golden cases (*.safetensors, see tests/golden/README.md) of a folder instead
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["accuracy", "filter", "json", "junit"])]
+    golden: Option<PathBuf>,
+    /// Golden cases that ask for what is not supported yet do not fail
+    #[arg(long, requires = "golden")]
+    allow_unsupported: bool,
     /// Write every case with its verdicts as JSON to FILE, or to standard output
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
@@ -79,6 +85,12 @@ pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
     if arguments.accuracy {
         return accuracy::run(&gpus, arguments.json.as_deref());
     }
+    if let Some(folder) = &arguments.golden {
+        let files = golden::files(folder)?;
+        let judge = |gpu| golden::print(gpu, &golden::run(gpu, &files, arguments.allow_unsupported));
+        let verdicts: Vec<Verdict> = gpus.iter().map(judge).collect();
+        return Ok(if verdicts.contains(&Verdict::Failed) { Verdict::Failed } else { Verdict::Passed });
+    }
     let mut expectations = Expectations::default();
     let mut reports = Vec::new();
     for gpu in &gpus {
@@ -92,7 +104,7 @@ pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
         write(path, serde_json::to_string_pretty(&reports)?.as_bytes())?;
     }
     if let Some(path) = &arguments.junit {
-        write(path, junit(&reports).to_string()?.as_bytes())?;
+        write(path, junit(&reports, arguments.filter.is_none()).to_string()?.as_bytes())?;
     }
     let whole = arguments.filter.is_none();
     let failed = |report: &AdapterReport| report.failures().count() > 0 || (whole && report.holes().count() > 0);
@@ -161,7 +173,8 @@ fn print(report: &AdapterReport, whole: bool) {
     println!("{}: {} passed, {failed} failed, in {:.1} s\n", report.adapter, cases - failed, report.seconds);
 }
 
-fn junit(reports: &[AdapterReport]) -> Report {
+/// `whole`: whether a kernel that no case ran is a failure.
+fn junit(reports: &[AdapterReport], whole: bool) -> Report {
     let mut junit = Report::new("bn check");
     for report in reports {
         let mut suite = TestSuite::new(report.adapter.clone());
@@ -176,7 +189,7 @@ fn junit(reports: &[AdapterReport]) -> Report {
             case.set_classname(format!("{}.{}", report.adapter, outcome.operation));
             suite.add_test_case(case);
         }
-        for hole in report.holes() {
+        for hole in report.holes().filter(|_| whole) {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
             status.set_message("no case covers this kernel variant");
             suite.add_test_case(TestCase::new(hole.kernel.clone(), status));

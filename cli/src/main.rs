@@ -4,7 +4,9 @@
 
 mod accuracy;
 mod adapter;
+mod bench;
 mod check;
+mod golden;
 mod info;
 mod output;
 mod train;
@@ -12,7 +14,7 @@ mod train;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
-/// Batch normalization on any GPU: check it, and watch it train.
+/// Batch normalization on any GPU: check it, time it, and watch it train.
 #[derive(Parser)]
 #[command(name = "bn", version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Arguments {
@@ -25,6 +27,8 @@ const EXAMPLES: &str = "Examples:
   bn train                       train on MNIST with and without batch norm
   bn check --all-adapters        every kernel against the float64 reference
   bn check --accuracy            accuracy where the mean is far from zero
+  bn bench --quick               time of each operation beside a copy kernel
+  bn check --golden DIR          cases exported from PyTorch or elsewhere
 
 Exit codes: 0 all good, 1 a mismatch, 2 wrong usage, no adapter or a failure of the device.
 RUST_LOG=batchnorm_wgpu=debug shows plans and compiled kernels.";
@@ -35,6 +39,8 @@ enum Command {
     Info(info::InfoArgs),
     /// Run every kernel over a matrix of shapes, layouts and hostile values against the float64 reference.
     Check(check::CheckArgs),
+    /// Time every operation beside a copy kernel on the same device.
+    Bench(bench::BenchArgs),
     /// Train a network on MNIST on the GPU, with and without batch norm.
     Train(TrainCommand),
 }
@@ -71,6 +77,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Info(arguments) => info::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Bench(arguments) => bench::run(&arguments),
         Command::Train(arguments) => train(&arguments),
     };
     match outcome {
