@@ -40,6 +40,11 @@ pub const BATCH_STRIDE: u64 = 256;
 /// Bytes of one batch's uniforms.
 const BATCH_BYTES: u64 = 16;
 
+/// The text of files below `cli/shaders/`, one behind the other: order does not matter in WGSL.
+macro_rules! wgsl {
+    ($($file:literal),+) => { concat!($(include_str!(concat!("../../shaders/", $file)), "\n"),+) };
+}
+
 impl Kernel {
     /// All kernels.
     pub const ALL: [Kernel; 7] = [
@@ -65,16 +70,16 @@ impl Kernel {
         }
     }
 
-    /// The kernel's WGSL.
+    /// The kernel's WGSL: its own file, and the part that it shares.
     pub fn source(self) -> &'static str {
         match self {
-            Kernel::Gather => include_str!("../../shaders/gather.wgsl"),
-            Kernel::LinearForward => include_str!("../../shaders/linear_forward.wgsl"),
-            Kernel::LinearBackwardInput => include_str!("../../shaders/linear_backward_input.wgsl"),
-            Kernel::LinearBackwardWeights => include_str!("../../shaders/linear_backward_weights.wgsl"),
-            Kernel::Sigmoid => include_str!("../../shaders/sigmoid.wgsl"),
-            Kernel::SoftmaxCrossEntropy => include_str!("../../shaders/softmax_cross_entropy.wgsl"),
-            Kernel::Sgd => include_str!("../../shaders/sgd.wgsl"),
+            Kernel::Gather => wgsl!("gather.wgsl"),
+            Kernel::LinearForward => wgsl!("linear_forward.wgsl", "linear_tile.wgsl"),
+            Kernel::LinearBackwardInput => wgsl!("linear_backward_input.wgsl", "linear_tile.wgsl"),
+            Kernel::LinearBackwardWeights => wgsl!("linear_backward_weights.wgsl", "linear_tile.wgsl"),
+            Kernel::Sigmoid => wgsl!("sigmoid.wgsl"),
+            Kernel::SoftmaxCrossEntropy => wgsl!("softmax_cross_entropy.wgsl"),
+            Kernel::Sgd => wgsl!("sgd.wgsl"),
         }
     }
 
