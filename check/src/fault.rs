@@ -52,10 +52,10 @@ pub const FAULTS: [Fault; 31] = [
     fault!("the loop skips the tail", "while (i < work.end)", "while (i + 1u < work.end)"),
     fault!(
         "the unrolled loop runs past the end",
-        "while (i + 3u * params.lanes < work.end)",
-        "while (i + 2u * params.lanes < work.end)",
+        "while (i + 3u * stride.lanes < work.end)",
+        "while (i + 2u * stride.lanes < work.end)",
     ),
-    fault!("the step forgets the wrap", "let leaves = place >= params.inner;", "let leaves = place > params.inner;"),
+    fault!("the step forgets the wrap", "let leaves = place >= stride.inner;", "let leaves = place > stride.inner;"),
     fault!(
         "the variance is E[x^2] - E[x]^2",
         "let shift = shift_of(work);",

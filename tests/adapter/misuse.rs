@@ -265,8 +265,11 @@ fn threads_share(adapter: &Adapter) -> Result<(), Failed> {
     let kernels = Kernels::new(&adapter.device);
     let bind = |n: usize| -> Result<(), Error> {
         let shape = Shape::new(&[n, 8, 6, 6], Layout::ChannelsFirst)?;
-        BatchNorm::new(&kernels, shape, Config::default())?.forward_training(&Fixture::new(adapter)?.forward())?;
-        Ok(())
+        let layer = BatchNorm::new(&kernels, shape, Config::default())?;
+        let (fixture, scratch) =
+            (Fixture::new(adapter)?, buffer(adapter, layer.scratch_size(), wgpu::BufferUsages::STORAGE));
+        let bindings = ForwardTraining { scratch: scratch.as_entire_buffer_binding(), ..fixture.forward() };
+        layer.forward_training(&bindings).map(drop)
     };
     std::thread::scope(|scope| {
         let threads: Vec<_> = (1..=4).map(|n| scope.spawn(move || bind(n))).collect();
