@@ -22,7 +22,7 @@ pub fn table(header: &[&str], first_number: usize, rows: impl IntoIterator<Item 
 pub fn progress(length: u64, label: &str) -> ProgressBar {
     let bar = ProgressBar::new(length).with_prefix(label.to_owned());
     // The template is a constant; should it ever be wrong, the default style serves.
-    if let Ok(style) = ProgressStyle::with_template("{prefix:>12} {bar:40} {pos}/{len} {eta} {msg}") {
+    if let Ok(style) = ProgressStyle::with_template("{prefix:>12} {bar:40} {pos}/{len} {eta} {wide_msg}") {
         bar.set_style(style);
     }
     bar

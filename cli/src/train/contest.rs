@@ -231,7 +231,7 @@ impl Progress {
     fn new(epochs: u32, steps_per_epoch: usize) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new(u64::from(epochs) * steps_per_epoch as u64);
-            let template = "training {bar:24} {pos}/{len} steps {elapsed}<{eta} {msg}";
+            let template = "training {bar:16} {pos}/{len} {elapsed}<{eta} {wide_msg}";
             // The template is a constant; should it ever be wrong, the default style serves.
             bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar
