@@ -124,6 +124,7 @@ impl Golden {
             kernels: Vec::new(),
             verdicts: Vec::new(),
             failure: None,
+            refused: false,
         };
         let operations = if self.has_gradient { vec![forward, backward] } else { vec![forward] };
         let mut failures = Vec::new();

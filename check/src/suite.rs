@@ -22,6 +22,8 @@ pub struct Outcome {
     pub verdicts: Vec<Verdict>,
     /// Why the case failed, in words; `None` when it passed.
     pub failure: Option<String>,
+    /// Whether the library or the device refused the call, so that no result was judged.
+    pub refused: bool,
 }
 
 /// Expectations by inputs. They depend neither on the device nor on the setup, so each is computed once.
@@ -68,6 +70,7 @@ impl<'a> Suite<'a> {
             kernels: Vec::new(),
             verdicts: Vec::new(),
             failure: Some(error.to_string()),
+            refused: matches!(error, RunError::Library(_)),
         });
         Outcome { case: case.to_string(), ..outcome }
     }
@@ -102,6 +105,7 @@ pub fn judge(
         kernels: results.kernels,
         verdicts,
         failure: (!failures.is_empty()).then(|| failures.join("; ")),
+        refused: false,
     })
 }
 

@@ -51,6 +51,7 @@ pub fn run(gpu: &Gpu, files: &[PathBuf], allow_unsupported: bool) -> Vec<Judged>
             kernels: Vec::new(),
             verdicts: Vec::new(),
             failure: Some(error.to_string()),
+            refused: true,
         }),
     });
     let judged = judged.collect();
