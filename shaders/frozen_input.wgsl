@@ -27,5 +27,5 @@ fn one(state: State, at: u32, a: Inputs) -> State {
 }
 
 fn kernel(work: Work) {
-    walk(work, State(load_gamma(work.channel) * centre_of(work).inv_std));
+    walk(work, State(load_gamma(work, 0u) * centre_of(work).inv_std));
 }

@@ -8,7 +8,7 @@ fn visit(state: State, at: u32, dy: Value) {
 
 fn kernel(work: Work) {
     let centre = centre_of(work);
-    let scale = load_gamma(work.channel) * centre.inv_std;
+    let scale = load_gamma(work, 0u) * centre.inv_std;
     let zero = Value(0.0);
-    store_gradient_sums(work, walk(work, State(centre.shift, centre.remainder, scale, zero, zero)));
+    sum_gradients(work, State(centre.shift, centre.remainder, scale, zero, zero));
 }

@@ -5,7 +5,7 @@ fn kernel(work: Work) {
     let centre = centre_of(work);
     let sums = merged_gradient_sums(work);
     if (is_writer(work)) {
-        store_dbeta(work.channel, sums.a);
-        store_dgamma(work.channel, sums.b * centre.inv_std);
+        store_dbeta(work, 0u, sums.a);
+        store_dgamma(work, 0u, sums.b * centre.inv_std);
     }
 }

@@ -3,6 +3,6 @@
 
 fn kernel(work: Work) {
     let centre = centre_of(work);
-    let scale = load_gamma(work.channel) * centre.inv_std;
-    walk(work, State(centre.shift, centre.remainder, scale, load_beta(work.channel)));
+    let scale = load_gamma(work, 0u) * centre.inv_std;
+    walk(work, State(centre.shift, centre.remainder, scale, load_beta(work, 0u)));
 }

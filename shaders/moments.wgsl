@@ -17,18 +17,6 @@ fn inputs_at(index: u32) -> Inputs {
     return Inputs(load_x(index));
 }
 
-fn element_at(work: Work, element: u32) -> Value {
-    return element_of(load_x(index_of(work.column, element / ELEMENTS)), element);
-}
-
-// The median of three of the channel's elements: one outlier among them does not become the shift.
-fn shift_of(work: Work) -> Value {
-    let a = element_at(work, 0u);
-    let b = element_at(work, params.count / 2u);
-    let c = element_at(work, params.count - 1u);
-    return max(min(a, b), min(max(a, b), c));
-}
-
 // Four values become a run with a mean and M2 of its own, which is merged: no sum of squares is taken about a far shift.
 fn four(state: State, at: vec4<u32>, a: Inputs, b: Inputs, c: Inputs, d: Inputs) -> State {
     let da = a.x - state.shift;
@@ -49,7 +37,8 @@ fn one(state: State, at: u32, a: Inputs) -> State {
 
 fn merge_run(state: State, count: f32, mean: Value, m2: Value) -> State {
     let total = state.count + count;
-    let share = count / total;
+    // The last block may have nothing for a lane.
+    let share = count / max(total, 1.0);
     let delta = mean - state.mean;
     return State(
         state.shift,
@@ -61,7 +50,12 @@ fn merge_run(state: State, count: f32, mean: Value, m2: Value) -> State {
 
 fn kernel(work: Work) {
     let shift = shift_of(work);
-    let own = walk(work, State(shift, 0.0, Value(0.0), Value(0.0)));
+    let empty = State(shift, 0.0, Value(0.0), Value(0.0));
+    var own = empty;
+    for (var begin = work.begin; begin < work.end; begin += BLOCK * params.lanes) {
+        let block = walk(block_of(work, begin), empty);
+        own = merge_run(own, block.count, block.mean, block.m2);
+    }
     let sums = lane_sum(work, Pair(Value(own.count), own.count * own.mean));
     // A column that does not exist has no values.
     let count = max(combine(sums.a), Value(1.0));
@@ -70,9 +64,9 @@ fn kernel(work: Work) {
     let m2 = combine(lane_sum(work, Pair(own.m2 + own.count * (delta * delta), Value(0.0))).a);
     if (work.owned && work.lane == 0u) {
         if (work.split == 0u) {
-            store_scratch(work.channel, shift);
+            store_scratch(work, 0u, shift);
         }
-        store_scratch(partial_mean(work, work.split), mean);
-        store_scratch(partial_m2(work, work.split), m2);
+        store_scratch(work, mean_row(work.split), mean);
+        store_scratch(work, m2_row(work.split), m2);
     }
 }

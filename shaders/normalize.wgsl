@@ -8,6 +8,6 @@ fn kernel(work: Work) {
     if (is_writer(work)) {
         publish(work, moments, inv_std);
     }
-    let scale = load_gamma(work.channel) * inv_std;
-    walk(work, State(moments.shift, moments.remainder, scale, load_beta(work.channel)));
+    let scale = load_gamma(work, 0u) * inv_std;
+    walk(work, State(moments.shift, moments.remainder, scale, load_beta(work, 0u)));
 }

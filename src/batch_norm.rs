@@ -3,7 +3,8 @@
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::gpu::{Dispatch, Kernels, Step, scope::guarded};
-use crate::kernels::{Access, Binding, Extent, Kernel, Span, Variant, row};
+use crate::kernels::{Access, Binding, Extent, Gradients, Kernel, Variant, program};
+use crate::operation::Operation;
 use crate::plan::{Choice, Plan};
 use crate::running::RunningStatistics;
 use crate::shape::Shape;
@@ -25,7 +26,7 @@ pub fn required_limits(shape: &Shape) -> wgpu::Limits {
     }
 }
 
-/// A batch norm layer for one shape: a plan, and the parameters on the device. Holds no tensor.
+/// A batch norm layer for one shape. Holds no tensor.
 ///
 /// Bindings are `wgpu::BufferBinding`s: a buffer with `BufferUsages::STORAGE`, an offset that is a multiple of the device's
 /// `min_storage_buffer_offset_alignment`, and a size (`None`: to the end of the buffer). A binding may be larger than
@@ -35,9 +36,9 @@ pub fn required_limits(shape: &Shape) -> wgpu::Limits {
 pub struct BatchNorm {
     kernels: Kernels,
     shape: Shape,
-    plan: Plan,
-    segment_params: wgpu::Buffer,
-    column_params: wgpu::Buffer,
+    config: Config,
+    choice: Choice,
+    scratch_planes: u64,
 }
 
 /// Bindings of [`BatchNorm::forward_training`].
@@ -143,19 +144,29 @@ impl BatchNorm {
         Self::with_choice(kernels, shape, config, &Choice::default())
     }
 
-    /// A layer with some of the plan's choices forced.
+    /// A layer with some of the choices of its plans forced. A strategy that only some operations have may be forced; the
+    /// others are then refused when they are bound.
     ///
     /// # Errors
-    /// As [`BatchNorm::new`]; [`Error::KernelUnavailable`] when a forced choice cannot run.
+    /// As [`BatchNorm::new`]; [`Error::KernelUnavailable`] when no operation can run with the forced choice.
     pub fn with_choice(kernels: &Kernels, shape: Shape, config: Config, choice: &Choice) -> Result<Self> {
         config.check()?;
-        let plan = Plan::new(&shape, kernels.capabilities(), choice)?;
-        let params = |span| {
-            let bytes = plan.params(&shape, &config, span);
-            uniform_buffer(kernels.device(), bytemuck::bytes_of(&bytes))
-        };
-        let (segment_params, column_params) = (params(Span::Segment)?, params(Span::Column)?);
-        Ok(Self { kernels: kernels.clone(), shape, plan, segment_params, column_params })
+        let mut layer = Self { kernels: kernels.clone(), shape, config, choice: *choice, scratch_planes: 0 };
+        let mut plans = Vec::new();
+        let mut refused = None;
+        for operation in Operation::ALL {
+            match layer.plan(operation) {
+                Ok(plan) => plans.push(plan),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        match refused {
+            Some(error) if plans.is_empty() || *choice == Choice::default() => return Err(error),
+            _ => {}
+        }
+        // A binding of no bytes is none: there is always some.
+        layer.scratch_planes = plans.iter().map(Plan::scratch_planes).max().unwrap_or_default().max(1);
+        Ok(layer)
     }
 
     /// The shape that the layer was made for.
@@ -163,9 +174,12 @@ impl BatchNorm {
         &self.shape
     }
 
-    /// The plan that was chosen.
-    pub fn plan(&self) -> &Plan {
-        &self.plan
+    /// The plan of an operation. Pure and cheap; binding goes by the same.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn plan(&self, operation: Operation) -> Result<Plan> {
+        Plan::new(operation, &self.shape, self.kernels.capabilities(), self.kernels.tuning(), &self.choice)
     }
 
     /// Bytes of scratch that a training, backward or statistics step of this layer needs.
@@ -186,8 +200,8 @@ impl BatchNorm {
         self.check_trainable()?;
         let ForwardTraining { x, y, gamma, beta, saved, running, scratch } = bindings.clone();
         self.bind(
-            "batch norm forward training",
-            &[row::MOMENTS, row::NORMALIZE],
+            Operation::ForwardTraining,
+            Gradients::All,
             &[
                 ("x", Some(x)),
                 ("y", Some(y)),
@@ -207,8 +221,8 @@ impl BatchNorm {
     pub fn inference(&self, bindings: &Inference<'_>) -> Result<Step> {
         let Inference { x, y, gamma, beta, running } = bindings.clone();
         self.bind(
-            "batch norm inference",
-            &[row::INFER],
+            Operation::Inference,
+            Gradients::All,
             &[("x", Some(x)), ("y", Some(y)), ("gamma", gamma), ("beta", beta), ("running", Some(running))],
         )
     }
@@ -220,11 +234,10 @@ impl BatchNorm {
     pub fn backward_training(&self, bindings: &BackwardTraining<'_>) -> Result<Step> {
         self.check_trainable()?;
         let BackwardTraining { x, dy, dx, gamma, dgamma, dbeta, saved, scratch } = bindings.clone();
-        check_wanted("dx, dgamma, dbeta", dx.is_some() || dgamma.is_some() || dbeta.is_some())?;
-        let second = if dx.is_some() { row::GRADIENT_INPUT } else { row::GRADIENT_MERGE };
+        let wanted = gradients(dx.is_some(), dgamma.is_some() || dbeta.is_some())?;
         self.bind(
-            "batch norm backward training",
-            &[row::GRADIENT_SUMS, second],
+            Operation::BackwardTraining,
+            wanted,
             &[
                 ("x", Some(x)),
                 ("dy", Some(dy)),
@@ -244,12 +257,10 @@ impl BatchNorm {
     /// [`Error::Mismatch`] when no output is wanted, and what is wrong with a binding.
     pub fn backward_frozen(&self, bindings: &BackwardFrozen<'_>) -> Result<Step> {
         let BackwardFrozen { x, dy, dx, gamma, dgamma, dbeta, running, scratch } = bindings.clone();
-        let sums = dgamma.is_some() || dbeta.is_some();
-        check_wanted("dx, dgamma, dbeta", dx.is_some() || sums)?;
-        let kernels: &[&Kernel] = if sums { &[row::FROZEN_SUMS, row::FROZEN_MERGE] } else { &[row::FROZEN_INPUT] };
+        let wanted = gradients(dx.is_some(), dgamma.is_some() || dbeta.is_some())?;
         self.bind(
-            "batch norm backward frozen",
-            kernels,
+            Operation::BackwardFrozen,
+            wanted,
             &[
                 ("x", Some(x)),
                 ("dy", Some(dy)),
@@ -270,10 +281,12 @@ impl BatchNorm {
     /// [`Error::Mismatch`] when no output is wanted, and what is wrong with a binding.
     pub fn statistics(&self, bindings: &Statistics<'_>) -> Result<Step> {
         let Statistics { x, saved, running, scratch } = bindings.clone();
-        check_wanted("saved, running", saved.is_some() || running.is_some())?;
+        if saved.is_none() && running.is_none() {
+            return Err(none_wanted("saved, running"));
+        }
         self.bind(
-            "batch norm statistics",
-            &[row::MOMENTS, row::COLLECT],
+            Operation::Statistics,
+            Gradients::All,
             &[("x", Some(x)), ("saved", saved), ("running", running), ("scratch", Some(scratch))],
         )
     }
@@ -291,12 +304,14 @@ impl BatchNorm {
             Extent::Elements => self.shape.elements() as u64 * 4,
             Extent::Channels(planes) => u64::from(planes) * channels * 4,
             Extent::Running => RunningStatistics::size(self.shape.channels()),
-            Extent::Scratch => self.plan.scratch_planes() * channels * 4,
+            Extent::Scratch => self.scratch_planes * channels * 4,
         }
     }
 
     /// Checks the buffers against every kernel of the operation, then makes pipelines and bind groups.
-    fn bind(&self, label: &'static str, kernels: &[&'static Kernel], buffers: &[Named<'_>]) -> Result<Step> {
+    fn bind(&self, operation: Operation, gradients: Gradients, buffers: &[Named<'_>]) -> Result<Step> {
+        let plan = self.plan(operation)?;
+        let kernels = program(operation, plan.strategy, gradients);
         let present = |name| buffers.iter().find(|(given, _)| *given == name).and_then(|(_, buffer)| buffer.as_ref());
         let uses: Vec<(&Binding, &BufferBinding<'_>)> = kernels
             .iter()
@@ -307,8 +322,8 @@ impl BatchNorm {
             self.check_buffer(binding, buffer)?;
         }
         self.check_overlaps(&uses)?;
-        let dispatches = kernels.iter().map(|&kernel| self.dispatch(kernel, &present)).collect::<Result<_>>()?;
-        Ok(Step { label, dispatches })
+        let dispatches = kernels.iter().map(|&kernel| self.dispatch(kernel, &plan, &present)).collect::<Result<_>>()?;
+        Ok(Step { operation, dispatches })
     }
 
     fn check_buffer(&self, binding: &Binding, given: &BufferBinding<'_>) -> Result<()> {
@@ -365,19 +380,18 @@ impl BatchNorm {
     fn dispatch<'a>(
         &self,
         kernel: &'static Kernel,
+        plan: &Plan,
         present: &dyn Fn(&'static str) -> Option<&'a BufferBinding<'a>>,
     ) -> Result<Dispatch> {
-        let variant = self.variant(kernel, present)?;
-        let pipeline = self.kernels.pipeline(&variant, &self.plan)?;
-        let params = match kernel.span {
-            Span::Segment => &self.segment_params,
-            Span::Column => &self.column_params,
-        };
+        let variant = self.variant(kernel, plan, present)?;
+        let pipeline = self.kernels.pipeline(&variant, plan)?;
+        let params = plan.params(&self.shape, &self.config, kernel);
+        let params = uniform_buffer(self.kernels.device(), bytemuck::bytes_of(&params))?;
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() }];
         for (number, binding) in variant.declared() {
             // Only what the kernel touches is bound: where the device checks bounds, it checks these.
             if let Some(given) = present(binding.name) {
-                let size = std::num::NonZeroU64::new(self.size_of(binding.extent));
+                let size = wgpu::BufferSize::new(self.size_of(binding.extent));
                 let resource =
                     wgpu::BindingResource::Buffer(BufferBinding { buffer: given.buffer, offset: given.offset, size });
                 entries.push(wgpu::BindGroupEntry { binding: number, resource });
@@ -391,16 +405,17 @@ impl BatchNorm {
                 entries: &entries,
             })
         })?;
-        Ok(Dispatch { name: variant.name(), pipeline, bind_group, grid: self.plan.grid(kernel.span) })
+        Ok(Dispatch { name: variant.name(), pipeline, bind_group, grid: plan.grid(kernel.span) })
     }
 
     /// Settles which bindings are absent, in place, or share a buffer.
     fn variant<'a>(
         &self,
         kernel: &'static Kernel,
+        plan: &Plan,
         present: &dyn Fn(&'static str) -> Option<&'a BufferBinding<'a>>,
     ) -> Result<Variant> {
-        let mut variant = Variant::new(kernel, self.plan.geometry, self.plan.reduction);
+        let mut variant = Variant::new(kernel, plan.geometry, plan.reduction, plan.held);
         for (i, binding) in kernel.bindings.iter().enumerate() {
             let Some(given) = present(binding.name) else {
                 if !binding.optional {
@@ -454,11 +469,17 @@ fn missing(name: &'static str) -> Error {
     Error::Mismatch { name, expected: "a binding".into(), actual: "none".into() }
 }
 
-fn check_wanted(names: &'static str, any: bool) -> Result<()> {
-    if any {
-        return Ok(());
+fn none_wanted(names: &'static str) -> Error {
+    Error::Mismatch { name: names, expected: "at least one of them".into(), actual: "none".into() }
+}
+
+fn gradients(input: bool, parameters: bool) -> Result<Gradients> {
+    match (input, parameters) {
+        (true, true) => Ok(Gradients::All),
+        (true, false) => Ok(Gradients::Input),
+        (false, true) => Ok(Gradients::Parameters),
+        (false, false) => Err(none_wanted("dx, dgamma, dbeta")),
     }
-    Err(Error::Mismatch { name: names, expected: "at least one of them".into(), actual: "none".into() })
 }
 
 fn uniform_buffer(device: &wgpu::Device, bytes: &[u8]) -> Result<wgpu::Buffer> {

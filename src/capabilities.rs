@@ -26,3 +26,19 @@ impl Capabilities {
         Self { limits: wgpu::Limits::default(), subgroups: false, device_type: wgpu::DeviceType::Other }
     }
 }
+
+/// A short name for an adapter, for command lines, test ids and file names: `lavapipe` and `swiftshader` for the software
+/// Vulkan drivers, `gl` for Mesa's software OpenGL, otherwise the adapter's name and backend, such as
+/// `nvidia-h200-vulkan`.
+pub fn adapter_key(info: &wgpu::AdapterInfo) -> String {
+    let name = info.name.to_lowercase();
+    match info.backend {
+        wgpu::Backend::Vulkan if name.starts_with("llvmpipe") => return "lavapipe".into(),
+        wgpu::Backend::Vulkan if name.starts_with("swiftshader") => return "swiftshader".into(),
+        wgpu::Backend::Gl if name.contains("llvmpipe") => return "gl".into(),
+        _ => {}
+    }
+    let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    let backend = format!("{:?}", info.backend).to_lowercase();
+    words.chain([backend.as_str()]).collect::<Vec<_>>().join("-")
+}

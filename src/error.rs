@@ -141,6 +141,12 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A text is no tuning file.
+    #[error("expected a tuning file as `bn tune` writes it, got one in which {reason}; write it anew with `bn tune`")]
+    Tuning {
+        /// What is wrong with it.
+        reason: String,
+    },
     /// No adapter answers to the description.
     #[error("no adapter {wanted}; found: {found}. {hint}")]
     NoAdapter {

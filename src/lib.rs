@@ -9,20 +9,24 @@ mod gpu;
 #[cfg(feature = "host")]
 pub mod host;
 pub mod kernels;
+mod operation;
 pub mod plan;
 pub mod reference;
 mod running;
 pub mod shape;
+mod tuning;
 
 pub use batch_norm::{
     BackwardFrozen, BackwardTraining, BatchNorm, ForwardTraining, Inference, Statistics, USEFUL_FEATURES,
     required_limits,
 };
-pub use capabilities::Capabilities;
+pub use capabilities::{Capabilities, adapter_key};
 pub use config::{Average, Config, NonFinite, RunningPolicy, Spread, VarianceEstimate, Window};
 pub use error::{Error, Result};
-pub use gpu::{Edit, Kernels, Step};
+pub use gpu::{Edit, Kernels, Options, RuntimeChecks, Step};
+pub use operation::Operation;
 pub use plan::{Choice, Plan};
 pub use running::RunningStatistics;
 pub use shape::{Layout, Shape};
+pub use tuning::{Preference, Tuning, TuningPoint};
 pub use wgpu;

@@ -3,50 +3,43 @@
 use crate::capabilities::Capabilities;
 use crate::config::{Average, Config, NonFinite, Spread, VarianceEstimate};
 use crate::error::{Error, Result};
-use crate::kernels::{Geometry, Reduction, Span};
+use crate::kernels::{Geometry, Gradients, Kernel, Reduction, Span, Strategy, program};
+use crate::operation::Operation;
 use crate::shape::Shape;
+use crate::tuning::{Preference, Tuning};
 use bytemuck::{Pod, Zeroable};
 
 /// Choices taken out of the plan's hands. `None` leaves a choice to the plan; a forced one that cannot run is an error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Choice {
+    /// How to go about a column.
+    pub strategy: Option<Strategy>,
     /// What a value is made of.
     pub geometry: Option<Geometry>,
     /// How a workgroup sums over its lanes.
     pub reduction: Option<Reduction>,
     /// Invocations per workgroup, a power of two.
     pub workgroup_size: Option<u32>,
-    /// Workgroups that share a channel.
+    /// Workgroups that share a channel; [`Strategy::Split`] only.
     pub splits: Option<u32>,
+    /// Values that a lane holds, one of [`Strategy::HELD`]; [`Strategy::Resident`] only.
+    pub held: Option<u32>,
+    /// Whether the second dispatch goes backwards; [`Strategy::Split`] only.
+    pub reverse: Option<bool>,
 }
 
-/// How many workgroups of what size keep a kind of device busy.
-struct Tuning {
-    device_type: wgpu::DeviceType,
-    workgroup_size: u32,
-    workgroups: u32,
-}
-
-/// Defaults by kind of device. A software adapter pays microseconds per workgroup and runs the invocations between two
-/// barriers one after the other: few workgroups of few invocations. On lavapipe with two cores `bn bench --workgroup-size N
-/// --shapes 32x256x14x14` gave the training forward 0.24 of the copy kernel's speed for N = 32, 0.12 for 64, 0.06 for 256.
-/// A discrete GPU hides latency with many workgroups; its row and the others are not measured yet.
-const TUNING: [Tuning; 5] = [
-    Tuning { device_type: wgpu::DeviceType::Cpu, workgroup_size: 32, workgroups: 32 },
-    Tuning { device_type: wgpu::DeviceType::DiscreteGpu, workgroup_size: 256, workgroups: 2048 },
-    Tuning { device_type: wgpu::DeviceType::IntegratedGpu, workgroup_size: 256, workgroups: 256 },
-    Tuning { device_type: wgpu::DeviceType::VirtualGpu, workgroup_size: 256, workgroups: 1024 },
-    Tuning { device_type: wgpu::DeviceType::Other, workgroup_size: 256, workgroups: 512 },
-];
-
-/// Widest tile of an interleaved plan: this many neighbouring invocations read neighbouring columns.
-const INTERLEAVED_TILE: u32 = 32;
-/// Most splits of a column; each workgroup merges the partial results of all of them.
+/// Fewest and most columns in the tile of an interleaved plan: so many neighbouring invocations read neighbouring columns.
+const INTERLEAVED_TILES: [u32; 3] = [32, 16, 8];
+/// Most splits of a column, unless its length needs more; each workgroup merges the partial results of all of them.
 const MAX_SPLITS: u32 = 1024;
+/// Most values that one lane takes: the error bound counts on it (`reference::bound`).
+pub const LONGEST_RUN: u32 = 8192;
 
-/// A batch norm call settled for one shape on one device. All kernels of the layer share it.
+/// An operation settled for one shape on one device.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plan {
+    /// How it goes about a column.
+    pub strategy: Strategy,
     /// What a value is made of.
     pub geometry: Geometry,
     /// How a workgroup sums over its lanes.
@@ -57,7 +50,9 @@ pub struct Plan {
     pub tile: u32,
     /// Whether neighbouring invocations have neighbouring columns.
     pub interleaved: bool,
-    /// Columns: channels, or groups of four.
+    /// Samples that count as one with so many times the channels: more than 1 where C is no multiple of what a value spans.
+    pub fold: u32,
+    /// Columns: places in a row of `fold` samples, or groups of four of them.
     pub columns: u32,
     /// Values of one column that lie side by side.
     pub inner: u32,
@@ -67,56 +62,152 @@ pub struct Plan {
     pub splits: u32,
     /// Values of a column that one of them takes.
     pub segment: u32,
+    /// Values that a lane holds in registers; 0 where it holds none.
+    pub held: u32,
+    /// Whether the second dispatch goes backwards, to find in a cache what the first read last.
+    pub reverse: bool,
     max_workgroups_per_dimension: u32,
 }
 
 impl Plan {
-    /// Settles the call.
+    /// Settles the operation: by what was fastest on the nearest shape that was measured and can run here, as far as
+    /// `choice` leaves it open.
     ///
     /// # Errors
     /// [`Error::Limit`] when the tensor exceeds what the device binds or the kernels index, or when a forced workgroup
     /// size exceeds the device's; [`Error::KernelUnavailable`] when a forced choice cannot run.
-    pub fn new(shape: &Shape, capabilities: &Capabilities, choice: &Choice) -> Result<Self> {
+    pub fn new(
+        operation: Operation,
+        shape: &Shape,
+        capabilities: &Capabilities,
+        tuning: &Tuning,
+        choice: &Choice,
+    ) -> Result<Self> {
         check_tensor(shape, &capabilities.limits)?;
-        let geometry = choose_geometry(shape, choice)?;
-        let tuning = TUNING.iter().find(|row| row.device_type == capabilities.device_type).unwrap_or(&TUNING[4]);
-        let workgroup_size = choose_workgroup_size(tuning, &capabilities.limits, choice)?;
+        check_program(operation, choice)?;
+        let mut preferences = tuning.preferences(operation, shape, capabilities.device_type);
+        // What is preferred for another strategy says little about a forced one.
+        preferences.sort_by_key(|preference| choice.strategy.is_some_and(|forced| forced != preference.strategy));
+        let mut refused = None;
+        for preference in preferences {
+            match Self::preferred(operation, shape, capabilities, &preference, choice) {
+                Ok(plan) => {
+                    log::debug!("{operation} {shape}: {plan:?}");
+                    return Ok(plan);
+                }
+                Err(error) => refused = Some(error),
+            }
+        }
+        Err(refused.unwrap_or_else(|| unavailable(operation.name(), "no preference is known".into())))
+    }
 
+    fn preferred(
+        operation: Operation,
+        shape: &Shape,
+        capabilities: &Capabilities,
+        preference: &Preference,
+        choice: &Choice,
+    ) -> Result<Self> {
+        let strategy = choice.strategy.unwrap_or(preference.strategy);
+        if program(operation, strategy, Gradients::All).is_empty() {
+            return Err(unavailable(strategy.name(), format!("{operation} has no such kernel")));
+        }
+        let geometry = choose_geometry(shape, strategy, choice.geometry, preference)?;
+        let sizes = workgroup_sizes(preference, &capabilities.limits, choice)?;
+        let fold = geometry.fold(shape).unwrap_or(1) as u32;
+        let reverse = choice.reverse.unwrap_or(preference.reverse) && strategy == Strategy::Split;
         // The element count fits u32, so do all of these.
-        let columns = (shape.channels() / geometry.channels_per_value()) as u32;
-        let inner = (shape.inner() / geometry.elements_per_value()) as u32;
-        let values = shape.outer() as u32 * inner;
-        let interleaved = shape.inner() == 1;
+        let open = Self {
+            strategy,
+            geometry,
+            reduction: Reduction::Tree,
+            workgroup_size: sizes[0],
+            tile: 1,
+            interleaved: shape.inner() == 1,
+            fold,
+            columns: shape.channels() as u32 * fold / geometry.channels_per_value() as u32,
+            inner: (shape.inner() / geometry.elements_per_value()) as u32,
+            values: (shape.values_per_channel() / geometry.elements_per_value()) as u32 / fold,
+            splits: 1,
+            segment: 0,
+            held: 0,
+            reverse,
+            max_workgroups_per_dimension: capabilities.limits.max_compute_workgroups_per_dimension,
+        };
+        let laid_out = match strategy {
+            Strategy::Split => open.split(preference, choice)?,
+            Strategy::Resident => open.resident(&sizes, preference, choice)?,
+        };
+        let reduction = choose_reduction(laid_out.tile, capabilities, choice.reduction, preference)?;
+        let plan = Self { reduction, ..laid_out };
+        plan.check_grid()?;
+        Ok(plan)
+    }
 
-        let (tile, lanes) = choose_tile(columns, values, workgroup_size, interleaved);
-        let reduction = choose_reduction(tile, capabilities, choice)?;
-        let tiles = columns.div_ceil(tile);
-        let splits =
-            choose_splits(values, tuning.workgroups / tiles, lanes.saturating_mul(longest_run(shape)), choice)?;
+    /// Lays a column out over several workgroups: enough that no lane's run is longer than the error bound counts on, and
+    /// enough to keep the device busy.
+    fn split(self, preference: &Preference, choice: &Choice) -> Result<Self> {
+        refuse(choice.held.map(|held| format!("held {held}")), "a split strategy holds nothing; force resident too")?;
+        // Channels with few values share a workgroup; each lane has four in flight.
+        let lanes_with_work = self.values.div_ceil(4).next_power_of_two();
+        let narrow = if self.interleaved { self.interleaved_tile() } else { 1 };
+        let tile = self.tile_for(lanes_with_work, narrow);
+        let lanes = self.workgroup_size / tile;
+        let wanted = preference.workgroups / self.columns.div_ceil(tile);
+        let splits = choose_splits(self.values, wanted, lanes.saturating_mul(LONGEST_RUN), choice)?;
         // No more splits than there are full rounds of the workgroup, unless forced, and none without a value.
-        let rounds = if choice.splits.is_some() { values } else { values.div_ceil(lanes) };
-        let segment = values.div_ceil(splits.min(rounds));
-        let splits = values.div_ceil(segment);
+        let rounds = if choice.splits.is_some() { self.values } else { self.values.div_ceil(lanes) };
+        let segment = self.values.div_ceil(splits.min(rounds));
+        let splits = self.values.div_ceil(segment);
         if let Some(forced) = choice.splits.filter(|&forced| forced != splits) {
+            let values = self.values;
             let reason = format!("{values} values in equal parts, the last one shorter, make {splits}, not {forced}");
             return Err(unavailable(format!("splits {forced}"), reason));
         }
-        let plan = Self {
-            geometry,
-            reduction,
-            workgroup_size,
-            tile,
-            interleaved,
-            columns,
-            inner,
-            values,
-            splits,
-            segment,
-            max_workgroups_per_dimension: capabilities.limits.max_compute_workgroups_per_dimension,
+        Ok(Self { tile, splits, segment, ..self })
+    }
+
+    /// Lays a column out over the registers of one workgroup: of the smallest of `sizes` that holds it.
+    fn resident(self, sizes: &[u32], preference: &Preference, choice: &Choice) -> Result<Self> {
+        refuse(
+            choice.splits.map(|splits| format!("splits {splits}")),
+            "one workgroup holds the column; force split too",
+        )?;
+        refuse(choice.reverse.map(|_| "reverse".into()), "there is no second dispatch; force split too")?;
+        let held: Vec<u32> = match choice.held {
+            Some(forced) => vec![forced],
+            None => [preference.held].into_iter().chain(Strategy::HELD).collect(),
         };
-        plan.check_grid()?;
-        log::debug!("{shape}: {plan:?}");
-        Ok(plan)
+        let fits = |&(size, held): &(u32, u32)| {
+            Strategy::HELD.contains(&held) && u64::from(size) * u64::from(held) >= self.values.into()
+        };
+        let all = sizes.iter().flat_map(|&size| held.iter().map(move |&held| (size, held)));
+        let Some((workgroup_size, held)) = all.clone().find(fits) else {
+            let reason = format!(
+                "{} values per channel exceed {} lanes with {} of them; lanes hold one of {:?}",
+                self.values,
+                sizes.last().unwrap_or(&0),
+                held.last().unwrap_or(&0),
+                Strategy::HELD
+            );
+            return Err(unavailable(Strategy::Resident.name(), reason));
+        };
+        let sized = Self { workgroup_size, held, segment: self.values, ..self };
+        let tile = sized.tile_for(self.values.div_ceil(held).next_power_of_two(), 1);
+        Ok(Self { tile, ..sized })
+    }
+
+    /// Columns per workgroup when each needs `lanes`: at least `narrow`, no more than there are.
+    fn tile_for(&self, lanes: u32, narrow: u32) -> u32 {
+        let size = self.workgroup_size;
+        let most = self.columns.next_power_of_two().min(size);
+        (size / lanes.min(size)).clamp(narrow.min(most), most)
+    }
+
+    /// The tile of an interleaved plan that leaves the fewest invocations without a column; of equals, the widest.
+    fn interleaved_tile(&self) -> u32 {
+        let idle = |tile: &u32| self.columns.next_multiple_of(*tile) - self.columns;
+        INTERLEAVED_TILES.into_iter().min_by_key(idle).unwrap_or(1)
     }
 
     fn tiles(&self) -> u32 {
@@ -127,7 +218,8 @@ impl Plan {
     pub fn groups(&self, span: Span) -> u32 {
         match span {
             Span::Segment => self.tiles() * self.splits,
-            Span::Column => self.tiles(),
+            // Folded samples have the same channels again.
+            Span::Column => self.columns.div_ceil(self.fold).div_ceil(self.tile),
         }
     }
 
@@ -153,9 +245,12 @@ impl Plan {
         Ok(())
     }
 
-    /// Planes of C floats that the partial results need: a shift, and two sums per split.
+    /// Planes of C floats that the partial results need: for each of the folded samples a shift, and two sums per split.
     pub fn scratch_planes(&self) -> u64 {
-        1 + 2 * u64::from(self.splits)
+        match self.strategy {
+            Strategy::Split => u64::from(self.fold) * (1 + 2 * u64::from(self.splits)),
+            Strategy::Resident => 0,
+        }
     }
 
     /// The pipeline-overridable constants.
@@ -163,8 +258,8 @@ impl Plan {
         [("WORKGROUP", f64::from(self.workgroup_size)), ("WHOLE", f64::from(u8::from(span == Span::Column)))]
     }
 
-    /// The uniform parameters.
-    pub fn params(&self, shape: &Shape, config: &Config, span: Span) -> Params {
+    /// The uniform parameters of one of the operation's kernels.
+    pub fn params(&self, shape: &Shape, config: &Config, kernel: &Kernel) -> Params {
         let policy = &config.running;
         let count = shape.values_per_channel();
         let correction = match policy.variance {
@@ -182,10 +277,12 @@ impl Plan {
             interleaved: u32::from(self.interleaved),
             columns: self.columns,
             inner: self.inner,
+            fold: self.fold,
             values: self.values,
             splits: self.splits,
             segment: self.segment,
-            groups: self.groups(span),
+            groups: self.groups(kernel.span),
+            reverse: u32::from(self.reverse && kernel.rereads),
             channels: shape.channels() as u32,
             count: count as u32,
             count_f32: count as f32,
@@ -214,10 +311,12 @@ pub struct Params {
     pub interleaved: u32,
     pub columns: u32,
     pub inner: u32,
+    pub fold: u32,
     pub values: u32,
     pub splits: u32,
     pub segment: u32,
     pub groups: u32,
+    pub reverse: u32,
     pub channels: u32,
     pub count: u32,
     pub count_f32: f32,
@@ -236,16 +335,18 @@ pub struct Params {
 
 impl Params {
     /// Names of the fields in order, for the test that holds them against the shader's.
-    pub const FIELDS: [&'static str; 23] = [
+    pub const FIELDS: [&'static str; 25] = [
         "tile",
         "lanes",
         "interleaved",
         "columns",
         "inner",
+        "fold",
         "values",
         "splits",
         "segment",
         "groups",
+        "reverse",
         "channels",
         "count",
         "count_f32",
@@ -261,11 +362,6 @@ impl Params {
         "window_skip",
         "window_take",
     ];
-}
-
-/// Longest sequence of values that one lane may take: the error bound counts on it (`reference::bound`).
-fn longest_run(shape: &Shape) -> u32 {
-    4 * (64 + shape.values_per_channel().isqrt() as u32)
 }
 
 fn unavailable(kernel: impl Into<String>, reason: String) -> Error {
@@ -289,28 +385,54 @@ fn check_tensor(shape: &Shape, limits: &wgpu::Limits) -> Result<()> {
     Ok(())
 }
 
-fn choose_geometry(shape: &Shape, choice: &Choice) -> Result<Geometry> {
-    let runs = |geometry: Geometry| match geometry {
-        Geometry::Scalar => true,
-        Geometry::Planes4 => shape.inner().is_multiple_of(4),
-        Geometry::Rows4 => shape.inner() == 1 && shape.channels().is_multiple_of(4),
-    };
-    match choice.geometry {
-        Some(forced) if !runs(forced) => Err(unavailable(
-            forced.name(),
-            format!(
-                "planes4 needs inner to be a multiple of 4, rows4 needs inner 1 and channels a multiple of 4; {shape} has \
-                 inner {} and {} channels",
-                shape.inner(),
-                shape.channels()
-            ),
-        )),
-        Some(forced) => Ok(forced),
-        None => Ok(Geometry::ALL.into_iter().find(|&geometry| runs(geometry)).unwrap_or(Geometry::Scalar)),
+/// Refuses a strategy that the operation does not have, before preferences are tried.
+fn check_program(operation: Operation, choice: &Choice) -> Result<()> {
+    match choice.strategy {
+        Some(forced) if program(operation, forced, Gradients::All).is_empty() => {
+            Err(unavailable(forced.name(), format!("{operation} has no such kernel")))
+        }
+        _ => Ok(()),
     }
 }
 
-fn choose_workgroup_size(tuning: &Tuning, limits: &wgpu::Limits, choice: &Choice) -> Result<u32> {
+/// Refuses a forced choice that the strategy has no use for.
+fn refuse(forced: Option<String>, reason: &str) -> Result<()> {
+    forced.map_or(Ok(()), |forced| Err(unavailable(forced, reason.into())))
+}
+
+fn choose_geometry(
+    shape: &Shape,
+    strategy: Strategy,
+    forced: Option<Geometry>,
+    preference: &Preference,
+) -> Result<Geometry> {
+    let runs = |geometry: &Geometry| match strategy {
+        Strategy::Split => geometry.fold(shape).is_some(),
+        // The columns of folded samples would have to meet in one workgroup.
+        Strategy::Resident => geometry.fold(shape) == Some(1),
+    };
+    match forced {
+        Some(forced) if !runs(&forced) => Err(unavailable(
+            forced.name(),
+            format!(
+                "planes4 needs inner to be a multiple of 4; rows4 needs inner 1 and C to be a multiple of 4, or for split \
+                 that of 2 or 4 samples together; {shape} has inner {}, {} channels and {} values in each",
+                shape.inner(),
+                shape.channels(),
+                shape.values_per_channel()
+            ),
+        )),
+        Some(forced) => Ok(forced),
+        None => {
+            let preferred = preference.geometry.into_iter().chain(Geometry::ALL);
+            Ok(preferred.into_iter().find(runs).unwrap_or(Geometry::Scalar))
+        }
+    }
+}
+
+/// The workgroup sizes to try: the forced one; or the preferred one and then, for strategies that need more lanes, the
+/// larger ones.
+fn workgroup_sizes(preference: &Preference, limits: &wgpu::Limits, choice: &Choice) -> Result<Vec<u32>> {
     // Two vec4<f32> per invocation for the reduction.
     let most_by_storage = limits.max_compute_workgroup_storage_size / 32;
     let most =
@@ -326,14 +448,17 @@ fn choose_workgroup_size(tuning: &Tuning, limits: &wgpu::Limits, choice: &Choice
             allowed: most.into(),
             hint: "choose a smaller one",
         }),
-        Some(forced) => Ok(forced),
-        // The largest power of two that fits.
-        None => Ok(tuning.workgroup_size.min(1 << most.max(1).ilog2())),
+        Some(forced) => Ok(vec![forced]),
+        None => {
+            // The largest power of two that fits.
+            let most = 1 << most.max(1).ilog2();
+            let least = preference.workgroup_size.min(most);
+            Ok((least.ilog2()..=most.ilog2()).map(|bits| 1 << bits).collect())
+        }
     }
 }
 
-/// Workgroups that share a column: enough that no lane's run is longer than the error bound counts on, and enough to keep
-/// the device busy.
+/// How many workgroups share a column.
 fn choose_splits(values: u32, wanted: u32, longest_segment: u32, choice: &Choice) -> Result<u32> {
     let least = values.div_ceil(longest_segment);
     let most = MAX_SPLITS.max(least).min(values);
@@ -346,25 +471,21 @@ fn choose_splits(values: u32, wanted: u32, longest_segment: u32, choice: &Choice
     }
 }
 
-/// Columns per workgroup, and lanes per column. Channels with few values share a workgroup; so do the neighbouring columns
-/// of an interleaved plan, which then reads whole cache lines.
-fn choose_tile(columns: u32, values: u32, workgroup_size: u32, interleaved: bool) -> (u32, u32) {
-    let most_columns = columns.next_power_of_two().min(workgroup_size);
-    let narrow = if interleaved { INTERLEAVED_TILE.min(most_columns) } else { 1 };
-    let lanes_with_work = values.div_ceil(4).next_power_of_two();
-    let tile = (workgroup_size / lanes_with_work.min(workgroup_size)).clamp(narrow.min(workgroup_size), most_columns);
-    (tile, workgroup_size / tile)
-}
-
-fn choose_reduction(tile: u32, capabilities: &Capabilities, choice: &Choice) -> Result<Reduction> {
+fn choose_reduction(
+    tile: u32,
+    capabilities: &Capabilities,
+    forced: Option<Reduction>,
+    preference: &Preference,
+) -> Result<Reduction> {
     let needs = "needs wgpu::Features::SUBGROUP on the device and one column per workgroup";
-    match choice.reduction {
-        Some(Reduction::Subgroup) if !capabilities.subgroups || tile != 1 => Err(unavailable(
+    let runs = capabilities.subgroups && tile == 1;
+    match forced {
+        Some(Reduction::Subgroup) if !runs => Err(unavailable(
             Reduction::Subgroup.name(),
             format!("{needs}; the device has it: {}, columns per workgroup: {tile}", capabilities.subgroups),
         )),
         Some(forced) => Ok(forced),
-        None if capabilities.subgroups && tile == 1 => Ok(Reduction::Subgroup),
+        None if runs => Ok(preference.reduction.unwrap_or(Reduction::Subgroup)),
         None => Ok(Reduction::Tree),
     }
 }

@@ -1,8 +1,10 @@
 //! The plan without a device: for random shapes, limits and choices, what the kernels and the error bound count on holds.
 
-use batchnorm_wgpu::Capabilities;
-use batchnorm_wgpu::kernels::{Geometry, Reduction, Span};
-use batchnorm_wgpu::{Choice, Config, Error, Layout, Plan, Shape, wgpu};
+use batchnorm_wgpu::kernels::{Geometry, Gradients, Reduction, Strategy as By, program};
+use batchnorm_wgpu::plan::LONGEST_RUN;
+use batchnorm_wgpu::{
+    Capabilities, Choice, Config, Error, Layout, Operation, Plan, Preference, Shape, Tuning, TuningPoint, wgpu,
+};
 use proptest::prelude::*;
 
 fn dimension() -> impl Strategy<Value = usize> {
@@ -37,20 +39,57 @@ fn capabilities() -> impl Strategy<Value = Capabilities> {
 }
 
 fn choice() -> impl Strategy<Value = Choice> {
+    let strategy = prop::option::of(prop::sample::select(By::ALL.to_vec()));
     let geometry = prop::option::of(prop::sample::select(Geometry::ALL.to_vec()));
     let reduction = prop::option::of(prop::sample::select(Reduction::ALL.to_vec()));
     let size = prop::option::of(prop_oneof![(0u32..12).prop_map(|bits| 1 << bits), 0u32..300]);
-    (geometry, reduction, size, prop::option::of(0u32..40)).prop_map(|(geometry, reduction, workgroup_size, splits)| {
-        Choice { geometry, reduction, workgroup_size, splits }
-    })
+    let held = prop::option::of(prop_oneof![prop::sample::select(By::HELD.to_vec()), 0u32..40]);
+    let rest = (prop::option::of(0u32..40), held, prop::option::of(any::<bool>()));
+    (strategy, geometry, reduction, size, rest).prop_map(
+        |(strategy, geometry, reduction, workgroup_size, (splits, held, reverse))| Choice {
+            strategy,
+            geometry,
+            reduction,
+            workgroup_size,
+            splits,
+            held,
+            reverse,
+        },
+    )
+}
+
+/// Any tuning file: also one that suits neither the shape nor the device.
+fn tuning() -> impl Strategy<Value = Tuning> {
+    let point = (
+        prop::sample::select(Operation::ALL.to_vec()),
+        any::<bool>(),
+        (1u64..5000, 1u64..5_000_000),
+        prop::sample::select(By::ALL.to_vec()),
+        prop::option::of(prop::sample::select(Geometry::ALL.to_vec())),
+        (0u32..12, 0u32..5000, prop_oneof![prop::sample::select(By::HELD.to_vec()), 0u32..40], any::<bool>()),
+    );
+    let point = point.prop_map(
+        |(operation, rows, (channels, values), strategy, geometry, (size, workgroups, held, reverse))| {
+            let workgroup_size = 1 << size;
+            let prefer = Preference { strategy, geometry, reduction: None, workgroup_size, workgroups, held, reverse };
+            TuningPoint { operation, rows, channels, values, prefer, fraction_of_copy: None }
+        },
+    );
+    prop::collection::vec(point, 0..12).prop_map(|points| Tuning { points, ..Tuning::none() })
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 4000, ..ProptestConfig::default() })]
 
     #[test]
-    fn a_plan_covers_every_value_once(shape in shape(), capabilities in capabilities(), choice in choice()) {
-        let plan = match Plan::new(&shape, &capabilities, &choice) {
+    fn a_plan_covers_every_value_once(
+        operation in prop::sample::select(Operation::ALL.to_vec()),
+        shape in shape(),
+        capabilities in capabilities(),
+        tuning in tuning(),
+        choice in choice(),
+    ) {
+        let plan = match Plan::new(operation, &shape, &capabilities, &tuning, &choice) {
             // Without a forced choice only limits refuse.
             Err(Error::KernelUnavailable { .. }) => { prop_assert_ne!(choice, Choice::default()); return Ok(()); }
             Err(Error::Limit { .. }) => return Ok(()),
@@ -63,9 +102,10 @@ proptest! {
             Geometry::Planes4 => (1, 4),
             Geometry::Rows4 => (4, 1),
         };
-        prop_assert_eq!(plan.columns as usize * per_column, shape.channels());
-        prop_assert_eq!(plan.values as usize * per_value, shape.values_per_channel());
+        prop_assert_eq!(plan.columns as usize * per_column, shape.channels() * plan.fold as usize);
+        prop_assert_eq!(plan.values as usize * per_value * plan.fold as usize, shape.values_per_channel());
         prop_assert_eq!(plan.inner as usize * per_value, shape.inner());
+        prop_assert!(plan.fold == 1 || (plan.geometry == Geometry::Rows4 && plan.strategy == By::Split));
         // Segments cover the values, and none is empty.
         let (splits, segment) = (u64::from(plan.splits), u64::from(plan.segment));
         prop_assert!(splits * segment >= plan.values.into());
@@ -76,20 +116,93 @@ proptest! {
         prop_assert!(plan.workgroup_size <= capabilities.limits.max_compute_invocations_per_workgroup);
         prop_assert!(plan.workgroup_size * 32 <= capabilities.limits.max_compute_workgroup_storage_size);
         prop_assert!(plan.reduction == Reduction::Tree || (capabilities.subgroups && plan.tile == 1));
-        // The sequential part of a sum is no longer than the error bound counts on.
         let lanes = u64::from(plan.workgroup_size / plan.tile);
-        let longest = 4 * (64 + (shape.values_per_channel() as f64).sqrt() as u64);
-        prop_assert!(segment.div_ceil(lanes) <= longest, "{segment} over {lanes} lanes, longest {longest}");
-        // The grid holds every workgroup and is hardly larger.
-        for span in [Span::Segment, Span::Column] {
-            let [x, y] = plan.grid(span).map(u64::from);
-            let dimension = u64::from(capabilities.limits.max_compute_workgroups_per_dimension);
-            let groups = u64::from(plan.groups(span));
-            prop_assert!(x <= dimension && y <= dimension && x * y >= groups && x * (y - 1) < groups);
+        match plan.strategy {
+            // The sequential part of a sum is no longer than the error bound counts on.
+            By::Split => prop_assert!(segment.div_ceil(lanes) <= LONGEST_RUN.into(), "{segment} over {lanes} lanes"),
+            // Registers hold the column whole.
+            By::Resident => {
+                prop_assert!(By::HELD.contains(&plan.held));
+                prop_assert!(lanes * u64::from(plan.held) >= plan.values.into() && plan.splits == 1);
+            }
         }
-        let params = plan.params(&shape, &Config::default(), Span::Segment);
-        prop_assert_eq!(params.tile * params.lanes, plan.workgroup_size);
-        prop_assert_eq!(params.groups, plan.groups(Span::Segment));
+        let kernels = program(operation, plan.strategy, Gradients::All);
+        prop_assert!((1..=2).contains(&kernels.len()));
+        for kernel in kernels {
+            // The grid holds every workgroup and is hardly larger.
+            let [x, y] = plan.grid(kernel.span).map(u64::from);
+            let dimension = u64::from(capabilities.limits.max_compute_workgroups_per_dimension);
+            let groups = u64::from(plan.groups(kernel.span));
+            prop_assert!(x <= dimension && y <= dimension && x * y >= groups && x * (y - 1) < groups);
+            let params = plan.params(&shape, &Config::default(), kernel);
+            prop_assert_eq!(params.tile * params.lanes, plan.workgroup_size);
+            prop_assert_eq!(params.groups, plan.groups(kernel.span));
+        }
+        // What was forced is kept.
+        prop_assert!(choice.strategy.is_none_or(|forced| forced == plan.strategy));
+        prop_assert!(choice.geometry.is_none_or(|forced| forced == plan.geometry));
+        prop_assert!(choice.reduction.is_none_or(|forced| forced == plan.reduction));
+        prop_assert!(choice.workgroup_size.is_none_or(|forced| forced == plan.workgroup_size));
+        prop_assert!(choice.splits.is_none_or(|forced| forced == plan.splits));
+        prop_assert!(choice.held.is_none_or(|forced| forced == plan.held));
+        prop_assert!(choice.reverse.is_none_or(|forced| forced == plan.reverse));
+    }
+}
+
+#[test]
+fn built_in_tunings_can_be_read() {
+    let all = Tuning::all_built_in().unwrap();
+    assert!(all.iter().all(|(key, tuning)| tuning.adapter == *key && !tuning.measured.is_empty()));
+    // They survive being written.
+    assert!(all.iter().all(|(_, tuning)| Tuning::from_json(&tuning.to_json()).unwrap() == *tuning));
+}
+
+#[test]
+fn the_nearest_shape_decides() {
+    let shape = Shape::new(&[8, 64, 32, 32], Layout::ChannelsFirst).unwrap();
+    let prefer = |workgroup_size| Preference {
+        strategy: By::Split,
+        geometry: None,
+        reduction: None,
+        workgroup_size,
+        workgroups: 64,
+        held: 0,
+        reverse: false,
+    };
+    let point = |channels, values, size| TuningPoint {
+        operation: Operation::ForwardTraining,
+        rows: false,
+        channels,
+        values,
+        prefer: prefer(size),
+        fraction_of_copy: None,
+    };
+    let resident = Preference { strategy: By::Resident, held: 32, ..prefer(64) };
+    let points = vec![
+        point(64, 100_000, 16),
+        point(64, 9000, 32),
+        point(8, 8192, 64),
+        // Nearest of all: a channel has 2048 values of four, which 64 lanes hold.
+        TuningPoint { prefer: resident, ..point(64, 8192, 64) },
+    ];
+    let plan = |points: Vec<TuningPoint>, choice: Choice| {
+        let tuning = Tuning { points, ..Tuning::none() };
+        Plan::new(Operation::ForwardTraining, &shape, &Capabilities::default_limits(), &tuning, &choice).unwrap()
+    };
+    let resident_plan = plan(points.clone(), Choice::default());
+
+    assert_eq!((resident_plan.strategy, resident_plan.held, resident_plan.workgroup_size), (By::Resident, 32, 64));
+    assert_eq!(plan(points[..3].to_vec(), Choice::default()).workgroup_size, 32);
+    let split = Choice { strategy: Some(By::Split), ..Choice::default() };
+    assert_eq!(plan(points, split).workgroup_size, 32);
+    assert_eq!(plan(Vec::new(), Choice::default()).workgroup_size, 256);
+}
+
+#[test]
+fn files_that_are_no_tuning_are_refused() {
+    let good = Tuning::none().to_json();
+    for (from, to) in [("batchnorm-tuning-1", "batchnorm-tuning-9"), ("\"adapter\"", "\"adaptor\""), ("{", "[")] {
+        assert!(matches!(Tuning::from_json(&good.replacen(from, to, 1)), Err(Error::Tuning { .. })), "{to}");
     }
 }
 
@@ -98,7 +211,8 @@ fn forced_choices_are_kept() {
     let shape = Shape::new(&[8, 16, 32, 32], Layout::ChannelsFirst).unwrap();
     let choice =
         Choice { geometry: Some(Geometry::Scalar), workgroup_size: Some(64), splits: Some(4), ..Choice::default() };
-    let plan = Plan::new(&shape, &Capabilities::default_limits(), &choice).unwrap();
+    let (capabilities, tuning) = (Capabilities::default_limits(), Tuning::none());
+    let plan = Plan::new(Operation::Inference, &shape, &capabilities, &tuning, &choice).unwrap();
     assert_eq!((plan.geometry, plan.workgroup_size, plan.splits), (Geometry::Scalar, 64, 4));
 }
 
@@ -106,11 +220,13 @@ fn forced_choices_are_kept() {
 fn the_widest_geometry_that_fits_is_chosen() {
     let chosen = |dims: &[usize], layout| {
         let shape = Shape::new(dims, layout).unwrap();
-        Plan::new(&shape, &Capabilities::default_limits(), &Choice::default()).unwrap().geometry
+        let (capabilities, tuning) = (Capabilities::default_limits(), Tuning::none());
+        Plan::new(Operation::Inference, &shape, &capabilities, &tuning, &Choice::default()).unwrap().geometry
     };
     assert_eq!(chosen(&[2, 3, 8, 8], Layout::ChannelsFirst), Geometry::Planes4);
     assert_eq!(chosen(&[2, 3, 7, 7], Layout::ChannelsFirst), Geometry::Scalar);
     assert_eq!(chosen(&[2, 7, 7, 64], Layout::ChannelsLast), Geometry::Rows4);
     assert_eq!(chosen(&[2, 7, 7, 65], Layout::ChannelsLast), Geometry::Scalar);
+    assert_eq!(chosen(&[4, 7, 7, 65], Layout::ChannelsLast), Geometry::Rows4);
     assert_eq!(chosen(&[128, 64], Layout::ChannelsFirst), Geometry::Rows4);
 }

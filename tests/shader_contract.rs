@@ -2,9 +2,9 @@
 //! its parameters out as the host does.
 
 use batchnorm_wgpu::Capabilities;
-use batchnorm_wgpu::kernels::{Access, KERNELS, Reduction, Span, Variant};
+use batchnorm_wgpu::kernels::{Access, KERNELS, Reduction, Variant};
 use batchnorm_wgpu::plan::Params;
-use batchnorm_wgpu::{Choice, Config, Layout, Plan, Shape};
+use batchnorm_wgpu::{Choice, Config, Layout, Operation, Plan, Shape, Tuning};
 use naga::valid::{Capabilities as Allowed, ValidationFlags, Validator};
 use naga::{AddressSpace, GlobalVariable, Module, StorageAccess, TypeInner};
 
@@ -12,6 +12,11 @@ fn parse(variant: &Variant) -> Module {
     let source = variant.wgsl();
     naga::front::wgsl::parse_str(&source)
         .unwrap_or_else(|error| panic!("{}: {}", variant.name(), error.emit_to_string(&source)))
+}
+
+fn plan_of(shape: &Shape) -> Plan {
+    let (capabilities, tuning) = (Capabilities::default_limits(), Tuning::none());
+    Plan::new(Operation::ForwardTraining, shape, &capabilities, &tuning, &Choice::default()).unwrap()
 }
 
 fn validate(variant: &Variant, module: &Module) {
@@ -27,7 +32,7 @@ fn validate(variant: &Variant, module: &Module) {
     let info =
         validated.unwrap_or_else(|error| panic!("{}: {}", variant.name(), error.emit_to_string(&variant.wgsl())));
     let shape = Shape::new(&[4, 8, 3, 5], Layout::ChannelsFirst).unwrap();
-    let plan = Plan::new(&shape, &Capabilities::default_limits(), &Choice::default()).unwrap();
+    let plan = plan_of(&shape);
     let constants =
         plan.constants(variant.kernel.span).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     naga::back::pipeline_constants::process_overrides(module, &info, None, &constants)
@@ -84,8 +89,8 @@ fn params_lie_as_on_the_host() {
     assert_eq!(names, Params::FIELDS);
     // Each host field holds a mark that says where it lies; read back by the shader's offsets.
     let shape = Shape::new(&[2, 4, 3, 5], Layout::ChannelsFirst).unwrap();
-    let plan = Plan::new(&shape, &Capabilities::default_limits(), &Choice::default()).unwrap();
-    let params = plan.params(&shape, &Config { eps: 0.5, ..Config::default() }, Span::Segment);
+    let plan = plan_of(&shape);
+    let params = plan.params(&shape, &Config { eps: 0.5, ..Config::default() }, KERNELS[0]);
     let words: &[u32] = bytemuck::cast_slice(bytemuck::bytes_of(&params));
     let word = |name: &str| {
         let member = members.iter().find(|member| member.name.as_deref() == Some(name)).unwrap();

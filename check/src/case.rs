@@ -2,46 +2,10 @@
 
 use crate::data::{Data, normal};
 use batchnorm_wgpu::Capabilities;
-use batchnorm_wgpu::kernels::{Geometry, Reduction};
-use batchnorm_wgpu::{Choice, Config, Error, Layout, Plan, RunningPolicy, RunningStatistics, Shape};
+pub use batchnorm_wgpu::Operation;
+use batchnorm_wgpu::kernels::{Geometry, Gradients, Reduction, Strategy, program};
+use batchnorm_wgpu::{Choice, Config, Error, Layout, Plan, RunningPolicy, RunningStatistics, Shape, Tuning};
 use std::fmt;
-
-/// What is run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Operation {
-    /// `BatchNorm::forward_training`.
-    ForwardTraining,
-    /// `BatchNorm::inference`.
-    Inference,
-    /// `BatchNorm::backward_training`, behind a forward pass.
-    BackwardTraining,
-    /// `BatchNorm::backward_frozen`.
-    BackwardFrozen,
-    /// `BatchNorm::statistics` over up to three uneven batches, pooled.
-    Population,
-}
-
-impl Operation {
-    /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::ForwardTraining, Self::Inference, Self::BackwardTraining, Self::BackwardFrozen, Self::Population];
-
-    /// Its name in test ids and tables.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::ForwardTraining => "forward_training",
-            Self::Inference => "inference",
-            Self::BackwardTraining => "backward_training",
-            Self::BackwardFrozen => "backward_frozen",
-            Self::Population => "population",
-        }
-    }
-
-    /// Whether one value per channel is refused.
-    pub fn trains(self) -> bool {
-        matches!(self, Self::ForwardTraining | Self::BackwardTraining)
-    }
-}
 
 /// The numbers that go in.
 #[derive(Clone, Debug)]
@@ -108,10 +72,10 @@ pub struct Case {
 }
 
 impl Case {
-    /// The ordinary case of an operation: normal data, gamma and beta, PyTorch's policy (pooled for a population).
+    /// The ordinary case of an operation: normal data, gamma and beta, PyTorch's policy (pooled for statistics).
     pub fn new(operation: Operation, shape: &Shape) -> Self {
         let running = match operation {
-            Operation::Population => RunningPolicy::pooled(),
+            Operation::Statistics => RunningPolicy::pooled(),
             _ => RunningPolicy::default(),
         };
         let config = Config { running, ..Config::default() };
@@ -124,7 +88,7 @@ impl Case {
         let channels = self.shape.channels();
         let parameter = |seed, offset: f32| normal(channels, seed).into_iter().map(|z| offset + 0.3 * z).collect();
         let mut running = RunningStatistics::new(channels);
-        if self.operation != Operation::Population {
+        if self.operation != Operation::Statistics {
             let mean: Vec<f32> = parameter(3, self.data_mean());
             let var: Vec<f32> = normal(channels, 4).into_iter().map(|z| (0.2 * z).exp()).collect();
             running = RunningStatistics {
@@ -163,6 +127,9 @@ impl fmt::Display for Case {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Setup { choice, pooled, in_place, running, dx, dgamma, dbeta } = self.setup;
         write!(f, "{} {} {}", self.operation.name(), self.shape, self.data)?;
+        choice.strategy.map_or(Ok(()), |strategy| write!(f, " {strategy}"))?;
+        choice.held.map_or(Ok(()), |held| write!(f, " held={held}"))?;
+        choice.reverse.map_or(Ok(()), |reverse| write!(f, " reverse={reverse}"))?;
         choice.geometry.map_or(Ok(()), |geometry| write!(f, " {geometry}"))?;
         choice.reduction.map_or(Ok(()), |reduction| write!(f, " {reduction}"))?;
         choice.workgroup_size.map_or(Ok(()), |size| write!(f, " workgroup={size}"))?;
@@ -188,7 +155,7 @@ impl fmt::Display for Case {
 
 /// Dimensions of the matrix, channels first. Sizes of 1, 3 and 65 channels, planes of 1, 49 and 4099; planes that are and
 /// are not multiples of four, tails of every kind, columns that do not fill a tile.
-const DIMS: [&[usize]; 16] = [
+const DIMS: [&[usize]; 17] = [
     &[2, 1],
     &[5, 3],
     &[7, 65],
@@ -200,6 +167,7 @@ const DIMS: [&[usize]; 16] = [
     &[2, 3, 7, 7],
     &[4, 6, 4, 5],
     &[3, 65, 3, 3],
+    &[4, 65, 6, 3],
     &[2, 9, 2, 2],
     &[1, 2, 4099],
     &[3, 4, 64, 40],
@@ -224,13 +192,18 @@ pub fn shapes() -> Vec<Shape> {
 /// hostile data, then every combination of options.
 pub fn matrix(capabilities: &Capabilities) -> Vec<Case> {
     let mut cases = Vec::new();
-    for shape in shapes() {
-        for choice in choices(&shape, capabilities) {
-            cases.extend(Operation::ALL.map(|operation| with_choice(Case::new(operation, &shape), choice)));
-            // Without dx the sums are merged by a kernel of their own.
-            let mut merged = with_choice(Case::new(Operation::BackwardTraining, &shape), choice);
-            merged.setup.dx = false;
-            cases.push(merged);
+    for (i, shape) in shapes().iter().enumerate() {
+        for operation in Operation::ALL {
+            // Shapes take turns in how many values a lane holds.
+            for choice in choices(operation, shape, Strategy::HELD[i % 4], capabilities) {
+                cases.push(with_choice(Case::new(operation, shape), choice));
+                if operation == Operation::BackwardTraining {
+                    // Without dx the sums are merged by a kernel of their own.
+                    let mut merged = with_choice(Case::new(operation, shape), choice);
+                    merged.setup.dx = false;
+                    cases.push(merged);
+                }
+            }
         }
     }
     // One shape for each geometry. Which bindings exist does not depend on the geometry: one shape has every combination.
@@ -238,12 +211,19 @@ pub fn matrix(capabilities: &Capabilities) -> Vec<Case> {
         (&[3, 5, 7, 11][..], Layout::ChannelsFirst, true),
         (&[3, 5, 8, 12], Layout::ChannelsFirst, false),
         (&[3, 96, 8], Layout::ChannelsLast, false),
+        (&[6, 32, 9], Layout::ChannelsLast, false),
     ] {
         let Ok(shape) = Shape::new(dims, layout) else { continue };
         for operation in Operation::ALL {
-            cases.extend(Data::ALL.map(|data| Case { data, ..Case::new(operation, &shape) }));
             cases.extend(plan_cases(operation, &shape, capabilities));
-            cases.extend(option_cases(operation, &shape, every));
+            for strategy in strategies(operation) {
+                // Few values held: every combination of bindings is a shader of its own, and these are the shortest.
+                let held = (strategy == Strategy::Resident).then_some(4);
+                let choice = Choice { strategy: Some(strategy), held, ..Choice::default() };
+                let data = Data::ALL.map(|data| Case { data, ..Case::new(operation, &shape) });
+                let all = data.into_iter().chain(option_cases(operation, &shape, every));
+                cases.extend(all.map(|case| with_choice(case, choice)));
+            }
         }
         cases.extend(policy_cases(&shape));
     }
@@ -251,39 +231,64 @@ pub fn matrix(capabilities: &Capabilities) -> Vec<Case> {
     cases
 }
 
+/// The strategies that an operation has.
+pub fn strategies(operation: Operation) -> impl Iterator<Item = Strategy> {
+    Strategy::ALL.into_iter().filter(move |&strategy| !program(operation, strategy, Gradients::All).is_empty())
+}
+
 fn with_choice(case: Case, choice: Choice) -> Case {
     Case { setup: Setup { choice, ..case.setup }, ..case }
 }
 
-/// The forced geometries and reductions that run for a shape on a device.
-fn choices(shape: &Shape, capabilities: &Capabilities) -> Vec<Choice> {
-    let all = Geometry::ALL.into_iter().flat_map(|geometry| {
-        Reduction::ALL.map(|reduction| Choice {
-            geometry: Some(geometry),
-            reduction: Some(reduction),
+/// The forced strategies, geometries and reductions that run for a shape on a device.
+fn choices(operation: Operation, shape: &Shape, held: u32, capabilities: &Capabilities) -> Vec<Choice> {
+    let all = strategies(operation).flat_map(|strategy| {
+        let held = (strategy == Strategy::Resident).then_some(held);
+        Geometry::ALL.into_iter().flat_map(move |geometry| {
+            Reduction::ALL.map(|reduction| Choice {
+                strategy: Some(strategy),
+                geometry: Some(geometry),
+                reduction: Some(reduction),
+                held,
+                ..Choice::default()
+            })
+        })
+    });
+    all.filter(|choice| runs(operation, shape, capabilities, choice)).collect()
+}
+
+/// Whether an operation can run with a choice on a device.
+pub fn runs(operation: Operation, shape: &Shape, capabilities: &Capabilities, choice: &Choice) -> bool {
+    Plan::new(operation, shape, capabilities, &Tuning::none(), choice)
+        .map_or_else(|error| !matches!(error, Error::KernelUnavailable { .. } | Error::Limit { .. }), |_| true)
+}
+
+/// Workgroup sizes, splits and values held that leave lanes idle, tails short, and merges deep; the second dispatch in both
+/// directions.
+fn plan_cases(operation: Operation, shape: &Shape, capabilities: &Capabilities) -> Vec<Case> {
+    let split = [(1, 1), (2, 7), (32, 3), (64, 2), (256, 5)].into_iter().flat_map(|(size, splits)| {
+        [false, true].map(|reverse| Choice {
+            strategy: Some(Strategy::Split),
+            workgroup_size: Some(size),
+            splits: Some(splits),
+            reverse: Some(reverse),
             ..Choice::default()
         })
     });
-    all.filter(|choice| runs(shape, capabilities, choice)).collect()
-}
-
-fn runs(shape: &Shape, capabilities: &Capabilities, choice: &Choice) -> bool {
-    !matches!(Plan::new(shape, capabilities, choice), Err(Error::KernelUnavailable { .. } | Error::Limit { .. }))
-}
-
-/// Workgroup sizes and splits that leave lanes idle, tails short, and merges deep.
-fn plan_cases(operation: Operation, shape: &Shape, capabilities: &Capabilities) -> Vec<Case> {
-    let pairs = [(1, 1), (2, 7), (32, 3), (64, 2), (256, 5)];
-    let choices = pairs.map(|(workgroup_size, splits)| Choice {
-        workgroup_size: Some(workgroup_size),
-        splits: Some(splits),
-        ..Choice::default()
+    let can = |choice: &Choice| runs(operation, shape, capabilities, choice);
+    // The smallest workgroup has one column, which a reduction by subgroups needs; a large one shares itself out.
+    let resident = Strategy::HELD.into_iter().flat_map(|held| {
+        let of_size = move |reduction, size| Choice {
+            strategy: Some(Strategy::Resident),
+            reduction,
+            workgroup_size: Some(size),
+            held: Some(held),
+            ..Choice::default()
+        };
+        let smallest = Reduction::ALL.map(|reduction| (0..8).map(|bits| of_size(Some(reduction), 1 << bits)).find(can));
+        smallest.into_iter().flatten().chain([of_size(None, 256)])
     });
-    choices
-        .into_iter()
-        .filter(|choice| runs(shape, capabilities, choice))
-        .map(|choice| with_choice(Case::new(operation, shape), choice))
-        .collect()
+    split.chain(resident).filter(can).map(|choice| with_choice(Case::new(operation, shape), choice)).collect()
 }
 
 /// Every combination of the options that an operation has, or just those of where the tensors lie.
@@ -321,7 +326,7 @@ fn option_cases(operation: Operation, shape: &Shape, every: bool) -> Vec<Case> {
             Operation::BackwardTraining | Operation::BackwardFrozen => {
                 case.beta && running && (dx || dgamma || dbeta) && (dx || !in_place)
             }
-            Operation::Population => {
+            Operation::Statistics => {
                 Setup { pooled: default.pooled, ..case.setup } == default && case.gamma && case.beta
             }
         }

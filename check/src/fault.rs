@@ -2,7 +2,7 @@
 //! the matrix has to find it.
 
 use batchnorm_wgpu::kernels::Variant;
-use batchnorm_wgpu::{Edit, Kernels, wgpu};
+use batchnorm_wgpu::{Edit, Kernels, Options, wgpu};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -22,7 +22,7 @@ macro_rules! fault {
 }
 
 /// The faults.
-pub const FAULTS: [Fault; 31] = [
+pub const FAULTS: [Fault; 39] = [
     fault!(
         "a barrier of the tree is dropped",
         "            pairs[work.thread].b += pairs[other].b;\n        }\n        workgroupBarrier();",
@@ -66,8 +66,8 @@ pub const FAULTS: [Fault; 31] = [
     fault!("the shift is a value far away", "let shift = shift_of(work);", "let shift = Value(3e4);"),
     fault!(
         "the remainder of the mean is dropped",
-        "Moments(load_scratch(work.channel), mean,",
-        "Moments(load_scratch(work.channel), Value(0.0),",
+        "Moments(load_scratch(work, 0u), mean,",
+        "Moments(load_scratch(work, 0u), Value(0.0),",
     ),
     fault!(
         "a run is merged without its distance",
@@ -93,7 +93,7 @@ pub const FAULTS: [Fault; 31] = [
         "select(Value(bitcast<f32>(params.nan_bits)), refined, finite)",
         "select(Value(0.0), refined, finite)",
     ),
-    fault!("gamma is forgotten", "let scale = load_gamma(work.channel) * inv_std;", "let scale = inv_std;"),
+    fault!("gamma is forgotten", "let scale = load_gamma(work, 0u) * inv_std;", "let scale = inv_std;"),
     fault!("beta is forgotten", "* state.scale + state.beta", "* state.scale"),
     fault!("momentum is swapped", "default: { return params.momentum; }", "default: { return 1.0 - params.momentum; }"),
     fault!(
@@ -109,17 +109,41 @@ pub const FAULTS: [Fault; 31] = [
     ),
     fault!(
         "dx forgets the mean of dy",
-        "((a.dy - state.mean_dy) - centred * state.slope)",
-        "(a.dy - centred * state.slope)",
+        "((dy - gradient.mean_dy) - centred * gradient.slope)",
+        "(dy - centred * gradient.slope)",
     ),
-    fault!("dx forgets the slope", "((a.dy - state.mean_dy) - centred * state.slope)", "(a.dy - state.mean_dy)"),
-    fault!("dgamma forgets inv_std", "store_dgamma(work.channel, dgamma);", "store_dgamma(work.channel, sums.b);"),
+    fault!("dx forgets the slope", "((dy - gradient.mean_dy) - centred * gradient.slope)", "(dy - gradient.mean_dy)",),
+    fault!("dgamma forgets inv_std", "store_dgamma(work, 0u, dgamma);", "store_dgamma(work, 0u, sums.b);"),
     fault!(
         "every split publishes",
         "work.owned && work.lane == 0u && work.split == 0u",
         "work.owned && work.lane == 0u",
     ),
     fault!("columns that do not exist write", "let owned = column < params.columns;", "let owned = true;"),
+    fault!(
+        "a block overlaps the next",
+        "block.end = min(begin + BLOCK * params.lanes, work.end);",
+        "block.end = min(begin + BLOCK * params.lanes + 1u, work.end);",
+    ),
+    fault!("the second block is forgotten", "own = merge_run(own, block.count, block.mean, block.m2);", "own = block;"),
+    fault!("folded samples are not merged", "i < params.splits * params.fold;", "i < params.splits;"),
+    fault!(
+        "folded samples publish again",
+        "if (channel < params.channels) {\n            update_running",
+        "if (true) {\n            update_running"
+    ),
+    fault!(
+        "the backward order is off by one",
+        "select(dispatched, params.groups - 1u - dispatched,",
+        "select(dispatched, params.groups - max(dispatched, 1u),",
+    ),
+    fault!("a resident lane forgets a value", "sum += d1;", ""),
+    fault!(
+        "a resident column counts values that it does not have",
+        "select(Value(0.0), d1 - remainder, inside1)",
+        "d1 - remainder",
+    ),
+    fault!("a resident lane writes behind its column", "if (inside1) {", "if (true) {"),
 ];
 
 impl Fault {
@@ -134,6 +158,6 @@ impl Fault {
             fault.edits.iter().fold(wgsl, |wgsl, (from, to)| wgsl.replace(from, to))
         };
         let edit: Arc<Edit> = Arc::new(edit);
-        (Kernels::with_edit(device, edit), planted)
+        (Kernels::with_options(device, Options { edit: Some(edit), ..Options::default() }), planted)
     }
 }

@@ -143,7 +143,7 @@ pub fn expected(operation: Operation, inputs: &Inputs) -> Result<Vec<Expected>> 
         Operation::Inference => inference(&wide),
         Operation::BackwardTraining => backward(&wide, true),
         Operation::BackwardFrozen => backward(&wide, false),
-        Operation::Population => population(&wide),
+        Operation::Statistics => population(&wide),
     }?;
     // The root of the largest f32 is 1.8e19.
     let overflowing = inputs.x.iter().any(|x| x.is_nan() || x.abs() >= 1e18);

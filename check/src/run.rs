@@ -76,7 +76,7 @@ pub fn run(
 /// One layer, or one for each batch of a population.
 fn layers(kernels: &Kernels, operation: Operation, inputs: &Inputs, setup: &Setup) -> Result<Vec<BatchNorm>> {
     let shapes = match operation {
-        Operation::Population => batches(&inputs.shape)?,
+        Operation::Statistics => batches(&inputs.shape)?,
         _ => vec![inputs.shape.clone()],
     };
     let layer = |shape| BatchNorm::with_choice(kernels, shape, inputs.config, &setup.choice);
@@ -131,10 +131,10 @@ fn fill(operation: Operation, inputs: &Inputs, setup: &Setup, layers: &[BatchNor
     if let Some(beta) = &inputs.beta {
         arena.input("beta", words(beta));
     }
-    if operation.trains() || operation == Operation::Population {
+    if operation.trains() || operation == Operation::Statistics {
         arena.output("saved", layers[0].saved_size());
     }
-    let updates = matches!(operation, Operation::ForwardTraining | Operation::Population);
+    let updates = matches!(operation, Operation::ForwardTraining | Operation::Statistics);
     let running = bytemuck::pod_collect_to_vec(&inputs.running.to_bytes()?);
     match updates {
         true => arena.in_out("running", running),
@@ -209,7 +209,7 @@ fn bind(
             running,
             scratch,
         })?],
-        Operation::Population => {
+        Operation::Statistics => {
             let step = |(name, layer): (&'static str, &BatchNorm)| {
                 layer.statistics(&Statistics {
                     x: arena.binding(name)?,
@@ -232,7 +232,7 @@ fn results(operation: Operation, setup: &Setup, mut outputs: Outputs) -> Result<
         Ok(Some(words.into_iter().map(f32::from_bits).collect()))
     };
     let y = take(if operation == Operation::Inference && setup.in_place { "x" } else { "y" })?;
-    let saved = take("saved")?.filter(|_| operation != Operation::Population);
+    let saved = take("saved")?.filter(|_| operation != Operation::Statistics);
     let (dx, dgamma, dbeta) = (take(if setup.in_place { "dy" } else { "dx" })?, take("dgamma")?, take("dbeta")?);
     let running = match outputs.remove("running").filter(|_| setup.running) {
         Some(words) => Some(RunningStatistics::from_bytes(bytemuck::cast_slice(&words))?),

@@ -140,7 +140,7 @@ pub struct Row {
 /// row with no cases: a hole in the matrix.
 pub fn by_kernel(outcomes: &[Outcome], subgroups: bool) -> Vec<Row> {
     let mut order: Vec<String> = Vec::new();
-    for variant in Variant::all().filter(|variant| subgroups || variant.reduction == Reduction::Tree) {
+    for variant in Variant::apart().filter(|variant| subgroups || variant.reduction == Reduction::Tree) {
         if !order.contains(&variant.name()) {
             order.push(variant.name());
         }

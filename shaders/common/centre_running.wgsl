@@ -7,9 +7,5 @@ struct Centre {
 }
 
 fn centre_of(work: Work) -> Centre {
-    return Centre(
-        load_running(work.channel),
-        load_running(params.channels + work.channel),
-        inv_std_of(load_running(2u * params.channels + work.channel)),
-    );
+    return Centre(load_running(work, 0u), load_running(work, 1u), inv_std_of(load_running(work, 2u)));
 }

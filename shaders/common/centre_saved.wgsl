@@ -7,9 +7,5 @@ struct Centre {
 }
 
 fn centre_of(work: Work) -> Centre {
-    return Centre(
-        load_saved(work.channel),
-        load_saved(params.channels + work.channel),
-        load_saved(3u * params.channels + work.channel),
-    );
+    return Centre(load_saved(work, 0u), load_saved(work, 1u), load_saved(work, 3u));
 }

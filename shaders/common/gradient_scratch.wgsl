@@ -1,9 +1,11 @@
-// Partial sums of the backward pass: for each split the sums of dy and of dy * (x - mean), each a plane of C floats.
+// Partial sums of the backward pass, rows of `columns`: for each split the sums of dy and of dy * (x - mean). A row is
+// `fold` planes of C.
 
-fn partial_dy(work: Work, split: u32) -> u32 {
-    return (2u * split) * params.channels + work.channel;
+// The row of a split's sum of dy; that of dy * (x - mean) follows.
+fn dy_row(split: u32) -> u32 {
+    return 2u * split;
 }
 
-fn partial_dy_x(work: Work, split: u32) -> u32 {
-    return (2u * split + 1u) * params.channels + work.channel;
+fn dy_x_row(split: u32) -> u32 {
+    return 2u * split + 1u;
 }

@@ -41,10 +41,17 @@ fn one(state: State, at: u32, a: Inputs) -> State {
     return next;
 }
 
-fn store_gradient_sums(work: Work, state: State) {
-    let sums = lane_sum(work, Pair(state.dy, state.dy_x));
+// Goes over the segment block by block and leaves its sums in scratch.
+fn sum_gradients(work: Work, empty: State) {
+    var own = Pair(Value(0.0), Value(0.0));
+    for (var begin = work.begin; begin < work.end; begin += BLOCK * params.lanes) {
+        let block = walk(block_of(work, begin), empty);
+        own.a += block.dy;
+        own.b += block.dy_x;
+    }
+    let sums = lane_sum(work, own);
     if (work.owned && work.lane == 0u) {
-        store_scratch(partial_dy(work, work.split), combine(sums.a));
-        store_scratch(partial_dy_x(work, work.split), combine(sums.b));
+        store_scratch(work, dy_row(work.split), combine(sums.a));
+        store_scratch(work, dy_x_row(work.split), combine(sums.b));
     }
 }

@@ -1,17 +1,29 @@
 // The statistics of the batch leave the kernel: into `saved` for the backward pass, four planes of C floats (shift,
 // remainder, biased variance, inv_std), and into the running statistics.
 
+struct Moments {
+    shift: Value,
+    // Mean minus shift.
+    remainder: Value,
+    // Biased variance.
+    variance: Value,
+}
+
 fn publish(work: Work, moments: Moments, inv_std: Value) {
-    store_saved(work.channel, moments.shift);
-    store_saved(params.channels + work.channel, moments.remainder);
-    store_saved(2u * params.channels + work.channel, moments.variance);
-    store_saved(3u * params.channels + work.channel, inv_std);
+    store_saved(work, 0u, moments.shift);
+    store_saved(work, 1u, moments.remainder);
+    store_saved(work, 2u, moments.variance);
+    store_saved(work, 3u, inv_std);
     for (var c = 0u; c < CHANNELS; c++) {
-        update_running(
-            work.channel + c,
-            component(moments.shift, c),
-            component(moments.remainder, c),
-            component(moments.variance, c),
-        );
+        let channel = work.column * CHANNELS + c;
+        // Folded samples have the same channels again.
+        if (channel < params.channels) {
+            update_running(
+                channel,
+                component(moments.shift, c),
+                component(moments.remainder, c),
+                component(moments.variance, c),
+            );
+        }
     }
 }

@@ -9,9 +9,9 @@ const CHANNELS: u32 = 1u;
 // Elements of one channel that a value holds.
 const ELEMENTS: u32 = 1u;
 
-// The part of a value that holds element `element` of the channel.
-fn element_of(v: Value, element: u32) -> Value {
-    return v;
+// The channel of each part of a value.
+fn channel_of(column: u32) -> Bits {
+    return column;
 }
 
 // Sums the parts of a value that belong to one channel.

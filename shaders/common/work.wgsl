@@ -1,6 +1,7 @@
 // Who owns what. The tensor is seen as values[outer][columns][inner]; a column is one channel, or four where a value
-// spans four. A workgroup owns `tile` columns and, of each, one of `splits` segments. Within the workgroup a column has
-// `lanes` invocations, which take its segment's values in turn.
+// spans four. With inner 1 `fold` samples may count as one, with so many times the columns (rows4.wgsl).
+// A workgroup owns `tile` columns and, of each, one of `splits` segments. Within the workgroup a column has `lanes`
+// invocations, which take its segment's values in turn.
 
 struct Params {
     // Columns per workgroup and invocations per column, both powers of two: tile * lanes = WORKGROUP.
@@ -10,6 +11,7 @@ struct Params {
     interleaved: u32,
     columns: u32,
     inner: u32,
+    fold: u32,
     // Values of one column.
     values: u32,
     // Workgroups that share a column, and how many of its values each takes.
@@ -17,6 +19,8 @@ struct Params {
     segment: u32,
     // Workgroups with work: column tiles * splits. The dispatch may be rounded up.
     groups: u32,
+    // Not 0 when the last workgroup takes the first segment: what was read last is read first, while a cache holds it.
+    reverse: u32,
     channels: u32,
     // m, elements per channel: exact, and as f32.
     count: u32,
@@ -48,8 +52,8 @@ struct Work {
     column: u32,
     // False for the columns of the last tile that do not exist: they take part in barriers and touch nothing.
     owned: bool,
-    // First of the channels of the column.
-    channel: u32,
+    // The channel of each part of a value.
+    channel: Bits,
     lane: u32,
     thread: u32,
     split: u32,
@@ -57,7 +61,8 @@ struct Work {
     end: u32,
 }
 
-fn work_of(group: u32, thread: u32) -> Work {
+fn work_of(dispatched: u32, thread: u32) -> Work {
+    let group = select(dispatched, params.groups - 1u - dispatched, params.reverse != 0u);
     let splits = select(params.splits, 1u, WHOLE);
     let tile = group / splits;
     let split = group - tile * splits;
@@ -68,7 +73,18 @@ fn work_of(group: u32, thread: u32) -> Work {
     let end = select(begin, min(begin + params.segment, params.values), owned);
     let safe = min(column, params.columns - 1u);
     let lane = select(thread % params.lanes, thread / params.tile, interleaved);
-    return Work(safe, owned, safe * CHANNELS, lane, thread, split, begin, end);
+    return Work(safe, owned, channel_of(safe), lane, thread, split, begin, end);
+}
+
+// Values of a lane that are summed before they are merged with those before: no sum gets long.
+const BLOCK: u32 = 128u;
+
+// The part of a segment from `begin` on of which each lane has a block.
+fn block_of(work: Work, begin: u32) -> Work {
+    var block = work;
+    block.begin = begin;
+    block.end = min(begin + BLOCK * params.lanes, work.end);
+    return block;
 }
 
 // Whether this invocation writes the results of its column: one does, in the first split.

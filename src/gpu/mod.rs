@@ -7,6 +7,6 @@ pub(crate) mod scope;
 mod step;
 
 pub(crate) use pipelines::Pipeline;
-pub use pipelines::{Edit, Kernels};
+pub use pipelines::{Edit, Kernels, Options, RuntimeChecks};
 pub(crate) use step::Dispatch;
 pub use step::Step;

@@ -5,6 +5,7 @@ use crate::capabilities::Capabilities;
 use crate::error::Result;
 use crate::kernels::{Access, Variant};
 use crate::plan::Plan;
+use crate::tuning::Tuning;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -16,12 +17,44 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub struct Kernels {
     device: wgpu::Device,
     capabilities: Capabilities,
+    tuning: Arc<Tuning>,
     edit: Option<Arc<Edit>>,
+    checks: RuntimeChecks,
     pipelines: Arc<Mutex<HashMap<Key, Arc<Pipeline>>>>,
 }
 
 /// A change to the WGSL of a variant before it is compiled.
 pub type Edit = dyn Fn(&Variant, String) -> String + Send + Sync;
+
+/// What [`Kernels::with_options`] may be told.
+#[derive(Clone, Default)]
+pub struct Options {
+    /// What plans go by; `None` for what comes with the crate for the adapter.
+    pub tuning: Option<Tuning>,
+    /// What compiled kernels check while they run.
+    pub runtime_checks: RuntimeChecks,
+    /// A change to the WGSL before it is compiled: for experiments, and for planting faults that a cross-check has to find.
+    /// Edited kernels run with all checks.
+    pub edit: Option<Arc<Edit>>,
+}
+
+/// What compiled kernels check while they run. The kernels stay within their bindings by construction, which plans and tests
+/// see to; the checks are wgpu's second line of defence, and `bn bench --runtime-checks` shows what each costs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RuntimeChecks {
+    /// Whether indices are clamped to the bindings, where the driver does not do it.
+    pub bounds: bool,
+    /// Whether loops get a counter that ends them, without which some compilers assume that every loop ends.
+    pub loop_bounding: bool,
+    /// Whether workgroup memory is zeroed first. Off by default: the reductions write every place that they read.
+    pub zero_workgroup_memory: bool,
+}
+
+impl Default for RuntimeChecks {
+    fn default() -> Self {
+        Self { bounds: true, loop_bounding: true, zero_workgroup_memory: false }
+    }
+}
 
 /// What a pipeline depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -40,13 +73,21 @@ pub(crate) struct Pipeline {
 impl Kernels {
     /// The kernels of `device`. Compiles nothing yet.
     pub fn new(device: &wgpu::Device) -> Self {
-        Self { device: device.clone(), capabilities: Capabilities::of(device), edit: None, pipelines: Arc::default() }
+        Self::with_options(device, Options::default())
     }
 
-    /// Kernels whose WGSL passes through `edit` before it is compiled: for experiments, and for planting faults that a
-    /// cross-check has to find.
-    pub fn with_edit(device: &wgpu::Device, edit: Arc<Edit>) -> Self {
-        Self { edit: Some(edit), ..Self::new(device) }
+    /// The kernels of `device`, with a tuning, runtime checks or an edit of one's own.
+    pub fn with_options(device: &wgpu::Device, options: Options) -> Self {
+        let Options { tuning, runtime_checks, edit } = options;
+        let tuning = tuning.unwrap_or_else(|| Tuning::built_in(&device.adapter_info()));
+        Self {
+            device: device.clone(),
+            capabilities: Capabilities::of(device),
+            tuning: Arc::new(tuning),
+            checks: if edit.is_some() { RuntimeChecks::default() } else { runtime_checks },
+            edit,
+            pipelines: Arc::default(),
+        }
     }
 
     /// The device that the kernels run on.
@@ -57,6 +98,11 @@ impl Kernels {
     /// What plans are made against.
     pub fn capabilities(&self) -> &Capabilities {
         &self.capabilities
+    }
+
+    /// What plans go by.
+    pub fn tuning(&self) -> &Tuning {
+        &self.tuning
     }
 
     /// The pipeline of a variant, compiled on first use.
@@ -76,10 +122,65 @@ impl Kernels {
             Some(edit) => edit(variant, variant.wgsl()),
             None => variant.wgsl(),
         };
-        let made = guarded(&self.device, "compiling a kernel", || create(&self.device, variant, plan, wgsl))?;
+        let made = guarded(&self.device, "compiling a kernel", || self.create(variant, plan, wgsl))?;
         let pipeline = Arc::new(made);
         pipelines.insert(key, pipeline.clone());
         Ok(pipeline)
+    }
+
+    fn create(&self, variant: &Variant, plan: &Plan, wgsl: String) -> Pipeline {
+        let device = &self.device;
+        let name = variant.name();
+        log::debug!("compiling {name}");
+        let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
+            binding,
+            visibility: wgpu::ShaderStages::COMPUTE,
+            ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
+            count: None,
+        };
+        let storage = variant.declared().map(|(number, binding)| {
+            let read_only = variant.access(binding) == Access::Read;
+            entry(number, wgpu::BufferBindingType::Storage { read_only })
+        });
+        let entries: Vec<_> = std::iter::once(entry(0, wgpu::BufferBindingType::Uniform)).chain(storage).collect();
+        let layout =
+            device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&name), entries: &entries });
+        let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
+            label: Some(&name),
+            bind_group_layouts: &[Some(&layout)],
+            immediate_size: 0,
+        });
+        let module = self.module(&name, wgsl);
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: Some(&name),
+            layout: Some(&pipeline_layout),
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: wgpu::PipelineCompilationOptions {
+                constants: &plan.constants(variant.kernel.span),
+                zero_initialize_workgroup_memory: self.checks.zero_workgroup_memory,
+            },
+            cache: None,
+        });
+        Pipeline { pipeline, layout }
+    }
+
+    #[allow(unsafe_code)]
+    fn module(&self, name: &str, wgsl: String) -> wgpu::ShaderModule {
+        let source = wgpu::ShaderSource::Wgsl(wgsl.into());
+        let descriptor = wgpu::ShaderModuleDescriptor { label: Some(name), source };
+        let RuntimeChecks { bounds, loop_bounding, .. } = self.checks;
+        if bounds && loop_bounding {
+            return self.device.create_shader_module(descriptor);
+        }
+        let checks = wgpu::ShaderRuntimeChecks {
+            bounds_checks: bounds,
+            force_loop_bounding: loop_bounding,
+            ..wgpu::ShaderRuntimeChecks::checked()
+        };
+        // SAFETY: the text is this crate's own, since an edit forces all checks; every index that it forms lies within what
+        // the binding was checked to hold, and every loop counts up to a bound.
+        unsafe { self.device.create_shader_module_trusted(descriptor, checks) }
     }
 }
 
@@ -87,47 +188,8 @@ impl std::fmt::Debug for Kernels {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Kernels")
             .field("device", &self.device)
+            .field("tuning", &self.tuning.adapter)
             .field("edited", &self.edit.is_some())
             .finish_non_exhaustive()
     }
-}
-
-fn create(device: &wgpu::Device, variant: &Variant, plan: &Plan, wgsl: String) -> Pipeline {
-    let name = variant.name();
-    log::debug!("compiling {name}");
-    let entry = |binding, ty| wgpu::BindGroupLayoutEntry {
-        binding,
-        visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: false, min_binding_size: None },
-        count: None,
-    };
-    let storage = variant.declared().map(|(number, binding)| {
-        let read_only = variant.access(binding) == Access::Read;
-        entry(number, wgpu::BufferBindingType::Storage { read_only })
-    });
-    let entries: Vec<_> = std::iter::once(entry(0, wgpu::BufferBindingType::Uniform)).chain(storage).collect();
-    let layout =
-        device.create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(&name), entries: &entries });
-    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label: Some(&name),
-        bind_group_layouts: &[Some(&layout)],
-        immediate_size: 0,
-    });
-    let module = device.create_shader_module(wgpu::ShaderModuleDescriptor {
-        label: Some(&name),
-        source: wgpu::ShaderSource::Wgsl(wgsl.into()),
-    });
-    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some(&name),
-        layout: Some(&pipeline_layout),
-        module: &module,
-        entry_point: Some("main"),
-        compilation_options: wgpu::PipelineCompilationOptions {
-            constants: &plan.constants(variant.kernel.span),
-            // The reductions write every place that they read; zeroing first would cost a barrier.
-            zero_initialize_workgroup_memory: false,
-        },
-        cache: None,
-    });
-    Pipeline { pipeline, layout }
 }

@@ -1,6 +1,7 @@
 //! What was bound once and is encoded many times.
 
 use super::Pipeline;
+use crate::operation::Operation;
 use std::sync::Arc;
 
 /// One dispatch of a step.
@@ -18,7 +19,7 @@ pub(crate) struct Dispatch {
 /// buffers stay alive as long as the step. A step may be encoded any number of times, in any pass of its device.
 #[derive(Debug)]
 pub struct Step {
-    pub(crate) label: &'static str,
+    pub(crate) operation: Operation,
     pub(crate) dispatches: Vec<Dispatch>,
 }
 
@@ -35,7 +36,7 @@ impl Step {
 
     /// Records the dispatches into a compute pass of their own.
     pub fn encode_pass(&self, encoder: &mut wgpu::CommandEncoder) {
-        let descriptor = wgpu::ComputePassDescriptor { label: Some(self.label), timestamp_writes: None };
+        let descriptor = wgpu::ComputePassDescriptor { label: Some(self.operation.name()), timestamp_writes: None };
         self.encode(&mut encoder.begin_compute_pass(&descriptor));
     }
 

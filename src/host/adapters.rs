@@ -1,6 +1,7 @@
 //! Finding an adapter and opening a device, for programs that have none yet.
 
 use crate::batch_norm::USEFUL_FEATURES;
+use crate::capabilities::adapter_key;
 use crate::error::{Error, Result};
 
 const INSTALL: &str = "Without a GPU, a software adapter does: on Debian or Ubuntu `apt-get install mesa-vulkan-drivers`; \
@@ -83,20 +84,4 @@ pub fn adapters() -> Vec<wgpu::Adapter> {
         (kind, info.backend == wgpu::Backend::Gl, key != "lavapipe", key)
     });
     adapters
-}
-
-/// A short name for an adapter, for command lines, test ids and file names: `lavapipe` and `swiftshader` for the software
-/// Vulkan drivers, `gl` for Mesa's software OpenGL, otherwise the adapter's name and backend, such as
-/// `nvidia-h200-vulkan`.
-pub fn adapter_key(info: &wgpu::AdapterInfo) -> String {
-    let name = info.name.to_lowercase();
-    match info.backend {
-        wgpu::Backend::Vulkan if name.starts_with("llvmpipe") => return "lavapipe".into(),
-        wgpu::Backend::Vulkan if name.starts_with("swiftshader") => return "swiftshader".into(),
-        wgpu::Backend::Gl if name.contains("llvmpipe") => return "gl".into(),
-        _ => {}
-    }
-    let words = name.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
-    let backend = format!("{:?}", info.backend).to_lowercase();
-    words.chain([backend.as_str()]).collect::<Vec<_>>().join("-")
 }

@@ -370,7 +370,7 @@ impl HostBatchNorm {
         let device = self.kernels.device();
         let encoder = guarded(device, "encoding", || {
             let mut encoder =
-                device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(step.label) });
+                device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(step.operation.name()) });
             step.encode_pass(&mut encoder);
             encoder
         })?;

@@ -3,7 +3,8 @@
 mod adapters;
 mod layer;
 
+pub use crate::capabilities::adapter_key;
 pub use crate::gpu::readback::{download, storage, upload};
 pub use crate::gpu::scope::guarded;
-pub use adapters::{Gpu, adapter_key, adapters};
+pub use adapters::{Gpu, adapters};
 pub use layer::{Forward, Gradients, HostBatchNorm, SavedStatistics};

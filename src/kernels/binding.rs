@@ -88,28 +88,46 @@ impl Binding {
         format!("@group(0) @binding({number}) var<storage, {access}> {}: array<{element}>;\n", self.name)
     }
 
-    /// The functions `load_NAME` and `store_NAME`. `array` is the variable they access, `None` for an absent binding;
-    /// in place it is another binding's.
+    /// The functions through which a kernel accesses the binding, by what it holds:
+    /// - a tensor: `load_NAME(i)`, `store_NAME(i, v)`, and `element_of_NAME(work, element)` for one element of a channel;
+    /// - planes of C: `load_NAME(work, plane)`, `store_NAME(work, plane, v)`;
+    /// - partial results: `store_NAME(work, row, v)` stores a row of all columns, which is `fold` planes of C, as which
+    ///   `load_NAME(work, plane)` loads it.
+    ///
+    /// `array` is the variable they access, `None` for an absent binding; in place it is another binding's.
     pub(super) fn accessors(&self, array: Option<&str>, geometry: Geometry) -> String {
-        // The running statistics as words have functions of their own, in a part.
-        if self.extent == Extent::Running {
-            return String::new();
-        }
         let name = self.name;
-        let per_element = self.extent == Extent::Elements;
-        let load = match array {
-            None => format!("return Value({}.0);", self.default),
-            Some(array) if per_element => format!("return {array}[i];"),
-            Some(array) => geometry.load_channels(array),
+        let load = |body: &dyn Fn(&str) -> String| {
+            array.map_or_else(|| format!("return Value({}.0);", self.default), |array| body(array))
         };
-        let store = match array {
-            None => String::new(),
-            Some(array) if per_element => format!("{array}[i] = v;"),
-            Some(array) => geometry.store_channels(array),
-        };
-        match self.access {
-            Access::Read => format!("fn load_{name}(i: u32) -> Value {{ {load} }}\n"),
-            Access::Write => format!("fn store_{name}(i: u32, v: Value) {{ {store} }}\n"),
+        let store = |body: &dyn Fn(&str) -> String| array.map_or_else(String::new, |array| body(array));
+        match (self.extent, self.access) {
+            // As words they have functions of their own, in a part.
+            (Extent::Running, _) => String::new(),
+            (Extent::Elements, Access::Read) => {
+                let element = load(&|array| geometry.load_element(array));
+                let value = load(&|array| format!("return {array}[i];"));
+                format!(
+                    "fn load_{name}(i: u32) -> Value {{ {value} }}\n\
+                     fn element_of_{name}(work: Work, element: u32) -> Value {{ {element} }}\n"
+                )
+            }
+            (Extent::Elements, Access::Write) => {
+                let body = store(&|array| format!("{array}[i] = v;"));
+                format!("fn store_{name}(i: u32, v: Value) {{ {body} }}\n")
+            }
+            (Extent::Channels(_) | Extent::Scratch, Access::Read) => {
+                let body = load(&|array| geometry.load_plane(array));
+                format!("fn load_{name}(work: Work, plane: u32) -> Value {{ {body} }}\n")
+            }
+            (Extent::Channels(_), Access::Write) => {
+                let body = store(&|array| geometry.store_plane(array));
+                format!("fn store_{name}(work: Work, plane: u32, v: Value) {{ {body} }}\n")
+            }
+            (Extent::Scratch, Access::Write) => {
+                let body = store(&|array| geometry.store_row(array));
+                format!("fn store_{name}(work: Work, row: u32, v: Value) {{ {body} }}\n")
+            }
         }
     }
 }

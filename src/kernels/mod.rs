@@ -1,19 +1,22 @@
 //! The table of kernels: one row per kernel. Tests, checks and benchmarks iterate over it.
 //!
 //! A row names the WGSL parts that make up its shader, what it binds and what it moves. A [`Variant`] is a row with its
-//! geometry, its reduction and its bindings settled, and gives the WGSL text.
+//! geometry, its reduction and its bindings settled, and gives the WGSL text. [`program`] says which kernels an operation
+//! runs.
 
 mod binding;
 mod variant;
 
 pub use binding::{Access, Binding, Extent};
 pub(crate) use binding::{RUNNING_PLANES, SAVED_PLANES};
-pub use variant::{Geometry, Reduction, Variant};
+pub use variant::{Geometry, Reduction, Strategy, Variant};
 
+use crate::operation::Operation;
 use binding::{
     BETA, DBETA, DGAMMA, DX, DY, GAMMA, RUNNING, RUNNING_UPDATE, SAVED, SAVED_IF_WANTED, SAVED_OUT, SCRATCH,
     SCRATCH_OUT, X, Y, Y_OVER_X,
 };
+use parts::*;
 
 /// A part of a shader: its path below `shaders/`, and its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -31,17 +34,25 @@ macro_rules! part {
 }
 pub(crate) use part;
 
-const MOMENTS: Part = part!("common/moments.wgsl");
-const MERGE_MOMENTS: Part = part!("common/merge_moments.wgsl");
-const INV_STD: Part = part!("common/inv_std.wgsl");
-const PUBLISH: Part = part!("common/publish.wgsl");
-const WALK: Part = part!("common/walk.wgsl");
-const AFFINE: Part = part!("common/affine.wgsl");
-const CENTRE_SAVED: Part = part!("common/centre_saved.wgsl");
-const CENTRE_RUNNING: Part = part!("common/centre_running.wgsl");
-const GRADIENT_SCRATCH: Part = part!("common/gradient_scratch.wgsl");
-const MERGE_GRADIENT_SUMS: Part = part!("common/merge_gradient_sums.wgsl");
-const GRADIENT_STATE: Part = part!("common/gradient_state.wgsl");
+/// Parts that kernels share, besides those that [`Variant::parts`] adds to every shader.
+mod parts {
+    use super::Part;
+
+    pub(super) const CURSOR: Part = part!("common/cursor.wgsl");
+    pub(super) const WALK: Part = part!("common/walk.wgsl");
+    pub(super) const SHIFT: Part = part!("common/shift.wgsl");
+    pub(super) const SCRATCH_OF_MOMENTS: Part = part!("common/moments.wgsl");
+    pub(super) const MERGE_MOMENTS: Part = part!("common/merge_moments.wgsl");
+    pub(super) const INV_STD: Part = part!("common/inv_std.wgsl");
+    pub(super) const PUBLISH: Part = part!("common/publish.wgsl");
+    pub(super) const AFFINE: Part = part!("common/affine.wgsl");
+    pub(super) const CENTRE_SAVED: Part = part!("common/centre_saved.wgsl");
+    pub(super) const CENTRE_RUNNING: Part = part!("common/centre_running.wgsl");
+    pub(super) const SCRATCH_OF_GRADIENTS: Part = part!("common/gradient_scratch.wgsl");
+    pub(super) const MERGE_GRADIENT_SUMS: Part = part!("common/merge_gradient_sums.wgsl");
+    pub(super) const GRADIENT_STATE: Part = part!("common/gradient_state.wgsl");
+    pub(super) const GRADIENT: Part = part!("common/gradient.wgsl");
+}
 
 /// Which part of a column a workgroup of the kernel owns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -67,103 +78,164 @@ pub struct Kernel {
     pub span: Span,
     /// Tensor elements that it reads and writes per element of x, with every optional output wanted.
     pub moves: u32,
+    /// Whether it reads again what a dispatch before it read, so that going backwards finds the last of it in a cache.
+    pub rereads: bool,
+    /// Whether its lanes hold their values in registers, so that its text depends on how many those are.
+    pub holds: bool,
 }
 
+/// What most rows have in common.
+const ROW: Kernel = Kernel {
+    name: "",
+    parts: &[],
+    bindings: &[],
+    reduces: true,
+    span: Span::Segment,
+    moves: 0,
+    rereads: false,
+    holds: false,
+};
+
+const MOMENTS: Kernel = Kernel {
+    name: "moments",
+    parts: &[CURSOR, WALK, SHIFT, SCRATCH_OF_MOMENTS, part!("moments.wgsl")],
+    bindings: &[X, SCRATCH_OUT],
+    moves: 1,
+    ..ROW
+};
+const NORMALIZE: Kernel = Kernel {
+    name: "normalize",
+    parts: &[CURSOR, WALK, SCRATCH_OF_MOMENTS, MERGE_MOMENTS, INV_STD, PUBLISH, AFFINE, part!("normalize.wgsl")],
+    bindings: &[X, SCRATCH, GAMMA, BETA, SAVED_OUT, RUNNING_UPDATE, Y],
+    moves: 2,
+    rereads: true,
+    ..ROW
+};
+const COLLECT: Kernel = Kernel {
+    name: "collect",
+    parts: &[SCRATCH_OF_MOMENTS, MERGE_MOMENTS, INV_STD, PUBLISH, part!("collect.wgsl")],
+    bindings: &[SCRATCH, SAVED_IF_WANTED, RUNNING_UPDATE],
+    span: Span::Column,
+    ..ROW
+};
+const FORWARD_RESIDENT: Kernel = Kernel {
+    name: "forward_resident",
+    parts: &[CURSOR, SHIFT, INV_STD, PUBLISH, part!("forward_resident.wgsl")],
+    bindings: &[X, GAMMA, BETA, SAVED_OUT, RUNNING_UPDATE, Y],
+    moves: 2,
+    holds: true,
+    ..ROW
+};
+const INFER: Kernel = Kernel {
+    name: "infer",
+    parts: &[CURSOR, WALK, INV_STD, CENTRE_RUNNING, AFFINE, part!("infer.wgsl")],
+    bindings: &[X, GAMMA, BETA, RUNNING, Y_OVER_X],
+    reduces: false,
+    moves: 2,
+    ..ROW
+};
+const GRADIENT_SUMS: Kernel = Kernel {
+    name: "gradient_sums",
+    parts: &[CURSOR, WALK, CENTRE_SAVED, SCRATCH_OF_GRADIENTS, GRADIENT_STATE, part!("gradient_sums.wgsl")],
+    bindings: &[X, DY, SAVED, SCRATCH_OUT],
+    moves: 2,
+    ..ROW
+};
+const GRADIENT_INPUT: Kernel = Kernel {
+    name: "gradient_input",
+    parts: &[
+        CURSOR,
+        WALK,
+        CENTRE_SAVED,
+        SCRATCH_OF_GRADIENTS,
+        MERGE_GRADIENT_SUMS,
+        GRADIENT,
+        part!("gradient_input.wgsl"),
+    ],
+    bindings: &[X, DY, SCRATCH, SAVED, GAMMA, DGAMMA, DBETA, DX],
+    moves: 3,
+    rereads: true,
+    ..ROW
+};
+const GRADIENT_MERGE: Kernel = Kernel {
+    name: "gradient_merge",
+    parts: &[CENTRE_SAVED, SCRATCH_OF_GRADIENTS, MERGE_GRADIENT_SUMS, part!("gradient_merge.wgsl")],
+    bindings: &[SCRATCH, SAVED, DGAMMA, DBETA],
+    span: Span::Column,
+    ..ROW
+};
+const BACKWARD_RESIDENT: Kernel = Kernel {
+    name: "backward_resident",
+    parts: &[CURSOR, CENTRE_SAVED, GRADIENT, part!("backward_resident.wgsl")],
+    bindings: &[X, DY, SAVED, GAMMA, DGAMMA, DBETA, DX],
+    moves: 3,
+    holds: true,
+    ..ROW
+};
+const FROZEN_SUMS: Kernel = Kernel {
+    name: "frozen_sums",
+    parts: &[CURSOR, WALK, INV_STD, CENTRE_RUNNING, SCRATCH_OF_GRADIENTS, GRADIENT_STATE, part!("frozen_sums.wgsl")],
+    bindings: &[X, DY, RUNNING, GAMMA, SCRATCH_OUT, DX],
+    moves: 3,
+    ..ROW
+};
+const FROZEN_INPUT: Kernel = Kernel {
+    name: "frozen_input",
+    parts: &[CURSOR, WALK, INV_STD, CENTRE_RUNNING, part!("frozen_input.wgsl")],
+    bindings: &[DY, RUNNING, GAMMA, DX],
+    reduces: false,
+    moves: 2,
+    ..ROW
+};
+const FROZEN_MERGE: Kernel = Kernel {
+    name: "frozen_merge",
+    parts: &[INV_STD, CENTRE_RUNNING, SCRATCH_OF_GRADIENTS, MERGE_GRADIENT_SUMS, part!("gradient_merge.wgsl")],
+    bindings: &[SCRATCH, RUNNING, DGAMMA, DBETA],
+    span: Span::Column,
+    ..ROW
+};
+
 /// The table.
-pub static KERNELS: [Kernel; 10] = [
-    Kernel {
-        name: "moments",
-        parts: &[WALK, MOMENTS, part!("moments.wgsl")],
-        bindings: &[X, SCRATCH_OUT],
-        reduces: true,
-        span: Span::Segment,
-        moves: 1,
-    },
-    Kernel {
-        name: "normalize",
-        parts: &[WALK, MOMENTS, MERGE_MOMENTS, INV_STD, PUBLISH, AFFINE, part!("normalize.wgsl")],
-        bindings: &[X, SCRATCH, GAMMA, BETA, SAVED_OUT, RUNNING_UPDATE, Y],
-        reduces: true,
-        span: Span::Segment,
-        moves: 2,
-    },
-    Kernel {
-        name: "collect",
-        parts: &[MOMENTS, MERGE_MOMENTS, INV_STD, PUBLISH, part!("collect.wgsl")],
-        bindings: &[SCRATCH, SAVED_IF_WANTED, RUNNING_UPDATE],
-        reduces: true,
-        span: Span::Column,
-        moves: 0,
-    },
-    Kernel {
-        name: "infer",
-        parts: &[WALK, INV_STD, CENTRE_RUNNING, AFFINE, part!("infer.wgsl")],
-        bindings: &[X, GAMMA, BETA, RUNNING, Y_OVER_X],
-        reduces: false,
-        span: Span::Segment,
-        moves: 2,
-    },
-    Kernel {
-        name: "gradient_sums",
-        parts: &[WALK, CENTRE_SAVED, GRADIENT_SCRATCH, GRADIENT_STATE, part!("gradient_sums.wgsl")],
-        bindings: &[X, DY, SAVED, SCRATCH_OUT],
-        reduces: true,
-        span: Span::Segment,
-        moves: 2,
-    },
-    Kernel {
-        name: "gradient_input",
-        parts: &[WALK, CENTRE_SAVED, GRADIENT_SCRATCH, MERGE_GRADIENT_SUMS, part!("gradient_input.wgsl")],
-        bindings: &[X, DY, SCRATCH, SAVED, GAMMA, DGAMMA, DBETA, DX],
-        reduces: true,
-        span: Span::Segment,
-        moves: 3,
-    },
-    Kernel {
-        name: "gradient_merge",
-        parts: &[CENTRE_SAVED, GRADIENT_SCRATCH, MERGE_GRADIENT_SUMS, part!("gradient_merge.wgsl")],
-        bindings: &[SCRATCH, SAVED, DGAMMA, DBETA],
-        reduces: true,
-        span: Span::Column,
-        moves: 0,
-    },
-    Kernel {
-        name: "frozen_sums",
-        parts: &[WALK, INV_STD, CENTRE_RUNNING, GRADIENT_SCRATCH, GRADIENT_STATE, part!("frozen_sums.wgsl")],
-        bindings: &[X, DY, RUNNING, GAMMA, SCRATCH_OUT, DX],
-        reduces: true,
-        span: Span::Segment,
-        moves: 3,
-    },
-    Kernel {
-        name: "frozen_input",
-        parts: &[WALK, INV_STD, CENTRE_RUNNING, part!("frozen_input.wgsl")],
-        bindings: &[DY, RUNNING, GAMMA, DX],
-        reduces: false,
-        span: Span::Segment,
-        moves: 2,
-    },
-    Kernel {
-        name: "frozen_merge",
-        parts: &[INV_STD, CENTRE_RUNNING, GRADIENT_SCRATCH, MERGE_GRADIENT_SUMS, part!("gradient_merge.wgsl")],
-        bindings: &[SCRATCH, RUNNING, DGAMMA, DBETA],
-        reduces: true,
-        span: Span::Column,
-        moves: 0,
-    },
+pub static KERNELS: [&Kernel; 12] = [
+    &MOMENTS,
+    &NORMALIZE,
+    &COLLECT,
+    &FORWARD_RESIDENT,
+    &INFER,
+    &GRADIENT_SUMS,
+    &GRADIENT_INPUT,
+    &GRADIENT_MERGE,
+    &BACKWARD_RESIDENT,
+    &FROZEN_SUMS,
+    &FROZEN_INPUT,
+    &FROZEN_MERGE,
 ];
 
-/// Rows of the table by what the host layer calls them.
-pub(crate) mod row {
-    use super::{KERNELS, Kernel};
-    pub(crate) static MOMENTS: &Kernel = &KERNELS[0];
-    pub(crate) static NORMALIZE: &Kernel = &KERNELS[1];
-    pub(crate) static COLLECT: &Kernel = &KERNELS[2];
-    pub(crate) static INFER: &Kernel = &KERNELS[3];
-    pub(crate) static GRADIENT_SUMS: &Kernel = &KERNELS[4];
-    pub(crate) static GRADIENT_INPUT: &Kernel = &KERNELS[5];
-    pub(crate) static GRADIENT_MERGE: &Kernel = &KERNELS[6];
-    pub(crate) static FROZEN_SUMS: &Kernel = &KERNELS[7];
-    pub(crate) static FROZEN_INPUT: &Kernel = &KERNELS[8];
-    pub(crate) static FROZEN_MERGE: &Kernel = &KERNELS[9];
+/// Which gradients a backward operation is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Gradients {
+    /// dx, and dgamma or dbeta or both.
+    All,
+    /// dx alone.
+    Input,
+    /// dgamma or dbeta or both.
+    Parameters,
+}
+
+/// The kernels that an operation runs, in order; none where there is no such strategy. `gradients` matters to the backward
+/// operations only.
+pub fn program(operation: Operation, strategy: Strategy, gradients: Gradients) -> &'static [&'static Kernel] {
+    use {Gradients as Of, Operation as Op, Strategy as By};
+    match (operation, strategy, gradients) {
+        (Op::ForwardTraining, By::Split, _) => &[&MOMENTS, &NORMALIZE],
+        (Op::ForwardTraining, By::Resident, _) => &[&FORWARD_RESIDENT],
+        (Op::Inference, By::Split, _) => &[&INFER],
+        (Op::BackwardTraining, By::Split, Of::All | Of::Input) => &[&GRADIENT_SUMS, &GRADIENT_INPUT],
+        (Op::BackwardTraining, By::Split, Of::Parameters) => &[&GRADIENT_SUMS, &GRADIENT_MERGE],
+        (Op::BackwardTraining, By::Resident, _) => &[&BACKWARD_RESIDENT],
+        (Op::BackwardFrozen, By::Split, Of::All | Of::Parameters) => &[&FROZEN_SUMS, &FROZEN_MERGE],
+        (Op::BackwardFrozen, By::Split, Of::Input) => &[&FROZEN_INPUT],
+        (Op::Statistics, By::Split, _) => &[&MOMENTS, &COLLECT],
+        (Op::Inference | Op::BackwardFrozen | Op::Statistics, By::Resident, _) => &[],
+    }
 }

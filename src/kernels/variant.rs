@@ -3,21 +3,54 @@
 use super::{Access, Binding, Extent, Kernel, Part, part};
 use crate::capabilities::Capabilities;
 use crate::error::{Error, Result};
+use crate::shape::Shape;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What a value of the shader's inner loops is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Geometry {
     /// One element. Runs for every shape.
     Scalar,
     /// Four neighbouring elements of one channel: inner a multiple of four.
     Planes4,
-    /// One element of each of four neighbouring channels: inner 1, C a multiple of four.
+    /// Four neighbouring elements of a row of channels: inner 1, and N * C a multiple of four such that the samples can be
+    /// taken two or four at a time where C alone is not.
     Rows4,
 }
 
+/// How an operation goes about a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Strategy {
+    /// Several workgroups share a column; a first dispatch leaves partial sums, a second merges and applies them. Runs for
+    /// every shape.
+    Split,
+    /// One workgroup holds a column in registers, one dispatch does it all: each lane has at most
+    /// [`Strategy::HELD`] values.
+    Resident,
+}
+
+impl Strategy {
+    /// All, the one that runs for every shape first.
+    pub const ALL: [Self; 2] = [Self::Split, Self::Resident];
+
+    /// How many values a lane can hold: a resident kernel exists for each.
+    pub const HELD: [u32; 4] = [4, 8, 16, 32];
+
+    /// Name in tables, test ids and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Split => "split",
+            Self::Resident => "resident",
+        }
+    }
+}
+
 /// How a workgroup sums over its lanes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Reduction {
     /// A tree in workgroup memory. Runs everywhere.
     Tree,
@@ -46,6 +79,20 @@ impl Geometry {
         }
     }
 
+    /// How many samples of a shape count as one, so that values fill its rows: 1 but for [`Geometry::Rows4`] where C is no
+    /// multiple of four. `None` where the geometry does not run for the shape.
+    pub fn fold(self, shape: &Shape) -> Option<usize> {
+        match self {
+            Self::Scalar => Some(1),
+            Self::Planes4 => shape.inner().is_multiple_of(4).then_some(1),
+            Self::Rows4 if shape.inner() == 1 => {
+                let fold = [1, 2, 4].into_iter().find(|fold| (shape.channels() * fold).is_multiple_of(4));
+                fold.filter(|&fold| shape.values_per_channel().is_multiple_of(fold))
+            }
+            Self::Rows4 => None,
+        }
+    }
+
     /// Channels that a value spans.
     pub(crate) fn channels_per_value(self) -> usize {
         if self == Self::Rows4 { 4 } else { 1 }
@@ -56,23 +103,57 @@ impl Geometry {
         if self == Self::Planes4 { 4 } else { 1 }
     }
 
-    /// Body of a function that loads the value of the channels from `i` on.
-    pub(super) fn load_channels(self, array: &str) -> String {
+    /// What stands in WGSL for each part of the work's channels.
+    fn channels(self) -> &'static [&'static str] {
         match self {
-            Self::Scalar | Self::Planes4 => format!("return Value({array}[i]);"),
-            Self::Rows4 => {
-                format!("return Value({array}[i], {array}[i + 1u], {array}[i + 2u], {array}[i + 3u]);")
-            }
+            Self::Scalar => &["work.channel"],
+            Self::Planes4 => &["work.channel.x"],
+            Self::Rows4 => &["work.channel.x", "work.channel.y", "work.channel.z", "work.channel.w"],
         }
     }
 
-    /// Body of a function that stores the value of the channels from `i` on.
-    pub(super) fn store_channels(self, array: &str) -> String {
+    /// Body of a function that loads the value of `work`'s channels in a plane of C.
+    pub(super) fn load_plane(self, array: &str) -> String {
+        let at = |channel: &&str| format!("{array}[plane * params.channels + {channel}]");
+        format!("return Value({});", self.channels().iter().map(at).collect::<Vec<_>>().join(", "))
+    }
+
+    /// Body of a function that stores the value of `work`'s channels in a plane of C. Of the channels of folded samples only
+    /// the first are stored.
+    pub(super) fn store_plane(self, array: &str) -> String {
+        let parts = self.parts_of_value().iter().enumerate().map(|(i, part)| {
+            let channel = format!("work.column * CHANNELS + {i}u");
+            format!("if ({channel} < params.channels) {{ {array}[plane * params.channels + {channel}] = v{part}; }}")
+        });
+        parts.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Body of a function that stores a value in a row of all columns.
+    pub(super) fn store_row(self, array: &str) -> String {
+        let parts = self.parts_of_value().iter().enumerate();
+        let stores = parts
+            .map(|(i, part)| format!("{array}[(row * params.columns + work.column) * CHANNELS + {i}u] = v{part};"));
+        stores.collect::<Vec<_>>().join(" ")
+    }
+
+    /// The parts of a value that belong to channels of their own.
+    fn parts_of_value(self) -> &'static [&'static str] {
         match self {
-            Self::Scalar => format!("{array}[i] = v;"),
-            Self::Planes4 => format!("{array}[i] = v.x;"),
+            Self::Scalar => &[""],
+            Self::Planes4 => &[".x"],
+            Self::Rows4 => &[".x", ".y", ".z", ".w"],
+        }
+    }
+
+    /// Body of a function that loads one element of each of `work`'s channels from a tensor.
+    pub(super) fn load_element(self, array: &str) -> String {
+        match self {
+            Self::Scalar => format!("return {array}[index_of(work.column, element)];"),
+            Self::Planes4 => format!("return Value({array}[index_of(work.column, element / 4u)][element % 4u]);"),
             Self::Rows4 => {
-                format!("{array}[i] = v.x; {array}[i + 1u] = v.y; {array}[i + 2u] = v.z; {array}[i + 3u] = v.w;")
+                let part = |part: &&str| format!("{array}[at{part} / 4u][at{part} % 4u]");
+                let parts = self.parts_of_value().iter().map(part).collect::<Vec<_>>().join(", ");
+                format!("let at = element * params.channels + work.channel; return Value({parts});")
             }
         }
     }
@@ -104,6 +185,12 @@ impl fmt::Display for Geometry {
     }
 }
 
+impl fmt::Display for Strategy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
 impl fmt::Display for Reduction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -119,6 +206,8 @@ pub struct Variant {
     pub geometry: Geometry,
     /// How lanes are summed; [`Reduction::Tree`] for kernels that do not reduce.
     pub reduction: Reduction,
+    /// How many values a lane holds; 0 for kernels that hold none.
+    pub held: u32,
     /// Bit i: whether the i-th binding of the row is absent.
     pub absent: u32,
     /// Bit i: whether the i-th binding of the row is written over the one it names.
@@ -132,37 +221,48 @@ const RUNNING: Part = part!("common/running.wgsl");
 const RUNNING_NONE: Part = part!("common/running_none.wgsl");
 
 impl Variant {
-    /// The variant with every binding present and apart.
-    pub fn new(kernel: &'static Kernel, geometry: Geometry, reduction: Reduction) -> Self {
+    /// The variant with every binding present and apart. What the kernel does not depend on is left out.
+    pub fn new(kernel: &'static Kernel, geometry: Geometry, reduction: Reduction, held: u32) -> Self {
         let reduction = if kernel.reduces { reduction } else { Reduction::Tree };
-        Self { kernel, geometry, reduction, absent: 0, in_place: 0, pooled: false }
+        let held = if kernel.holds { held } else { 0 };
+        Self { kernel, geometry, reduction, held, absent: 0, in_place: 0, pooled: false }
     }
 
     /// Every variant of every kernel: what a shader test has to cover.
     pub fn all() -> impl Iterator<Item = Self> {
-        super::KERNELS.iter().flat_map(|kernel| {
-            let reductions = &Reduction::ALL[..if kernel.reduces { 2 } else { 1 }];
-            let optional = mask(kernel, |binding| binding.optional);
-            let over = mask(kernel, |binding| binding.over.is_some());
-            Geometry::ALL
-                .into_iter()
-                .flat_map(move |geometry| reductions.iter().map(move |&reduction| (geometry, reduction)))
-                .flat_map(move |(geometry, reduction)| {
-                    subsets(optional).flat_map(move |absent| {
-                        subsets(over & !absent).flat_map(move |in_place| {
-                            [false, true].map(|pooled| Self { kernel, geometry, reduction, absent, in_place, pooled })
-                        })
-                    })
-                })
+        Self::apart().flat_map(|variant| {
+            let optional = mask(variant.kernel, |binding| binding.optional);
+            let over = mask(variant.kernel, |binding| binding.over.is_some());
+            subsets(optional).flat_map(move |absent| {
+                subsets(over & !absent)
+                    .flat_map(move |in_place| [false, true].map(|pooled| Self { absent, in_place, pooled, ..variant }))
+            })
         })
     }
 
-    /// `kernel.geometry`, and the reduction where it matters: the name in labels and tables.
+    /// Every variant with every binding present and apart: what a check of results has to cover.
+    pub fn apart() -> impl Iterator<Item = Self> {
+        super::KERNELS.into_iter().flat_map(|kernel| {
+            let reductions = &Reduction::ALL[..if kernel.reduces { 2 } else { 1 }];
+            let held: &[u32] = if kernel.holds { &Strategy::HELD } else { &[0] };
+            Geometry::ALL.into_iter().flat_map(move |geometry| {
+                reductions.iter().flat_map(move |&reduction| {
+                    held.iter().map(move |&held| Self::new(kernel, geometry, reduction, held))
+                })
+            })
+        })
+    }
+
+    /// `kernel.geometry`, then the reduction and the values held where they matter: the name in labels and tables.
     pub fn name(&self) -> String {
-        match self.kernel.reduces {
-            true => format!("{}.{}.{}", self.kernel.name, self.geometry, self.reduction),
-            false => format!("{}.{}", self.kernel.name, self.geometry),
+        let mut name = format!("{}.{}", self.kernel.name, self.geometry);
+        if self.kernel.reduces {
+            name += &format!(".{}", self.reduction);
         }
+        if self.kernel.holds {
+            name += &format!(".{}", self.held);
+        }
+        name
     }
 
     /// The bindings that the shader declares, with their numbers.
@@ -218,7 +318,7 @@ impl Variant {
         }
         for part in self.parts() {
             text += "\n";
-            text += part.text;
+            text += &repeated(part.text, self.held);
         }
         text
     }
@@ -246,6 +346,21 @@ impl Variant {
         }
         Ok(())
     }
+}
+
+/// Writes the lines between `// repeat k {` and `// }` once for each k below `times`, `$k` being its number: registers are
+/// only held under names of their own, not as an array with a loop over it.
+fn repeated(text: &str, times: u32) -> String {
+    let mut rest = text;
+    let mut out = String::with_capacity(text.len());
+    while let Some((before, behind)) = rest.split_once("// repeat k {\n")
+        && let Some((block, after)) = behind.split_once("// }\n")
+    {
+        out += before.trim_end_matches(' ');
+        (0..times).for_each(|k| out += block.trim_end_matches(' ').replace("$k", &k.to_string()).as_str());
+        rest = after;
+    }
+    out + rest
 }
 
 /// Bits of the bindings for which `test` holds.

@@ -50,7 +50,7 @@ pub struct BenchArgs {
 impl BenchArgs {
     fn choice(&self) -> Choice {
         let Self { geometry, reduction, workgroup_size, splits, .. } = *self;
-        Choice { geometry, reduction, workgroup_size, splits }
+        Choice { geometry, reduction, workgroup_size, splits, ..Choice::default() }
     }
 }
 
@@ -211,7 +211,7 @@ fn row(
         shape: shape.to_string(),
         megabytes: bytes as f64 / 1e6,
         kernels: steps[0].kernels().map(str::to_owned).collect(),
-        plan: summary(layer.plan()),
+        plan: summary(&layer.plan(*operation)?),
         encode_microseconds: timing::encode(gpu, &steps[0]),
         gigabytes_per_second,
         fraction_of_copy: gigabytes_per_second / copy.gigabytes_per_second,
@@ -254,7 +254,7 @@ fn step(gpu: &Gpu, layer: &BatchNorm, operation: Operation) -> Result<Step, AnyE
         Operation::BackwardFrozen => {
             layer.backward_frozen(&BackwardFrozen { x, dy, dx, gamma, dgamma, dbeta, running, scratch })?
         }
-        Operation::Population => return Err("a population is not timed".into()),
+        Operation::Statistics => return Err("a population is not timed".into()),
     })
 }
 

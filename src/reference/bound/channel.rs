@@ -52,7 +52,7 @@ impl Channel {
             sum(values.clone().map(|x| f(channel.centered(x).abs(), subtraction_error(x, shift))))
         };
         let rounding = reduction(m);
-        let partial = (rounding + 16.0 * U) * absolute / count;
+        let partial = (rounding + 2.0 * U) * absolute / count + 14.0 * U * channel.var.sqrt();
         let delta_error = data(&|_, e| e) / count + partial + 10.0 * U * delta.abs() + ETA;
         let first_order = (2.0 * count.sqrt()).min(4.0 * LAMBDA) * partial * m2.sqrt();
         let m2_error = data(&|c, e| (2.0 * c + e) * e)

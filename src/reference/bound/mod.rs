@@ -12,10 +12,12 @@
 //! additions may be fused and subnormals flushed (eta = 2^-126 per operation). For one channel of m values:
 //!
 //! 1. k = the median of the elements 0, m/2 and m-1 of the channel; d = fl(x - k).
-//! 2. An invocation takes at most min(m, 4 (64 + sqrt(m))) values (the plan sees to it). It turns every four d into
-//!    (count, mean, M2), M2 about their mean, and merges these, then up to three single d, one after the other into its
-//!    own (Chan, Golub and LeVeque 1979): at most t = min(m/4, 64 + sqrt(m)) + 3 steps.
+//! 2. An invocation takes at most 64 blocks of 128 values (the plan sees to it). It turns every four d of a block into
+//!    (count, mean, M2), M2 about their mean, and merges these, then up to three single d, one after the other into the
+//!    block's own (Chan, Golub and LeVeque 1979), and the blocks one after the other likewise: a value passes through at
+//!    most t = min(m/4, 32 + 64) + 3 merges.
 //! 3. Invocations, then workgroups, are merged by trees: r = sum(n_i mean_i)/n, M2 = sum(M2_i + n_i (mean_i - r)^2).
+//!    A resident kernel takes r as the sum of all d over m and M2 as that of (d - r)^2: fewer errors of each kind.
 //! 4. The mean is the pair (k, r); var = M2/m; the centred value is xc = fl(fl(x - k) - r).
 //! 5. y = xc * scale + beta with scale = gamma * inv_std and inv_std = 1/sqrt(var + eps).
 //! 6. S1 = sum(dy), S2 = sum(dy * xc) in the same order; dbeta = S1; dgamma = inv_std * S2;
@@ -43,10 +45,13 @@
 //! D = x - k, delta = mean - k, c = x - mean (exact); A = mean|D|. Sums run over the channel.
 //! - The error e of d is 0 when D is an f32 (all neighbouring floats, Sterbenz), at most u|D| otherwise. Worst case,
 //!   since equal values round equally. It moves the mean by at most mean(e).
-//! - The mean of an invocation errs by at most eps_1 = (R + 16u) A, weighted over invocations: R for its additions
-//!   (n_j mean_j is a partial sum of d); worst case 14u for the rest of a merge (7u |mean_b - mean_a| n_b/n each, and
-//!   |mean_b| + |mean_a|, weighted, sum to 2A), 2u for the products n_i mean_i of workgroups and splits. The two
-//!   divisions by n: 10u |delta|. **E(r) = mean(e) + (R + 16u) A + 10u |delta|**, mostly probabilistic.
+//! - The mean of an invocation errs by at most eps_1 = (R + 2u) A + 14u sigma, weighted over invocations: R for its
+//!   additions (n_j mean_j is a partial sum of d); 2u for the products n_i mean_i of workgroups and splits; worst case
+//!   14u sigma for the rest of the merges, sigma^2 = M2/m. One that adds n_b values to n_a >= n_b errs by 7u |delta_b|
+//!   n_b/n. The n_a n_b/n delta_b^2 of all merges sum to at most M2, and n_b <= sqrt(2 n_b) sqrt(n_a n_b/n); each value
+//!   is added in a block and in the merge of blocks, so the n_b sum to 2m. By Cauchy-Schwarz the sum of n_b |delta_b| is
+//!   at most sqrt(4m M2) = 2m sigma. The two divisions by n: 10u |delta|.
+//!   **E(r) = mean(e) + eps_1 + 10u |delta|**, mostly probabilistic.
 //! - M2 is stationary in the mean, so an error of the final mean enters squared: at most m E(r)^2. Errors of partial
 //!   means enter to first order, 2 sum(w delta_j eps_1) with sum(w delta_j^2) <= M2, w <= 4: by Cauchy-Schwarz at
 //!   most 2 sqrt(m M2) eps_1, and since rounding errors do not know the deltas that follow, with the probability
@@ -73,7 +78,7 @@
 //!   **E(dx) = |scale| E(z) (1 + theta) + |dx|(theta + 2u) + storage.** Frozen: E(z) = 0.
 //! - Storage adds [`DType::storage_error`]. Where an operation can meet a subnormal, eta is added for it.
 //!
-//! Products of errors are covered by taking u = 1.001 * 2^-24, good to q = 16000 or m = 2^28.
+//! Products of errors are covered by taking u = 1.001 * 2^-24, good to q = 16000.
 
 mod channel;
 mod compare;
@@ -99,6 +104,10 @@ const U: f64 = 1.001 / (1u64 << 24) as f64;
 const ETA: f64 = f32::MIN_POSITIVE as f64;
 /// Rounding errors that add up are taken to stay within this many times the root of their number.
 const LAMBDA: f64 = 4.0;
+/// Merges of a block of 128 values, four at a time.
+const BLOCK_STEPS: f64 = 32.0;
+/// Most blocks of an invocation: [`crate::plan::LONGEST_RUN`] values.
+const BLOCKS: f64 = 64.0;
 /// Share of the worst case that equal addends can reach.
 const DRIFT: f64 = 0.375;
 
@@ -109,11 +118,11 @@ const DRIFT: f64 = 0.375;
 /// ```
 /// use batchnorm_wgpu::reference::bound::reduction;
 /// assert!(reduction(100) < 2e-6);
-/// assert!(reduction(1_000_000) < 3e-5);
+/// assert!(reduction(1_000_000) < 3e-6);
 /// ```
 pub fn reduction(m: u64) -> f64 {
     let m = m as f64;
-    let steps = (m / 4.0).floor().min(64.0 + m.sqrt().ceil()) + 3.0;
+    let steps = (m / 4.0).floor().min(BLOCK_STEPS + BLOCKS) + 3.0;
     let depth = m.min(steps + 4.0 + m.max(1.0).log2().ceil());
     U * depth.min((LAMBDA * depth.sqrt()).max(DRIFT * depth))
 }

@@ -20,6 +20,18 @@ pub enum Fault {
     SingleMean,
 }
 
+/// Values that a lane sums before it merges them with those before.
+const BLOCK: usize = 128;
+
+/// What a lane takes of a block, run by run.
+type Block = Vec<Vec<usize>>;
+
+/// Runs of four, then single values.
+fn runs_of(block: &[usize]) -> Block {
+    let (fours, rest) = block.split_at(block.len() / 4 * 4);
+    fours.chunks(4).chain(rest.chunks(1)).map(<[usize]>::to_vec).collect()
+}
+
 /// How a channel is spread over invocations, and how they compute.
 #[derive(Clone, Copy, Debug)]
 pub struct Gpu {
@@ -73,19 +85,18 @@ impl Gpu {
         self.blur(a / b)
     }
 
-    /// The runs of each lane of each split: four values a lane count apart, then single ones.
-    fn work(&self, m: usize) -> Vec<Vec<Vec<Vec<usize>>>> {
+    /// The runs of each block of each lane of each split: four values a lane count apart, then single ones.
+    fn work(&self, m: usize) -> Vec<Vec<Vec<Block>>> {
         let segment = m.div_ceil(self.splits);
         let end = if self.has(Fault::DroppedTail) { m - 1 } else { m };
         let lane = |split: usize, lane: usize| {
             let own = (split * segment + lane..end.min((split + 1) * segment)).step_by(self.lanes);
             let own: Vec<_> = own.collect();
-            let (fours, rest) = own.split_at(own.len() / 4 * 4);
-            let mut runs: Vec<_> = fours.chunks(4).chain(rest.chunks(1)).map(<[usize]>::to_vec).collect();
+            let mut blocks: Vec<Block> = own.chunks(BLOCK).map(runs_of).collect();
             if self.has(Fault::DroppedChunk) && split == 0 && lane + 1 == self.lanes.min(segment) {
-                runs.remove(0);
+                blocks[0].remove(0);
             }
-            runs
+            blocks
         };
         let splits = if self.has(Fault::DroppedSplit) { self.splits - 1 } else { self.splits };
         (0..splits).map(|split| (0..self.lanes).map(|index| lane(split, index)).collect()).collect()
@@ -109,6 +120,9 @@ impl Gpu {
 
     fn merge(&self, a: Moments, b: Moments) -> Moments {
         let n = a.n + b.n;
+        if n == 0.0 {
+            return a;
+        }
         let (delta, ratio) = (b.mean - a.mean, self.divide(b.n, n));
         Moments { n, mean: a.mean + delta * ratio, m2: a.m2 + (b.m2 + delta * delta * (a.n * ratio)) }
     }
@@ -128,12 +142,13 @@ impl Gpu {
         let mut sample = [x[0], x[m / 2], x[m - 1]];
         sample.sort_by(f32::total_cmp);
         let shift = if self.has(Fault::RawMoments) { 0.0 } else { sample[1] };
-        let lane = |runs: &Vec<Vec<usize>>| {
-            runs.iter().fold(Moments::default(), |lane, run| {
+        let block = |runs: &Block| {
+            runs.iter().fold(Moments::default(), |block, run| {
                 let d: Vec<_> = run.iter().map(|&i| x[i] - shift).collect();
-                self.merge(lane, Self::run_of(&d))
+                self.merge(block, Self::run_of(&d))
             })
         };
+        let lane = |blocks: &Vec<Block>| blocks.iter().map(block).fold(Moments::default(), |a, b| self.merge(a, b));
         let workgroup = |lanes: &Vec<_>| self.combine(&lanes.iter().map(lane).collect::<Vec<_>>());
         let total = self.combine(&self.work(m).iter().map(workgroup).collect::<Vec<_>>());
         let divisor = if self.has(Fault::Unbiased) { m - 1 } else { m } as f32;
@@ -156,7 +171,8 @@ impl Gpu {
                 [a, b, c, d] => (terms[a] + terms[b]) + (terms[c] + terms[d]),
                 _ => terms[run[0]],
             };
-            let lane = |runs: &Vec<Vec<usize>>| runs.iter().fold(0.0, |lane, one| lane + run(one));
+            let block = |runs: &Block| runs.iter().fold(0.0, |block, one| block + run(one));
+            let lane = |blocks: &Vec<Block>| blocks.iter().fold(0.0, |lane, one| lane + block(one));
             let workgroup = |lanes: &Vec<_>| tree(&lanes.iter().map(lane).collect::<Vec<_>>(), |lane| *lane);
             tree(&self.work(terms.len()).iter().map(workgroup).collect::<Vec<_>>(), |part| *part)
         };
