@@ -210,6 +210,20 @@ impl Plan {
         INTERLEAVED_TILES.into_iter().min_by_key(idle).unwrap_or(1)
     }
 
+    /// The choice that forces this plan on the same operation, shape and device.
+    pub fn choice(&self) -> Choice {
+        let split = self.strategy == Strategy::Split;
+        Choice {
+            strategy: Some(self.strategy),
+            geometry: Some(self.geometry),
+            reduction: Some(self.reduction),
+            workgroup_size: Some(self.workgroup_size),
+            splits: split.then_some(self.splits),
+            held: (!split).then_some(self.held),
+            reverse: split.then_some(self.reverse),
+        }
+    }
+
     fn tiles(&self) -> u32 {
         self.columns.div_ceil(self.tile)
     }

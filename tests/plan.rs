@@ -126,6 +126,9 @@ proptest! {
                 prop_assert!(lanes * u64::from(plan.held) >= plan.values.into() && plan.splits == 1);
             }
         }
+        // The plan can be forced as it is.
+        let forced = Plan::new(operation, &shape, &capabilities, &Tuning::none(), &plan.choice()).unwrap();
+        prop_assert_eq!(forced.choice(), plan.choice());
         let kernels = program(operation, plan.strategy, Gradients::All);
         prop_assert!((1..=2).contains(&kernels.len()));
         for kernel in kernels {

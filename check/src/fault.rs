@@ -25,12 +25,12 @@ macro_rules! fault {
 pub const FAULTS: [Fault; 39] = [
     fault!(
         "a barrier of the tree is dropped",
-        "            pairs[work.thread].b += pairs[other].b;\n        }\n        workgroupBarrier();",
-        "            pairs[work.thread].b += pairs[other].b;\n        }",
+        "pairs[work.thread].b += pairs[other].b;\n            }\n            workgroupBarrier();",
+        "pairs[work.thread].b += pairs[other].b;\n            }",
     ),
     fault!(
         "the barrier before the tree is dropped",
-        "pairs[work.thread] = own;\n    workgroupBarrier();",
+        "pairs[work.thread] = own;\n        workgroupBarrier();",
         "pairs[work.thread] = own;",
     ),
     fault!("the tree stops one level early", "half > 0u; half = half / 2u", "half > 1u; half = half / 2u"),

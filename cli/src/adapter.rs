@@ -2,6 +2,7 @@
 
 use crate::AnyError;
 use batchnorm_wgpu::host::{Gpu, adapter_key, adapters};
+use batchnorm_wgpu::wgpu;
 
 /// Which adapters a command uses.
 #[derive(clap::Args, Clone, Debug, Default)]
@@ -15,6 +16,11 @@ impl AdapterArgs {
     /// Opens the adapter.
     pub fn open(&self) -> Result<Gpu, AnyError> {
         Ok(Gpu::open(self.adapter.as_deref())?)
+    }
+
+    /// Opens the adapter with those of `features` that it has.
+    pub fn open_with(&self, features: wgpu::Features) -> Result<Gpu, AnyError> {
+        Ok(Gpu::open_with(self.adapter.as_deref(), features)?)
     }
 }
 

@@ -28,6 +28,7 @@ const EXAMPLES: &str = "Examples:
   bn check --all-adapters        every kernel against the float64 reference
   bn check --accuracy            accuracy where the mean is far from zero
   bn bench --quick               time of each operation beside a copy kernel
+  bn tune --out FILE             the fastest plans of this adapter, for `bn bench --tuning FILE`
   bn check --golden DIR          cases exported from PyTorch or elsewhere
 
 Exit codes: 0 all good, 1 a mismatch, 2 wrong usage, no adapter or a failure of the device.
@@ -41,6 +42,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Time every operation beside a copy kernel on the same device.
     Bench(bench::BenchArgs),
+    /// Find the fastest plan for every operation and shape on an adapter, and write it to a tuning file.
+    Tune(bench::tune::TuneArgs),
     /// Train a network on MNIST on the GPU, with and without batch norm.
     Train(TrainCommand),
 }
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Command::Info(arguments) => info::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Tune(arguments) => bench::tune::run(&arguments),
         Command::Train(arguments) => train(&arguments),
     };
     match outcome {

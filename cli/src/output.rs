@@ -1,6 +1,7 @@
 //! Tables, files and progress that all commands share.
 
 use crate::AnyError;
+use batchnorm_wgpu::Tuning;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
@@ -39,6 +40,13 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<(), AnyError> {
     std::fs::write(&temporary, contents).map_err(failed)?;
     std::fs::rename(&temporary, path).map_err(failed)?;
     Ok(())
+}
+
+/// Reads a tuning file.
+pub fn read_tuning(path: &Path) -> Result<Tuning, AnyError> {
+    let failed = |error: &dyn std::fmt::Display| format!("cannot read {}: {error}", path.display());
+    let text = std::fs::read_to_string(path).map_err(|error| failed(&error))?;
+    Ok(Tuning::from_json(&text).map_err(|error| failed(&error))?)
 }
 
 /// A figure with three digits, short where it is short: `0`, `0.123`, `4.5e-8`.

@@ -13,7 +13,12 @@ const READING: &str = "reading results back";
 /// As [`storage`], and what the device reports.
 pub fn upload(device: &wgpu::Device, queue: &wgpu::Queue, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer> {
     let buffer = storage(device, label, bytes.len() as u64)?;
-    guarded(device, "uploading a tensor", || queue.write_buffer(&buffer, 0, bytes))?;
+    const DURING: &str = "uploading a tensor";
+    // A buffer that was made without an error and has this size is only refused when the device went away.
+    guarded(device, DURING, || queue.write_buffer(&buffer, 0, bytes)).map_err(|error| match error {
+        Error::Device { reason, .. } => Error::DeviceLost { during: DURING, reason },
+        error => error,
+    })?;
     Ok(buffer)
 }
 

@@ -25,6 +25,14 @@ impl Gpu {
     /// # Errors
     /// [`Error::NoAdapter`], which names what there is and what to install; [`Error::NoDevice`].
     pub fn open(name: Option<&str>) -> Result<Self> {
+        Self::open_with(name, wgpu::Features::empty())
+    }
+
+    /// As [`Gpu::open`], with those of `features` that the adapter has besides.
+    ///
+    /// # Errors
+    /// As [`Gpu::open`].
+    pub fn open_with(name: Option<&str>, features: wgpu::Features) -> Result<Self> {
         let adapters = adapters();
         let wanted = name.unwrap_or_default().to_lowercase();
         let is_key = |adapter: &&wgpu::Adapter| adapter_key(&adapter.get_info()) == wanted;
@@ -38,7 +46,7 @@ impl Gpu {
             },
             hint: INSTALL,
         })?;
-        Self::from_adapter(adapter, adapter.limits(), adapter.features() & USEFUL_FEATURES)
+        Self::from_adapter(adapter, adapter.limits(), adapter.features() & (USEFUL_FEATURES | features))
     }
 
     /// Opens a device with just these limits and features.

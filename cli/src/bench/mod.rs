@@ -1,23 +1,26 @@
 //! `bn bench`: the time of every operation beside a copy kernel on the same device in the same run.
 
+mod candidates;
+mod clock;
 mod copy;
-mod timing;
+pub mod record;
+pub mod tune;
+mod workload;
 
 use crate::adapter::AdapterArgs;
-use crate::output::{figure, progress, table, write};
+use crate::output::{figure, progress, read_tuning, table, write};
 use crate::{AnyError, Verdict};
-use batchnorm_wgpu::host::{Gpu, storage, upload};
-use batchnorm_wgpu::kernels::{Geometry, Reduction};
-use batchnorm_wgpu::{
-    BackwardFrozen, BackwardTraining, BatchNorm, Choice, Config, ForwardTraining, Inference, Kernels, Layout, Plan,
-    RunningStatistics, Shape, Step, wgpu,
-};
-use batchnorm_wgpu_check::case::{Case, Operation, Setup};
-use batchnorm_wgpu_check::data::normal;
+use batchnorm_wgpu::host::Gpu;
+use batchnorm_wgpu::kernels::{Geometry, Reduction, Strategy};
+use batchnorm_wgpu::{BatchNorm, Choice, Config, Kernels, Operation, Options, RuntimeChecks, Shape};
+use batchnorm_wgpu_check::case::{Case, Setup};
 use batchnorm_wgpu_check::suite::{Expectations, Suite};
-use serde::Serialize;
+use clock::{Stopwatch, encoding, quantile};
+use copy::CopyKernel;
+use record::{PlanFigures, Record, Row, SCHEMA, dims_and_layout};
 use std::path::PathBuf;
-use timing::{Timing, measure};
+use std::time::Duration;
+use workload::{OPERATIONS, Tensors, job, shapes};
 
 /// Arguments of `bn bench`.
 #[derive(clap::Args)]
@@ -27,9 +30,18 @@ pub struct BenchArgs {
     /// Only the small shapes, and fewer samples
     #[arg(long)]
     quick: bool,
-    /// Only shapes whose text contains this, such as `32x64` or `channels_last`
-    #[arg(long, value_name = "TEXT")]
+    /// Only shapes whose text contains one of these, separated by commas, such as `32x64` or `channels_last`
+    #[arg(long, value_name = "TEXTS")]
     shapes: Option<String>,
+    /// Only this operation
+    #[arg(long, value_name = "NAME", value_parser = operation)]
+    operation: Option<Operation>,
+    /// Time every kernel and plan that runs, not only the chosen one
+    #[arg(long)]
+    kernels: bool,
+    /// Force how a column is gone about
+    #[arg(long, value_name = "NAME", value_parser = strategy)]
+    strategy: Option<Strategy>,
     /// Force what a value is made of
     #[arg(long, value_name = "NAME", value_parser = geometry)]
     geometry: Option<Geometry>,
@@ -42,235 +54,271 @@ pub struct BenchArgs {
     /// Force the workgroups that share a channel
     #[arg(long, value_name = "N")]
     splits: Option<u32>,
-    /// Write the figures as JSON to FILE, or to standard output
+    /// Force the values that a lane of a resident kernel holds
+    #[arg(long, value_name = "N")]
+    held: Option<u32>,
+    /// Force the direction of the second dispatch
+    #[arg(long, value_name = "BOOL")]
+    reverse: Option<bool>,
+    /// Go by a tuning file that `bn tune` wrote
+    #[arg(long, value_name = "FILE")]
+    tuning: Option<PathBuf>,
+    /// What compiled kernels check while they run
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t = Checks::Safe)]
+    runtime_checks: Checks,
+    /// Write the record as JSON to FILE, or to standard output
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
+    /// Write the record to DIR/ADAPTER/DATE.json, for `bn report`
+    #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "benches/records")]
+    record: Option<PathBuf>,
+}
+
+/// What compiled kernels check while they run.
+#[derive(Clone, Copy, clap::ValueEnum)]
+enum Checks {
+    /// wgpu's checks of bounds and loops; workgroup memory is not zeroed, since no kernel reads what it has not written
+    Safe,
+    /// The same, and workgroup memory is zeroed
+    All,
+    /// No checks of bounds
+    NoBounds,
+    /// No counters that end loops
+    NoLoopBounding,
+    /// None
+    None,
+}
+
+impl Checks {
+    fn options(self) -> RuntimeChecks {
+        let safe = RuntimeChecks::default();
+        match self {
+            Self::Safe => safe,
+            Self::All => RuntimeChecks { zero_workgroup_memory: true, ..safe },
+            Self::NoBounds => RuntimeChecks { bounds: false, ..safe },
+            Self::NoLoopBounding => RuntimeChecks { loop_bounding: false, ..safe },
+            Self::None => RuntimeChecks { bounds: false, loop_bounding: false, ..safe },
+        }
+    }
 }
 
 impl BenchArgs {
     fn choice(&self) -> Choice {
-        let Self { geometry, reduction, workgroup_size, splits, .. } = *self;
-        Choice { geometry, reduction, workgroup_size, splits, ..Choice::default() }
+        let Self { strategy, geometry, reduction, workgroup_size, splits, held, reverse, .. } = *self;
+        Choice { strategy, geometry, reduction, workgroup_size, splits, held, reverse }
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        self.operation.map_or(OPERATIONS.to_vec(), |one| vec![one])
     }
 }
 
+/// Finds a name in a table.
+fn named<T: Copy>(name: &str, all: &[T], name_of: fn(T) -> &'static str) -> Result<T, String> {
+    let names: Vec<_> = all.iter().map(|&one| name_of(one)).collect();
+    all.iter().copied().find(|&one| name_of(one) == name).ok_or(format!("expected one of {}", names.join(", ")))
+}
+
+fn operation(name: &str) -> Result<Operation, String> {
+    named(name, &Operation::ALL, Operation::name)
+}
+
+fn strategy(name: &str) -> Result<Strategy, String> {
+    named(name, &Strategy::ALL, Strategy::name)
+}
+
 fn geometry(name: &str) -> Result<Geometry, String> {
-    let names = Geometry::ALL.map(Geometry::name).join(", ");
-    Geometry::ALL.into_iter().find(|it| it.name() == name).ok_or(format!("expected one of {names}"))
+    named(name, &Geometry::ALL, Geometry::name)
 }
 
 fn reduction(name: &str) -> Result<Reduction, String> {
-    let names = Reduction::ALL.map(Reduction::name).join(", ");
-    Reduction::ALL.into_iter().find(|it| it.name() == name).ok_or(format!("expected one of {names}"))
+    named(name, &Reduction::ALL, Reduction::name)
 }
 
-/// Bytes of tensors that are gone through before one is used again, so that no cache holds it. Larger than the last-level
-/// caches of today's desktop processors and GPUs.
-const ROTATION: u64 = 256 << 20;
-/// Most sets of tensors: small ones would need thousands, and where dispatch dominates the cache does not matter.
-const MOST_SETS: u64 = 8;
-
-/// Shapes that a software adapter can do in seconds: those that peers are measured with, then tails, few channels, small.
-const SMALL: [(&[usize], Layout); 10] = [
-    (&[32, 64, 32, 32], Layout::ChannelsFirst),
-    (&[32, 256, 14, 14], Layout::ChannelsFirst),
-    (&[8, 64, 56, 56], Layout::ChannelsFirst),
-    (&[128, 512], Layout::ChannelsFirst),
-    (&[32, 512, 7, 7], Layout::ChannelsFirst),
-    (&[2, 3, 512, 512], Layout::ChannelsFirst),
-    (&[32, 28, 28, 64], Layout::ChannelsLast),
-    (&[32, 28, 28, 65], Layout::ChannelsLast),
-    (&[8000, 256], Layout::ChannelsFirst),
-    (&[8, 16, 7, 7], Layout::ChannelsFirst),
-];
-
-/// ResNet-50's, and what peers are slow at.
-const LARGE: [(&[usize], Layout); 8] = [
-    (&[64, 64, 112, 112], Layout::ChannelsFirst),
-    (&[64, 256, 56, 56], Layout::ChannelsFirst),
-    (&[64, 512, 28, 28], Layout::ChannelsFirst),
-    (&[64, 1024, 14, 14], Layout::ChannelsFirst),
-    (&[32, 2048, 7, 7], Layout::ChannelsFirst),
-    (&[64, 56, 56, 64], Layout::ChannelsLast),
-    (&[140_000, 256], Layout::ChannelsFirst),
-    (&[2, 3, 1024, 1024], Layout::ChannelsFirst),
-];
-
-/// Operations that are timed, and how often an element must be read or written at the least.
-const OPERATIONS: [(Operation, u64); 4] = [
-    (Operation::ForwardTraining, 2),
-    (Operation::BackwardTraining, 3),
-    (Operation::Inference, 2),
-    (Operation::BackwardFrozen, 3),
-];
-
-/// The figures of one operation on one shape.
-#[derive(Serialize)]
-struct Row {
-    operation: &'static str,
-    shape: String,
-    megabytes: f64,
-    kernels: Vec<String>,
-    plan: String,
-    microseconds: Timing,
-    encode_microseconds: f64,
-    gigabytes_per_second: f64,
-    fraction_of_copy: f64,
-}
-
-/// What a run found.
-#[derive(Serialize)]
-struct Record {
-    adapter: String,
-    name: String,
-    driver: String,
-    backend: String,
-    version: &'static str,
-    clock: &'static str,
-    copy: copy::Best,
-    rows: Vec<Row>,
+/// What all rows of a run share.
+struct Bench<'a> {
+    gpu: &'a Gpu,
+    kernels: Kernels,
+    copy: &'a CopyKernel,
+    watch: Stopwatch<'a>,
+    rounds: usize,
+    least: Duration,
+    copy_times: Vec<f64>,
 }
 
 /// Verifies and times every operation.
 pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
-    let gpu = arguments.adapter.open()?;
-    let samples = if arguments.quick { 5 } else { 11 };
-    let shapes = shapes(arguments, &gpu)?;
-    let quiet = arguments.json.as_deref() == Some("-".as_ref());
-    let copy = copy::best(&gpu, samples)?;
-    let kernels = Kernels::new(&gpu.device);
+    let gpu = arguments.adapter.open_with(clock::FEATURES)?;
+    let shapes = shapes(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
+    let operations = arguments.operations();
+    let tuning = arguments.tuning.as_deref().map(read_tuning).transpose()?;
+    let options = Options { tuning, runtime_checks: arguments.runtime_checks.options(), edit: None };
+    let copy = CopyKernel::fastest(&gpu)?;
+    let mut bench = Bench {
+        gpu: &gpu,
+        kernels: Kernels::with_options(&gpu.device, options),
+        copy: &copy,
+        watch: Stopwatch::new(&gpu, &copy.job())?,
+        rounds: if arguments.quick { 5 } else { 11 },
+        least: Duration::from_millis(if arguments.quick { 25 } else { 40 }),
+        copy_times: Vec::new(),
+    };
     let mut rows = Vec::new();
-    let bar = progress((shapes.len() * OPERATIONS.len()) as u64, &gpu.key());
+    let bar = progress((shapes.len() * operations.len()) as u64, &gpu.key());
     for shape in &shapes {
-        for (operation, moves) in OPERATIONS {
-            bar.set_message(format!("{} {shape}", operation.name()));
-            let case =
-                Case { setup: Setup { choice: arguments.choice(), ..Setup::default() }, ..Case::new(operation, shape) };
-            rows.push(row(&gpu, &kernels, &case, moves, &copy, samples)?);
+        let tensors = Tensors::new(&gpu, shape)?;
+        for &operation in &operations {
+            bar.set_message(format!("{operation} {shape}"));
+            rows.extend(bench.rows(&tensors, operation, &arguments.choice(), arguments.kernels)?);
             bar.inc(1);
         }
     }
     bar.finish_and_clear();
-    let record = Record {
-        adapter: gpu.key(),
-        name: gpu.info.name.clone(),
-        driver: gpu.info.driver_info.clone(),
-        backend: format!("{:?}", gpu.info.backend),
-        version: env!("CARGO_PKG_VERSION"),
-        clock: "wall time of many steps in one submission",
-        copy,
-        rows,
-    };
-    if !quiet {
-        print(&record);
-    }
-    if let Some(path) = &arguments.json {
-        write(path, serde_json::to_string_pretty(&record)?.as_bytes())?;
-    }
+    let record = bench.record(rows);
+    deliver(&record, arguments)?;
     Ok(Verdict::Passed)
 }
 
-fn shapes(arguments: &BenchArgs, gpu: &Gpu) -> Result<Vec<Shape>, AnyError> {
-    let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
-    let large = if arguments.quick || software { &LARGE[..0] } else { &LARGE[..] };
-    let all = SMALL.iter().chain(large).map(|(dims, layout)| Shape::new(dims, *layout));
-    let mut shapes = all.collect::<Result<Vec<_>, _>>()?;
-    if let Some(text) = &arguments.shapes {
-        let names: Vec<String> = shapes.iter().map(Shape::to_string).collect();
-        shapes.retain(|shape| shape.to_string().contains(text));
-        if shapes.is_empty() {
-            return Err(format!("no shape contains {text:?}; there are: {}", names.join(", ")).into());
-        }
+fn deliver(record: &Record, arguments: &BenchArgs) -> Result<(), AnyError> {
+    if arguments.json.as_deref() != Some("-".as_ref()) {
+        print(record);
     }
-    Ok(shapes)
+    let json = serde_json::to_string_pretty(record)? + "\n";
+    if let Some(path) = &arguments.json {
+        write(path, json.as_bytes())?;
+    }
+    if let Some(folder) = &arguments.record {
+        let folder = folder.join(&record.adapter);
+        std::fs::create_dir_all(&folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
+        let path = folder.join(format!("{}.json", record.date));
+        write(&path, json.as_bytes())?;
+        eprintln!("record: {}", path.display());
+    }
+    Ok(())
 }
 
-fn row(
-    gpu: &Gpu,
-    kernels: &Kernels,
-    case: &Case,
-    moves: u64,
-    copy: &copy::Best,
-    samples: usize,
-) -> Result<Row, AnyError> {
-    // Verified first, on the same kernels and plan.
+impl Bench<'_> {
+    /// The row of the chosen plan, and where all are wanted those of the others.
+    fn rows(
+        &mut self,
+        tensors: &Tensors,
+        operation: Operation,
+        choice: &Choice,
+        all: bool,
+    ) -> Result<Vec<Row>, AnyError> {
+        let chosen = self.row(tensors, operation, choice, *choice == Choice::default())?;
+        let own = self.layer(tensors.shape(), choice)?.plan(operation)?.choice();
+        let mut rows = vec![chosen];
+        if all {
+            let others = candidates::candidates(operation, tensors.shape(), self.kernels.capabilities());
+            for (_, other) in others.iter().filter(|(_, other)| *other != own) {
+                rows.push(self.row(tensors, operation, other, false)?);
+            }
+        }
+        Ok(rows)
+    }
+
+    fn layer(&self, shape: &Shape, choice: &Choice) -> Result<BatchNorm, AnyError> {
+        Ok(BatchNorm::with_choice(&self.kernels, shape.clone(), Config::default(), choice)?)
+    }
+
+    fn row(&mut self, tensors: &Tensors, operation: Operation, choice: &Choice, chosen: bool) -> Result<Row, AnyError> {
+        let shape = tensors.shape();
+        verify(self.gpu, &self.kernels, operation, shape, choice)?;
+        let layer = self.layer(shape, choice)?;
+        let steps = tensors.steps(self.gpu, &layer, operation)?;
+        let (copy, own) = (self.copy.job(), job(&steps));
+        let samples = self.watch.measure(&[&copy, &own], self.rounds, self.least)?;
+        self.copy_times.extend(&samples[0].times);
+        let microseconds = samples[1].timing();
+        let bytes = shape.elements() as u64 * 4;
+        let moved = u64::from(operation.least_moves()) * bytes;
+        let (dims, layout) = dims_and_layout(shape);
+        Ok(Row {
+            operation,
+            dims,
+            layout,
+            bytes,
+            chosen,
+            kernels: steps[0].kernels().map(str::to_owned).collect(),
+            plan: PlanFigures::from(&layer.plan(operation)?),
+            microseconds,
+            encode_microseconds: encoding(self.gpu, &own),
+            gigabytes_per_second: moved as f64 / microseconds.median / 1e3,
+            fraction_of_copy: self.copy.fraction(&samples[0], &samples[1], moved),
+        })
+    }
+
+    fn record(&self, rows: Vec<Row>) -> Record {
+        let info = &self.gpu.info;
+        Record {
+            schema: SCHEMA.into(),
+            date: today(),
+            adapter: self.gpu.key(),
+            name: info.name.clone(),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
+            backend: format!("{:?}", info.backend),
+            device_type: format!("{:?}", info.device_type),
+            processor: processor(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            clock: self.watch.clock(),
+            copy: self.copy.record(quantile(&self.copy_times, 0.5)),
+            rows,
+        }
+    }
+}
+
+/// Holds the operation's results against the reference, on the same kernels and plan. Tensors that the reference would take
+/// too long for are cut in N first; the plan's sizes may then be others.
+fn verify(gpu: &Gpu, kernels: &Kernels, operation: Operation, shape: &Shape, choice: &Choice) -> Result<(), AnyError> {
+    const MOST_ELEMENTS: usize = 1 << 22;
+    let mut dims = shape.dims().to_vec();
+    dims[0] = dims[0].min((MOST_ELEMENTS / (shape.elements() / dims[0])).max(2));
+    let small = Shape::new(&dims, shape.layout())?;
+    let fits = BatchNorm::with_choice(kernels, small.clone(), Config::default(), choice)
+        .and_then(|layer| layer.plan(operation))
+        .is_ok();
+    let shape = if fits { &small } else { shape };
+    let case = Case { setup: Setup { choice: *choice, ..Setup::default() }, ..Case::new(operation, shape) };
     let mut expectations = Expectations::default();
-    let outcome = Suite::new(kernels.clone(), gpu.queue.clone(), &mut expectations).run(case);
-    let Case { shape, operation, .. } = case;
-    if let Some(failure) = outcome.failure {
-        return Err(format!("not timed, since it is wrong: {}: {failure}", outcome.case).into());
+    let outcome = Suite::new(kernels.clone(), gpu.queue.clone(), &mut expectations).run(&case);
+    match outcome.failure {
+        None => Ok(()),
+        Some(failure) => Err(format!("not timed, since it is wrong: {}: {failure}", outcome.case).into()),
     }
-    let layer = BatchNorm::with_choice(kernels, shape.clone(), Config::default(), &case.setup.choice)?;
-    let bytes = shape.elements() as u64 * 4;
-    let sets = (ROTATION / (3 * bytes)).clamp(2, MOST_SETS);
-    let steps = (0..sets).map(|_| step(gpu, &layer, *operation)).collect::<Result<Vec<_>, AnyError>>()?;
-    let microseconds = measure(gpu, &steps, samples, |step, pass| step.encode(pass))?;
-    let gigabytes_per_second = (moves * bytes) as f64 / microseconds.median / 1e3;
-    Ok(Row {
-        operation: operation.name(),
-        shape: shape.to_string(),
-        megabytes: bytes as f64 / 1e6,
-        kernels: steps[0].kernels().map(str::to_owned).collect(),
-        plan: summary(&layer.plan(*operation)?),
-        encode_microseconds: timing::encode(gpu, &steps[0]),
-        gigabytes_per_second,
-        fraction_of_copy: gigabytes_per_second / copy.gigabytes_per_second,
-        microseconds,
-    })
 }
 
-fn summary(plan: &Plan) -> String {
-    format!("{} x {} of {}", plan.columns.div_ceil(plan.tile), plan.splits, plan.workgroup_size)
+/// Today, `YYYY-MM-DD`.
+fn today() -> String {
+    jiff::Zoned::now().date().to_string()
 }
 
-/// The operation, bound to tensors of its own.
-fn step(gpu: &Gpu, layer: &BatchNorm, operation: Operation) -> Result<Step, AnyError> {
-    let shape = layer.shape();
-    let (bytes, channels) = (shape.elements() as u64 * 4, shape.channels());
-    // A million values over and over: as far as time goes that is random.
-    let pattern = normal(1 << 20, 7);
-    let values: Vec<f32> = pattern.iter().copied().cycle().take(shape.elements()).collect();
-    let tensor = || upload(&gpu.device, &gpu.queue, "x", bytemuck::cast_slice(&values));
-    let empty = |size| storage(&gpu.device, "bench", size);
-    let (x, dy, y) = (tensor()?, tensor()?, empty(bytes)?);
-    let gamma = upload(&gpu.device, &gpu.queue, "gamma", bytemuck::cast_slice(&vec![1f32; channels]))?;
-    let (beta, dgamma, dbeta) = (empty(gamma.size())?, empty(gamma.size())?, empty(gamma.size())?);
-    let running = upload(&gpu.device, &gpu.queue, "running", &RunningStatistics::new(channels).to_bytes()?)?;
-    let (saved, scratch) = (empty(layer.saved_size())?, empty(layer.scratch_size())?);
-    let whole = wgpu::Buffer::as_entire_buffer_binding;
-    let (gamma, beta) = (Some(whole(&gamma)), Some(whole(&beta)));
-    let (dx, dgamma, dbeta) = (Some(whole(&y)), Some(whole(&dgamma)), Some(whole(&dbeta)));
-    let (x, y, dy, saved, scratch) = (whole(&x), whole(&y), whole(&dy), whole(&saved), whole(&scratch));
-    let running = whole(&running);
-    Ok(match operation {
-        Operation::ForwardTraining => {
-            let running = Some(running);
-            layer.forward_training(&ForwardTraining { x, y, gamma, beta, saved, running, scratch })?
-        }
-        Operation::Inference => layer.inference(&Inference { x, y, gamma, beta, running })?,
-        Operation::BackwardTraining => {
-            layer.backward_training(&BackwardTraining { x, dy, dx, gamma, dgamma, dbeta, saved, scratch })?
-        }
-        Operation::BackwardFrozen => {
-            layer.backward_frozen(&BackwardFrozen { x, dy, dx, gamma, dgamma, dbeta, running, scratch })?
-        }
-        Operation::Statistics => return Err("a population is not timed".into()),
-    })
+/// The processor and its cores.
+fn processor() -> String {
+    use sysinfo::{CpuRefreshKind, RefreshKind, System};
+    let system = System::new_with_specifics(RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing()));
+    let cpus = system.cpus();
+    let brand = cpus.first().map_or("unknown", |cpu| cpu.brand());
+    format!("{}, {} cores", brand.trim(), cpus.len())
 }
 
 fn print(record: &Record) {
     println!("{}: {} ({}) {}", record.adapter, record.name, record.backend, record.driver);
+    println!("{}; {}, version {}", record.processor, record.date, record.version);
     let copy = &record.copy;
     println!(
         "copy kernel: {:.2} GB/s, read and write ({} workgroups of {}); clock: {}\n",
-        copy.gigabytes_per_second, copy.workgroups, copy.workgroup_size, record.clock
+        copy.gigabytes_per_second,
+        copy.workgroups,
+        copy.workgroup_size,
+        record.clock.describe()
     );
     let rows = record.rows.iter().map(|row| {
         vec![
-            row.operation.into(),
-            row.shape.clone(),
-            format!("{:.1}", row.megabytes),
-            row.plan.clone(),
+            row.operation.to_string(),
+            row.shape(),
+            describe(&row.plan),
+            format!("{:.1}", row.bytes as f64 / 1e6),
             row.kernels.len().to_string(),
             format!("{:.0}", row.microseconds.median),
             format!("{:.0}", row.microseconds.spread),
@@ -279,11 +327,17 @@ fn print(record: &Record) {
             format!("{:.1}", row.encode_microseconds),
         ]
     });
-    let header =
-        ["operation", "shape", "MB", "workgroups", "dispatches", "us", "spread", "GB/s", "of copy", "encode us"];
-    println!("{}", table(&header, 2, rows));
+    let header = ["operation", "shape", "plan", "MB", "dispatches", "us", "spread", "GB/s", "of copy", "encode us"];
+    println!("{}", table(&header, 3, rows));
     println!(
-        "us: median of a step; spread: half of the samples lie within it. GB/s: on the bytes that must move, 2 tensors"
+        "plan: workgroups x size, and what a value is; us: median of a step; spread: half of the samples lie within"
     );
-    println!("forward and 3 backward; of copy: that over the copy kernel's. encode us: host time to record one step.");
+    println!("it; GB/s: on the bytes that must move, 2 tensors forward and 3 backward; of copy: that over the copy");
+    println!("kernel's, timed in turn with it; encode us: host time to record a step.");
+}
+
+fn describe(plan: &PlanFigures) -> String {
+    let held = if plan.held > 0 { format!(" {}", plan.held) } else { String::new() };
+    let reverse = if plan.reverse { " reverse" } else { "" };
+    format!("{}{held} {} x {} {}{reverse}", plan.strategy, plan.workgroups, plan.workgroup_size, plan.geometry)
 }

@@ -1,0 +1,96 @@
+//! The plans that `bn bench --kernels` and `bn tune` compare.
+
+use batchnorm_wgpu::kernels::{Geometry, Reduction, Strategy};
+use batchnorm_wgpu::{Capabilities, Choice, Operation, Plan, Preference, Shape, Tuning, TuningPoint, wgpu};
+
+/// Workgroup sizes that are tried.
+fn workgroup_sizes(capabilities: &Capabilities) -> &'static [u32] {
+    match capabilities.device_type {
+        // Where invocations run one vector after the other, more of them only cost.
+        wgpu::DeviceType::Cpu => &[4, 8, 16, 64, 256],
+        _ => &[64, 128, 256, 512, 1024],
+    }
+}
+
+/// Numbers of workgroups that are tried.
+fn workgroups(capabilities: &Capabilities) -> &'static [u32] {
+    match capabilities.device_type {
+        wgpu::DeviceType::Cpu => &[4, 16, 128],
+        _ => &[128, 512, 2048, 8192],
+    }
+}
+
+/// A preference, and the choice that forces the plan it leads to.
+pub type Candidate = (Preference, Choice);
+
+/// Every preference worth a try for an operation on a shape: each leads to another plan.
+pub fn candidates(operation: Operation, shape: &Shape, capabilities: &Capabilities) -> Vec<Candidate> {
+    distinct(all(capabilities), operation, shape, capabilities)
+}
+
+/// What is tried on the fastest of the candidates: the other reduction, the other direction.
+pub fn refinements(
+    best: Preference,
+    operation: Operation,
+    shape: &Shape,
+    capabilities: &Capabilities,
+) -> Vec<Candidate> {
+    let mut all = vec![best];
+    if capabilities.subgroups {
+        all.push(Preference { reduction: Some(Reduction::Tree), ..best });
+    }
+    if best.strategy == Strategy::Split {
+        all.extend(all.clone().into_iter().map(|other| Preference { reverse: true, ..other }));
+    }
+    distinct(all, operation, shape, capabilities)
+}
+
+fn distinct(all: Vec<Preference>, operation: Operation, shape: &Shape, capabilities: &Capabilities) -> Vec<Candidate> {
+    let mut found: Vec<Candidate> = Vec::new();
+    for preference in all {
+        let plan = plan_of(operation, shape, capabilities, preference);
+        if let Some(choice) = plan.filter(|choice| found.iter().all(|(_, other)| other != choice)) {
+            found.push((preference, choice));
+        }
+    }
+    found
+}
+
+/// The plan that a preference leads to, where it is followed in everything.
+fn plan_of(operation: Operation, shape: &Shape, capabilities: &Capabilities, prefer: Preference) -> Option<Choice> {
+    let (channels, values) = (shape.channels() as u64, shape.values_per_channel() as u64);
+    let point = TuningPoint { operation, rows: shape.inner() == 1, channels, values, prefer, fraction_of_copy: None };
+    let only = Tuning { points: vec![point], ..Tuning::none() };
+    let choice = Choice {
+        strategy: Some(prefer.strategy),
+        geometry: prefer.geometry,
+        workgroup_size: Some(prefer.workgroup_size),
+        held: (prefer.strategy == Strategy::Resident).then_some(prefer.held),
+        ..Choice::default()
+    };
+    let plan = Plan::new(operation, shape, capabilities, &only, &choice).ok()?;
+    let places = u64::from(plan.workgroup_size / plan.tile) * u64::from(plan.held);
+    // Most lanes would hold nothing.
+    (places <= 4 * u64::from(plan.values)).then(|| plan.choice())
+}
+
+fn all(capabilities: &Capabilities) -> Vec<Preference> {
+    let mut all = Vec::new();
+    for geometry in Geometry::ALL {
+        for &workgroup_size in workgroup_sizes(capabilities) {
+            let prefer = |strategy| Preference {
+                strategy,
+                geometry: Some(geometry),
+                reduction: None,
+                workgroup_size,
+                workgroups: 0,
+                held: 0,
+                reverse: false,
+            };
+            let split = workgroups(capabilities).iter();
+            all.extend(split.map(|&workgroups| Preference { workgroups, ..prefer(Strategy::Split) }));
+            all.extend(Strategy::HELD.map(|held| Preference { held, ..prefer(Strategy::Resident) }));
+        }
+    }
+    all
+}

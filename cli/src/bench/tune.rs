@@ -1,0 +1,157 @@
+//! `bn tune`: finds the fastest plan for each operation and shape on an adapter, and writes a tuning file.
+
+use super::candidates::{Candidate, candidates, refinements};
+use super::clock::{Samples, Stopwatch};
+use super::copy::CopyKernel;
+use super::workload::{OPERATIONS, Tensors, job, shapes};
+use super::{clock, processor, today, verify};
+use crate::adapter::AdapterArgs;
+use crate::output::{progress, table, write};
+use crate::{AnyError, Verdict};
+use batchnorm_wgpu::host::Gpu;
+use batchnorm_wgpu::{BatchNorm, Choice, Config, Kernels, Operation, Preference, Shape, Step, Tuning, TuningPoint};
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Arguments of `bn tune`.
+#[derive(clap::Args)]
+pub struct TuneArgs {
+    #[command(flatten)]
+    adapter: AdapterArgs,
+    /// Only the small shapes
+    #[arg(long)]
+    quick: bool,
+    /// Only shapes whose text contains one of these, separated by commas
+    #[arg(long, value_name = "TEXTS")]
+    shapes: Option<String>,
+    /// The tuning file to write
+    #[arg(long, value_name = "FILE", default_value = "tuning.json")]
+    out: PathBuf,
+}
+
+/// Candidates that are measured again, more carefully.
+const FINALISTS: usize = 4;
+
+struct Tuner<'a> {
+    gpu: &'a Gpu,
+    kernels: Kernels,
+    copy: &'a CopyKernel,
+    watch: Stopwatch<'a>,
+}
+
+/// A candidate with its fraction of the copy kernel's speed.
+type Ranked = (Candidate, f64);
+
+/// Measures the candidates of every operation and shape.
+pub fn run(arguments: &TuneArgs) -> Result<Verdict, AnyError> {
+    let gpu = arguments.adapter.open_with(clock::FEATURES)?;
+    let shapes = shapes(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
+    let copy = CopyKernel::fastest(&gpu)?;
+    let watch = Stopwatch::new(&gpu, &copy.job())?;
+    let tuner = Tuner { gpu: &gpu, kernels: Kernels::new(&gpu.device), copy: &copy, watch };
+    let bar = progress((shapes.len() * OPERATIONS.len()) as u64, &gpu.key());
+    let mut points = Vec::new();
+    for shape in &shapes {
+        let tensors = Tensors::new(&gpu, shape)?;
+        for operation in OPERATIONS {
+            bar.set_message(format!("{operation} {shape}"));
+            points.push(tuner.point(&tensors, operation)?);
+            bar.inc(1);
+        }
+    }
+    bar.finish_and_clear();
+    print(&points);
+    let measured = format!("{}: {} {} on {}", today(), gpu.info.driver, gpu.info.driver_info, processor());
+    let tuning = Tuning { adapter: gpu.key(), measured, points, ..Tuning::none() };
+    write(&arguments.out, (tuning.to_json() + "\n").as_bytes())?;
+    eprintln!("tuning: {}; `bn bench --tuning {0}` goes by it", arguments.out.display());
+    Ok(Verdict::Passed)
+}
+
+impl Tuner<'_> {
+    fn point(&self, tensors: &Tensors, operation: Operation) -> Result<TuningPoint, AnyError> {
+        let shape = tensors.shape();
+        let capabilities = self.kernels.capabilities();
+        let all = candidates(operation, shape, capabilities);
+        let mut ranked = self.rank(tensors, operation, all, 3, Duration::from_millis(6))?;
+        ranked.truncate(FINALISTS);
+        if let Some(((best, _), _)) = ranked.first().copied() {
+            let known: Vec<Choice> = ranked.iter().map(|((_, choice), _)| *choice).collect();
+            let further = refinements(best, operation, shape, capabilities);
+            ranked.extend(further.into_iter().filter(|(_, choice)| !known.contains(choice)).map(|one| (one, 0.0)));
+        }
+        let finalists = ranked.into_iter().map(|(candidate, _)| candidate).collect();
+        let ranked = self.rank(tensors, operation, finalists, 7, Duration::from_millis(15))?;
+        let ((prefer, choice), fraction) = ranked.first().copied().ok_or("no plan can run")?;
+        verify(self.gpu, &self.kernels, operation, shape, &choice)?;
+        Ok(point(operation, shape, prefer, fraction))
+    }
+
+    /// The candidates, the fastest first; all are timed in turn.
+    fn rank(
+        &self,
+        tensors: &Tensors,
+        operation: Operation,
+        candidates: Vec<Candidate>,
+        rounds: usize,
+        least: Duration,
+    ) -> Result<Vec<Ranked>, AnyError> {
+        let steps = |(_, choice): &Candidate| -> Result<Vec<Step>, AnyError> {
+            let shape = tensors.shape().clone();
+            let layer = BatchNorm::with_choice(&self.kernels, shape, Config::default(), choice)?;
+            tensors.steps(self.gpu, &layer, operation)
+        };
+        let bound = candidates.iter().map(steps).collect::<Result<Vec<_>, _>>()?;
+        let jobs: Vec<_> = std::iter::once(self.copy.job()).chain(bound.iter().map(|steps| job(steps))).collect();
+        let samples = self.watch.measure(&jobs.iter().collect::<Vec<_>>(), rounds, least)?;
+        let bytes = u64::from(operation.least_moves()) * tensors.shape().elements() as u64 * 4;
+        let fraction = |own: &Samples| self.copy.fraction(&samples[0], own, bytes);
+        let mut ranked: Vec<Ranked> = candidates.into_iter().zip(samples[1..].iter().map(fraction)).collect();
+        ranked.sort_by(|(_, one), (_, other)| other.total_cmp(one));
+        Ok(ranked)
+    }
+}
+
+fn point(operation: Operation, shape: &Shape, prefer: Preference, fraction: f64) -> TuningPoint {
+    TuningPoint {
+        operation,
+        rows: shape.inner() == 1,
+        channels: shape.channels() as u64,
+        values: shape.values_per_channel() as u64,
+        prefer,
+        fraction_of_copy: Some((fraction * 1e3).round() / 1e3),
+    }
+}
+
+fn print(points: &[TuningPoint]) {
+    let rows = points.iter().map(|point| {
+        let Preference { strategy, geometry, reduction, workgroup_size, workgroups, held, reverse } = point.prefer;
+        vec![
+            point.operation.to_string(),
+            point.channels.to_string(),
+            point.values.to_string(),
+            if point.rows { "rows" } else { "planes" }.into(),
+            strategy.to_string(),
+            geometry.map_or("widest".into(), |geometry| geometry.to_string()),
+            reduction.map_or("any".into(), |reduction| reduction.to_string()),
+            workgroup_size.to_string(),
+            if held > 0 { format!("held {held}") } else { format!("{workgroups} workgroups") },
+            if reverse { "reverse" } else { "" }.into(),
+            point.fraction_of_copy.map_or(String::new(), |fraction| format!("{fraction:.2}")),
+        ]
+    });
+    let header = [
+        "operation",
+        "channels",
+        "values",
+        "of",
+        "strategy",
+        "geometry",
+        "reduction",
+        "size",
+        "of which",
+        "",
+        "of copy",
+    ];
+    println!("{}", table(&header, 1, rows));
+}

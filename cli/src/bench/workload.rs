@@ -1,0 +1,159 @@
+//! What is timed: shapes, and operations bound to tensors.
+
+use super::clock::Job;
+use crate::AnyError;
+use batchnorm_wgpu::host::{Gpu, storage, upload};
+use batchnorm_wgpu::{
+    BackwardFrozen, BackwardTraining, BatchNorm, ForwardTraining, Inference, Layout, Operation, RunningStatistics,
+    Shape, Step, wgpu,
+};
+use batchnorm_wgpu_check::data::normal;
+
+/// Bytes of tensors that are gone through before one is used again, so that no cache holds it. Larger than the last-level
+/// caches of today's desktop processors and GPUs.
+const ROTATION: u64 = 256 << 20;
+/// Most sets of tensors: small ones would need thousands, and where dispatch dominates the cache does not matter.
+const MOST_SETS: u64 = 8;
+
+/// Shapes that a software adapter can do in seconds: those that peers are measured with, then tails, few channels, small.
+const SMALL: [(&[usize], Layout); 12] = [
+    (&[32, 64, 32, 32], Layout::ChannelsFirst),
+    (&[32, 256, 14, 14], Layout::ChannelsFirst),
+    (&[8, 64, 56, 56], Layout::ChannelsFirst),
+    (&[128, 512], Layout::ChannelsFirst),
+    (&[32, 512, 7, 7], Layout::ChannelsFirst),
+    (&[2, 3, 512, 512], Layout::ChannelsFirst),
+    (&[4, 16, 256, 256], Layout::ChannelsFirst),
+    (&[32, 28, 28, 64], Layout::ChannelsLast),
+    (&[32, 28, 28, 65], Layout::ChannelsLast),
+    (&[2, 512, 512, 3], Layout::ChannelsLast),
+    (&[8000, 256], Layout::ChannelsFirst),
+    (&[8, 16, 7, 7], Layout::ChannelsFirst),
+];
+
+/// ResNet-50's, and what peers are slow at.
+const LARGE: [(&[usize], Layout); 13] = [
+    (&[64, 64, 112, 112], Layout::ChannelsFirst),
+    (&[64, 256, 56, 56], Layout::ChannelsFirst),
+    (&[64, 128, 56, 56], Layout::ChannelsFirst),
+    (&[64, 512, 28, 28], Layout::ChannelsFirst),
+    (&[64, 256, 28, 28], Layout::ChannelsFirst),
+    (&[64, 1024, 14, 14], Layout::ChannelsFirst),
+    (&[32, 2048, 7, 7], Layout::ChannelsFirst),
+    (&[4, 128, 1024, 1024], Layout::ChannelsFirst),
+    (&[64, 56, 56, 64], Layout::ChannelsLast),
+    (&[64, 56, 56, 65], Layout::ChannelsLast),
+    (&[140_000, 256], Layout::ChannelsFirst),
+    (&[2, 3, 1024, 1024], Layout::ChannelsFirst),
+    (&[256, 4096], Layout::ChannelsFirst),
+];
+
+/// Operations that are timed.
+pub const OPERATIONS: [Operation; 4] =
+    [Operation::ForwardTraining, Operation::BackwardTraining, Operation::Inference, Operation::BackwardFrozen];
+
+/// The shapes for an adapter: the large ones only where `large` and the adapter is no software, and only those that one
+/// binding holds. With `texts`, those that contain one of these, separated by commas.
+pub fn shapes(gpu: &Gpu, large: bool, texts: Option<&str>) -> Result<Vec<Shape>, AnyError> {
+    let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
+    let large = if large && !software { &LARGE[..] } else { &[] };
+    let all = SMALL.iter().chain(large).map(|(dims, layout)| Shape::new(dims, *layout));
+    let mut shapes = all.collect::<Result<Vec<_>, _>>()?;
+    shapes.retain(|shape| shape.elements() as u64 * 4 <= gpu.device.limits().max_storage_buffer_binding_size);
+    let Some(texts) = texts else { return Ok(shapes) };
+    let names: Vec<String> = shapes.iter().map(Shape::to_string).collect();
+    if let Some(unknown) = texts.split(',').find(|text| !names.iter().any(|name| name.contains(text))) {
+        return Err(format!("no shape contains {unknown:?}; there are: {}", names.join(", ")).into());
+    }
+    shapes.retain(|shape| texts.split(',').any(|text| shape.to_string().contains(text)));
+    Ok(shapes)
+}
+
+/// Tensors for the operations on one shape, several sets of them.
+pub struct Tensors {
+    shape: Shape,
+    sets: Vec<Set>,
+}
+
+struct Set {
+    x: wgpu::Buffer,
+    dy: wgpu::Buffer,
+    out: wgpu::Buffer,
+    gamma: wgpu::Buffer,
+    beta: wgpu::Buffer,
+    dgamma: wgpu::Buffer,
+    dbeta: wgpu::Buffer,
+    running: wgpu::Buffer,
+    saved: wgpu::Buffer,
+}
+
+impl Tensors {
+    /// As many sets as no cache holds.
+    pub fn new(gpu: &Gpu, shape: &Shape) -> Result<Self, AnyError> {
+        let bytes = shape.elements() as u64 * 4;
+        let sets = (ROTATION / (3 * bytes)).clamp(2, MOST_SETS);
+        // A million values over and over: as far as time goes that is random.
+        let pattern = normal(1 << 20, 7);
+        let values: Vec<f32> = pattern.iter().copied().cycle().take(shape.elements()).collect();
+        let set = || -> Result<Set, AnyError> {
+            let channels = shape.channels();
+            let tensor = || upload(&gpu.device, &gpu.queue, "x", bytemuck::cast_slice(&values));
+            let plane = || storage(&gpu.device, "parameters", channels as u64 * 4);
+            let ones = vec![1f32; channels];
+            let running = RunningStatistics::new(channels).to_bytes()?;
+            Ok(Set {
+                x: tensor()?,
+                dy: tensor()?,
+                out: storage(&gpu.device, "out", bytes)?,
+                gamma: upload(&gpu.device, &gpu.queue, "gamma", bytemuck::cast_slice(&ones))?,
+                beta: plane()?,
+                dgamma: plane()?,
+                dbeta: plane()?,
+                running: upload(&gpu.device, &gpu.queue, "running", &running)?,
+                saved: storage(&gpu.device, "saved", 16 * channels as u64)?,
+            })
+        };
+        Ok(Self { shape: shape.clone(), sets: (0..sets).map(|_| set()).collect::<Result<_, _>>()? })
+    }
+
+    /// The operation as `layer` does it, bound to each set.
+    pub fn steps(&self, gpu: &Gpu, layer: &BatchNorm, operation: Operation) -> Result<Vec<Step>, AnyError> {
+        let scratch = storage(&gpu.device, "scratch", layer.scratch_size())?;
+        self.sets.iter().map(|set| step(set, &scratch, layer, operation)).collect()
+    }
+
+    /// The shape of the tensors.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+}
+
+/// Steps as something to time.
+pub fn job(steps: &[Step]) -> Job<'_> {
+    Job { steps: steps.len(), encode: Box::new(|i, pass| steps[i].encode(pass)) }
+}
+
+fn step(set: &Set, scratch: &wgpu::Buffer, layer: &BatchNorm, operation: Operation) -> Result<Step, AnyError> {
+    let whole = wgpu::Buffer::as_entire_buffer_binding;
+    let (x, dy, saved, scratch) = (whole(&set.x), whole(&set.dy), whole(&set.saved), whole(scratch));
+    let (gamma, beta, running) = (Some(whole(&set.gamma)), Some(whole(&set.beta)), whole(&set.running));
+    let (y, dx) = (whole(&set.out), Some(whole(&set.out)));
+    let (dgamma, dbeta) = (Some(whole(&set.dgamma)), Some(whole(&set.dbeta)));
+    Ok(match operation {
+        Operation::ForwardTraining => {
+            let running = Some(running);
+            layer.forward_training(&ForwardTraining { x, y, gamma, beta, saved, running, scratch })?
+        }
+        Operation::Inference => layer.inference(&Inference { x, y, gamma, beta, running })?,
+        Operation::BackwardTraining => {
+            layer.backward_training(&BackwardTraining { x, dy, dx, gamma, dgamma, dbeta, saved, scratch })?
+        }
+        Operation::BackwardFrozen => {
+            layer.backward_frozen(&BackwardFrozen { x, dy, dx, gamma, dgamma, dbeta, running, scratch })?
+        }
+        Operation::Statistics => {
+            let (saved, running) = (Some(saved), Some(running));
+            layer.statistics(&batchnorm_wgpu::Statistics { x, saved, running, scratch })?
+        }
+    })
+}
