@@ -9,6 +9,7 @@ mod check;
 mod golden;
 mod info;
 mod output;
+mod report;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -28,6 +29,7 @@ const EXAMPLES: &str = "Examples:
   bn check --all-adapters        every kernel against the float64 reference
   bn check --accuracy            accuracy where the mean is far from zero
   bn bench --quick               time of each operation beside a copy kernel
+  bn report benches/records      one page of all records that `bn bench --record` made
   bn tune --out FILE             the fastest plans of this adapter, for `bn bench --tuning FILE`
   bn check --golden DIR          cases exported from PyTorch or elsewhere
 
@@ -42,6 +44,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Time every operation beside a copy kernel on the same device.
     Bench(bench::BenchArgs),
+    /// Merge records of `bn bench` into one HTML page and a Markdown table.
+    Report(report::ReportArgs),
     /// Find the fastest plan for every operation and shape on an adapter, and write it to a tuning file.
     Tune(bench::tune::TuneArgs),
     /// Train a network on MNIST on the GPU, with and without batch norm.
@@ -81,6 +85,7 @@ fn main() -> ExitCode {
         Command::Info(arguments) => info::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Report(arguments) => report::run(&arguments),
         Command::Tune(arguments) => bench::tune::run(&arguments),
         Command::Train(arguments) => train(&arguments),
     };

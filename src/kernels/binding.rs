@@ -97,10 +97,9 @@ impl Binding {
     /// `array` is the variable they access, `None` for an absent binding; in place it is another binding's.
     pub(super) fn accessors(&self, array: Option<&str>, geometry: Geometry) -> String {
         let name = self.name;
-        let load = |body: &dyn Fn(&str) -> String| {
-            array.map_or_else(|| format!("return Value({}.0);", self.default), |array| body(array))
-        };
-        let store = |body: &dyn Fn(&str) -> String| array.map_or_else(String::new, |array| body(array));
+        let load =
+            |body: &dyn Fn(&str) -> String| array.map_or_else(|| format!("return Value({}.0);", self.default), body);
+        let store = |body: &dyn Fn(&str) -> String| array.map_or_else(String::new, body);
         match (self.extent, self.access) {
             // As words they have functions of their own, in a part.
             (Extent::Running, _) => String::new(),

@@ -1,6 +1,6 @@
 //! The plans that `bn bench --kernels` and `bn tune` compare.
 
-use batchnorm_wgpu::kernels::{Geometry, Reduction, Strategy};
+use batchnorm_wgpu::kernels::{Geometry, Gradients, Reduction, Strategy, program};
 use batchnorm_wgpu::{Capabilities, Choice, Operation, Plan, Preference, Shape, Tuning, TuningPoint, wgpu};
 
 /// Workgroup sizes that are tried.
@@ -28,18 +28,19 @@ pub fn candidates(operation: Operation, shape: &Shape, capabilities: &Capabiliti
     distinct(all(capabilities), operation, shape, capabilities)
 }
 
-/// What is tried on the fastest of the candidates: the other reduction, the other direction.
+/// What is tried on the fastest of the candidates, where its kernels depend on it: the other reduction, the other direction.
 pub fn refinements(
     best: Preference,
     operation: Operation,
     shape: &Shape,
     capabilities: &Capabilities,
 ) -> Vec<Candidate> {
+    let kernels = program(operation, best.strategy, Gradients::All);
     let mut all = vec![best];
-    if capabilities.subgroups {
+    if capabilities.subgroups && kernels.iter().any(|kernel| kernel.reduces) {
         all.push(Preference { reduction: Some(Reduction::Tree), ..best });
     }
-    if best.strategy == Strategy::Split {
+    if kernels.iter().any(|kernel| kernel.rereads) {
         all.extend(all.clone().into_iter().map(|other| Preference { reverse: true, ..other }));
     }
     distinct(all, operation, shape, capabilities)

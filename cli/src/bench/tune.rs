@@ -31,6 +31,8 @@ pub struct TuneArgs {
 
 /// Candidates that are measured again, more carefully.
 const FINALISTS: usize = 4;
+/// Differences that may be chance.
+const NOISE: f64 = 0.02;
 
 struct Tuner<'a> {
     gpu: &'a Gpu,
@@ -80,9 +82,14 @@ impl Tuner<'_> {
             let further = refinements(best, operation, shape, capabilities);
             ranked.extend(further.into_iter().filter(|(_, choice)| !known.contains(choice)).map(|one| (one, 0.0)));
         }
-        let finalists = ranked.into_iter().map(|(candidate, _)| candidate).collect();
-        let ranked = self.rank(tensors, operation, finalists, 7, Duration::from_millis(15))?;
-        let ((prefer, choice), fraction) = ranked.first().copied().ok_or("no plan can run")?;
+        let finalists: Vec<Candidate> = ranked.into_iter().map(|(candidate, _)| candidate).collect();
+        let ranked = self.rank(tensors, operation, finalists.clone(), 7, Duration::from_millis(15))?;
+        // Of those that are as fast as can be told, the one that comes first: simple before special.
+        let fastest = ranked.first().map_or(0.0, |(_, fraction)| *fraction);
+        let alike = |candidate: &Candidate| {
+            ranked.iter().find(|(other, fraction)| other == candidate && *fraction >= (1.0 - NOISE) * fastest).copied()
+        };
+        let ((prefer, choice), fraction) = finalists.iter().find_map(alike).ok_or("no plan can run")?;
         verify(self.gpu, &self.kernels, operation, shape, &choice)?;
         Ok(point(operation, shape, prefer, fraction))
     }

@@ -1,0 +1,184 @@
+//! `bn report`: records of `bn bench` merged into one HTML page and a Markdown table.
+
+mod charts;
+mod html;
+mod markdown;
+mod read;
+
+use crate::bench::record::Row;
+use crate::output::write;
+use crate::{AnyError, Verdict};
+use std::path::{Path, PathBuf};
+
+/// Arguments of `bn report`.
+#[derive(clap::Args)]
+pub struct ReportArgs {
+    /// Folder with records of `bn bench --record`, at any depth
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Write the page to FILE; `-` is standard output
+    #[arg(long, value_name = "FILE", default_value = "report.html")]
+    html: PathBuf,
+    /// Write the table as Markdown to FILE; `-` is standard output
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+}
+
+/// Reads the records and writes the page and the table. Files that are no records are left out of both, and are an
+/// error once the others are written.
+pub fn run(arguments: &ReportArgs) -> Result<Verdict, AnyError> {
+    let ReportArgs { directory, html, markdown } = arguments;
+    let table_to_stdout = markdown.as_deref().is_some_and(to_stdout);
+    if to_stdout(html) && table_to_stdout {
+        return Err("only one of --html and --markdown can go to standard output".into());
+    }
+    let read = read::read(directory)?;
+    write(html, html::page(&read.records).as_bytes())?;
+    if let Some(path) = markdown {
+        write(path, markdown::tables(&read.records.newest).as_bytes())?;
+    }
+    // Standard output holds the file alone where it goes there.
+    let summary = summary(&read, arguments);
+    if to_stdout(html) || table_to_stdout {
+        eprintln!("{summary}");
+    } else {
+        println!("{summary}");
+    }
+    read.left_out(directory).map_or(Ok(Verdict::Passed), |error| Err(error.into()))
+}
+
+/// Whether a file's name stands for standard output, as in [`write`].
+fn to_stdout(path: &Path) -> bool {
+    path == Path::new("-")
+}
+
+/// What was read and written.
+fn summary(read: &read::Read, arguments: &ReportArgs) -> String {
+    let ReportArgs { directory, html, markdown } = arguments;
+    let name = |path: &PathBuf| if to_stdout(path) { "standard output".into() } else { path.display().to_string() };
+    let written: Vec<String> = [html].into_iter().chain(markdown).map(name).collect();
+    let records = &read.records;
+    format!(
+        "read {} of {} below {}; wrote {}",
+        count(records.newest.len() + records.older.len(), "record"),
+        count(records.newest.len(), "adapter"),
+        directory.display(),
+        written.join(" and ")
+    )
+}
+
+/// `1 record`, `2 records`.
+fn count(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// Three digits or more of a time or a speed, without an exponent where it is readable.
+fn digits(value: f64) -> String {
+    match value.abs() {
+        size if size >= 1e7 || (size < 1e-2 && size > 0.0) => format!("{value:.2e}"),
+        size if size >= 100.0 => format!("{value:.0}"),
+        size if size >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// The numbers of a row's plan in one line.
+fn plan(row: &Row) -> String {
+    let plan = &row.plan;
+    let mut text = format!(
+        "{} {} {}, {} workgroups of {}",
+        strategy(row),
+        plan.geometry.name(),
+        plan.reduction.name(),
+        plan.workgroups,
+        plan.workgroup_size
+    );
+    if plan.held > 0 {
+        text += &format!(", {} held", plan.held);
+    }
+    text
+}
+
+/// The strategy of a row's plan, and whether its second dispatch goes backwards.
+fn strategy(row: &Row) -> String {
+    format!("{}{}", row.plan.strategy.name(), if row.plan.reverse { ", reverse" } else { "" })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::record::{Clock, Copy, PlanFigures, Record, SCHEMA, Timing};
+    use batchnorm_wgpu::Operation;
+    use batchnorm_wgpu::kernels::{Geometry, Reduction, Strategy};
+
+    /// A record of `rows`.
+    pub fn record(adapter: &str, date: &str, rows: Vec<Row>) -> Record {
+        Record {
+            schema: SCHEMA.into(),
+            date: date.into(),
+            adapter: adapter.into(),
+            name: format!("{adapter} 1"),
+            driver: "driver 1.2".into(),
+            backend: "Vulkan".into(),
+            device_type: "Cpu".into(),
+            processor: "a processor, 2 cores".into(),
+            version: "0.1.0".into(),
+            clock: Clock::Timestamps,
+            copy: Copy { gigabytes_per_second: 10.0, bytes: 1 << 26, workgroup_size: 128, workgroups: 64 },
+            rows,
+        }
+    }
+
+    /// A row of `operation` on `dims`.
+    pub fn row(operation: Operation, dims: &[usize], chosen: bool, fraction: f64, median: f64) -> Row {
+        Row {
+            operation,
+            dims: dims.to_vec(),
+            layout: "channels_first".into(),
+            bytes: 4 * dims.iter().product::<usize>() as u64,
+            chosen,
+            kernels: vec!["moments".into(), "normalize".into()],
+            plan: PlanFigures {
+                strategy: Strategy::Split,
+                geometry: Geometry::Scalar,
+                reduction: Reduction::Tree,
+                workgroup_size: 128,
+                workgroups: 64,
+                splits: 1,
+                held: 0,
+                reverse: true,
+            },
+            microseconds: Timing { median, spread: 0.5, steps: 10, samples: 11 },
+            encode_microseconds: 1.25,
+            gigabytes_per_second: 10.0 * fraction,
+            fraction_of_copy: fraction,
+        }
+    }
+
+    #[test]
+    fn digits_stay_readable() {
+        let expected =
+            [(0.0, "0.00"), (0.25, "0.25"), (12.34, "12.3"), (1234.5, "1234"), (3e9, "3.00e9"), (1e-4, "1.00e-4")];
+        for (value, text) in expected {
+            assert_eq!(digits(value), text);
+        }
+    }
+
+    #[test]
+    fn writes_what_was_read_and_then_names_what_was_not() {
+        let directory = std::env::temp_dir().join(format!("bn-report-{}", std::process::id()));
+        let page = directory.join("report.html");
+        let arguments = ReportArgs { directory: directory.clone(), html: page.clone(), markdown: None };
+        std::fs::create_dir_all(directory.join("deep/er")).unwrap();
+        let empty = run(&arguments).unwrap_err().to_string();
+        assert!(empty.contains("bn bench --record"), "{empty}");
+        let good = record("one", "2026-01-02", vec![row(Operation::Inference, &[2, 3], true, 0.5, 1.0)]);
+        std::fs::write(directory.join("deep/er/good.json"), serde_json::to_string(&good).unwrap()).unwrap();
+        assert_eq!(run(&arguments).unwrap(), Verdict::Passed);
+        std::fs::write(directory.join("wrong.json"), "{\"schema\": \"another-1\"}").unwrap();
+        let wrong = run(&arguments).unwrap_err().to_string();
+        assert!(wrong.contains("wrong.json: expected") && wrong.contains("another-1"), "{wrong}");
+        assert!(std::fs::read_to_string(&page).unwrap().contains("2x3 channels_first"));
+        std::fs::remove_dir_all(&directory).unwrap();
+    }
+}

@@ -1,0 +1,203 @@
+//! Finds and checks records, and looks rows up in them.
+
+use super::count;
+use crate::AnyError;
+use crate::bench::record::{Record, Row, SCHEMA};
+use batchnorm_wgpu::Operation;
+use serde_json::Value;
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::path::Path;
+use walkdir::WalkDir;
+
+/// Records of several adapters.
+pub struct Records {
+    /// The newest of each adapter, in the order of the adapters' short names.
+    pub newest: Vec<Record>,
+    /// The others: by adapter, then by date.
+    pub older: Vec<Record>,
+}
+
+/// What was found below a folder.
+pub struct Read {
+    /// The records.
+    pub records: Records,
+    /// Files that are none, and why.
+    problems: Vec<String>,
+}
+
+/// Reads every `*.json` below `directory`. It is an error where there is no record.
+pub fn read(directory: &Path) -> Result<Read, AnyError> {
+    // By adapter and date: one machine measures once a day, a second file would be a copy of the first.
+    let mut found: BTreeMap<(String, String), Record> = BTreeMap::new();
+    let mut problems = Vec::new();
+    for entry in WalkDir::new(directory).follow_links(true).sort_by_file_name() {
+        let entry = entry.map_err(|error| format!("cannot read {}: {error}", directory.display()))?;
+        let path = entry.path();
+        if !entry.file_type().is_file() || path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        let checked = record(path).and_then(|record| {
+            let key = (record.adapter.clone(), record.date.clone());
+            if found.contains_key(&key) {
+                return Err(format!(
+                    "expected one record of an adapter and day, came a second of {} on {}",
+                    key.0, key.1
+                ));
+            }
+            found.insert(key, record);
+            Ok(())
+        });
+        if let Err(problem) = checked {
+            problems.push(format!("{}: {problem}", path.display()));
+        }
+    }
+    let read = Read { records: Records::new(found.into_values().collect()), problems };
+    if !read.records.newest.is_empty() {
+        return Ok(read);
+    }
+    Err(read.left_out(directory).unwrap_or_else(|| {
+        let directory = directory.display();
+        format!("no record (*.json) below {directory}; `bn bench --record` makes one, on every adapter to be compared")
+    }))?
+}
+
+impl Read {
+    /// What to say about files that are no records, where there are such.
+    pub fn left_out(&self, directory: &Path) -> Option<String> {
+        let files = count(self.problems.len(), "file");
+        let list = self.problems.join("\n  ");
+        let text = || format!("{files} below {} left out:\n  {list}", directory.display());
+        (!self.problems.is_empty()).then(text)
+    }
+}
+
+/// The record in a file, or what was expected and what came.
+fn record(path: &Path) -> Result<Record, String> {
+    let text = std::fs::read_to_string(path).map_err(|error| format!("expected a text file, came: {error}"))?;
+    let value: Value = serde_json::from_str(&text).map_err(|error| format!("expected JSON, came: {error}"))?;
+    match value.get("schema") {
+        Some(Value::String(schema)) if schema == SCHEMA => (),
+        Some(other) => return Err(format!("expected schema {SCHEMA:?}, came {other}")),
+        None => return Err(format!("expected schema {SCHEMA:?}, came JSON without a schema")),
+    }
+    // From the text once more, since errors then tell the line.
+    let record =
+        serde_json::from_str(&text).map_err(|error| format!("expected a record of {SCHEMA}, came: {error}"))?;
+    check(&record)?;
+    Ok(record)
+}
+
+/// What order and charts rely on: a date that sorts as text, and figures that a logarithmic axis can hold.
+fn check(record: &Record) -> Result<(), String> {
+    let digit_or_dash =
+        |(place, it): (usize, char)| if [4, 7].contains(&place) { it == '-' } else { it.is_ascii_digit() };
+    if record.date.len() != 10 || !record.date.chars().enumerate().all(digit_or_dash) {
+        return Err(format!("expected date as YYYY-MM-DD, came {:?}", record.date));
+    }
+    plausible("copy.gigabytes_per_second", record.copy.gigabytes_per_second)?;
+    for (number, row) in record.rows.iter().enumerate() {
+        plausible(&format!("rows[{number}].bytes"), row.bytes as f64)?;
+        plausible(&format!("rows[{number}].microseconds.median"), row.microseconds.median)?;
+        plausible(&format!("rows[{number}].fraction_of_copy"), row.fraction_of_copy)?;
+    }
+    Ok(())
+}
+
+fn plausible(key: &str, value: f64) -> Result<(), String> {
+    let fits = (1e-12..1e15).contains(&value);
+    if fits { Ok(()) } else { Err(format!("expected {key} from 1e-12 to 1e15, came {value:e}")) }
+}
+
+impl Records {
+    /// Parts `all`.
+    pub fn new(mut all: Vec<Record>) -> Self {
+        all.sort_by(|a, b| (&a.adapter, &a.date).cmp(&(&b.adapter, &b.date)));
+        let (mut newest, mut older): (Vec<Record>, _) = (Vec::new(), Vec::new());
+        for record in all {
+            match newest.last_mut() {
+                Some(last) if last.adapter == record.adapter => older.push(std::mem::replace(last, record)),
+                _ => newest.push(record),
+            }
+        }
+        Self { newest, older }
+    }
+
+    /// All records of the adapter of `newest`, from the oldest.
+    pub fn history<'a>(&'a self, newest: &'a Record) -> Vec<&'a Record> {
+        self.older.iter().filter(|it| it.adapter == newest.adapter).chain([newest]).collect()
+    }
+}
+
+/// Rows go by operation, by size and by shape, whatever the order in the files: figures of two days then stand in the
+/// same line.
+pub fn order(a: &Row, b: &Row) -> Ordering {
+    let place = |row: &Row| Operation::ALL.iter().position(|&it| it == row.operation);
+    let key = |row: &Row| (place(row), row.bytes);
+    key(a).cmp(&key(b)).then_with(|| a.dims.cmp(&b.dims)).then_with(|| a.layout.cmp(&b.layout))
+}
+
+/// One row for each operation and shape that any of the records has a chosen row of, in order.
+pub fn lines<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<&'a Row> {
+    let mut lines: Vec<&Row> = records.into_iter().flat_map(|record| &record.rows).filter(|row| row.chosen).collect();
+    lines.sort_by(|a, b| order(a, b));
+    lines.dedup_by(|a, b| same_case(a, b));
+    lines
+}
+
+/// Whether two rows are of one operation on one shape.
+pub fn same_case(a: &Row, b: &Row) -> bool {
+    order(a, b).is_eq()
+}
+
+/// The figures of the plan that the library chooses for the operation and shape of `line`.
+pub fn chosen<'a>(record: &'a Record, line: &Row) -> Option<&'a Row> {
+    record.rows.iter().find(|row| row.chosen && same_case(row, line))
+}
+
+/// The chosen rows of an operation, in order.
+pub fn chosen_of(record: &Record, operation: Operation) -> Vec<&Row> {
+    lines([record]).into_iter().filter(|row| row.operation == operation).collect()
+}
+
+/// The median, where there is a value.
+pub fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_by(f64::total_cmp);
+    let (low, high) = (values.get(values.len().saturating_sub(1) / 2)?, values.get(values.len() / 2)?);
+    Some((low + high) / 2.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::{record as sample, row};
+
+    #[test]
+    fn the_newest_of_each_adapter_is_compared() {
+        let all = [("b", "2026-01-01"), ("a", "2026-03-01"), ("b", "2026-02-01"), ("b", "2025-12-31")];
+        let records = Records::new(all.map(|(adapter, date)| sample(adapter, date, vec![])).into());
+        let dates = |records: &[Record]| records.iter().map(|it| it.date.clone()).collect::<Vec<_>>();
+        assert_eq!(dates(&records.newest), ["2026-03-01", "2026-02-01"]);
+        assert_eq!(dates(&records.older), ["2025-12-31", "2026-01-01"]);
+        assert_eq!(records.history(&records.newest[1]).len(), 3);
+    }
+
+    #[test]
+    fn wrong_records_are_told_what_was_expected() {
+        let good = || sample("a", "2026-01-01", vec![row(Operation::Inference, &[2, 3], true, 0.5, 1.0)]);
+        assert_eq!(check(&good()), Ok(()));
+        let date = check(&Record { date: "1/2/2026".into(), ..good() }).unwrap_err();
+        assert_eq!(date, "expected date as YYYY-MM-DD, came \"1/2/2026\"");
+        let mut still = good();
+        still.rows[0].microseconds.median = 0.0;
+        assert_eq!(check(&still).unwrap_err(), "expected rows[0].microseconds.median from 1e-12 to 1e15, came 0e0");
+    }
+
+    #[test]
+    fn the_median_of_few() {
+        assert_eq!(median(vec![]), None);
+        assert_eq!(median(vec![3.0]), Some(3.0));
+        assert_eq!(median(vec![4.0, 1.0, 2.0]), Some(2.0));
+        assert_eq!(median(vec![4.0, 1.0]), Some(2.5));
+    }
+}
