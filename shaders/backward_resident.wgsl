@@ -21,11 +21,7 @@ fn kernel(work: Work) {
     // }
     let partial = lane_sum(work, own);
     let sums = Pair(combine(partial.a), combine(partial.b));
-    let dgamma = sums.b * centre.inv_std;
-    if (is_writer(work)) {
-        store_dbeta(work, 0u, sums.a);
-        store_dgamma(work, 0u, dgamma);
-    }
+    let dgamma = publish_gradients(work, centre, sums);
     let gradient = gradient_of(work, centre, sums.a, dgamma);
     cursor = start;
     // repeat k {

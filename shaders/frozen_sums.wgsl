@@ -10,5 +10,5 @@ fn kernel(work: Work) {
     let centre = centre_of(work);
     let scale = load_gamma(work, 0u) * centre.inv_std;
     let zero = Value(0.0);
-    sum_gradients(work, State(centre.shift, centre.remainder, scale, zero, zero));
+    store_gradient_sums(work, column_sums(work, State(centre.shift, centre.remainder, scale, zero, zero)));
 }

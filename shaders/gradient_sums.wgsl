@@ -7,5 +7,5 @@ fn visit(state: State, at: u32, dy: Value) {}
 fn kernel(work: Work) {
     let centre = centre_of(work);
     let zero = Value(0.0);
-    sum_gradients(work, State(centre.shift, centre.remainder, zero, zero, zero));
+    store_gradient_sums(work, column_sums(work, State(centre.shift, centre.remainder, zero, zero, zero)));
 }

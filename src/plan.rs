@@ -136,6 +136,7 @@ impl Plan {
         };
         let laid_out = match strategy {
             Strategy::Split => open.split(preference, choice)?,
+            Strategy::Whole => open.whole(choice)?,
             Strategy::Resident => open.resident(&sizes, preference, choice)?,
         };
         let reduction = choose_reduction(laid_out.tile, capabilities, choice.reduction, preference)?;
@@ -148,10 +149,7 @@ impl Plan {
     /// enough to keep the device busy.
     fn split(self, preference: &Preference, choice: &Choice) -> Result<Self> {
         refuse(choice.held.map(|held| format!("held {held}")), "a split strategy holds nothing; force resident too")?;
-        // Channels with few values share a workgroup; each lane has four in flight.
-        let lanes_with_work = self.values.div_ceil(4).next_power_of_two();
-        let narrow = if self.interleaved { self.interleaved_tile() } else { 1 };
-        let tile = self.tile_for(lanes_with_work, narrow);
+        let tile = self.tile_in_flight();
         let lanes = self.workgroup_size / tile;
         let wanted = preference.workgroups / self.columns.div_ceil(tile);
         let splits = choose_splits(self.values, wanted, lanes.saturating_mul(LONGEST_RUN), choice)?;
@@ -167,13 +165,37 @@ impl Plan {
         Ok(Self { tile, splits, segment, ..self })
     }
 
-    /// Lays a column out over the registers of one workgroup: of the smallest of `sizes` that holds it.
-    fn resident(self, sizes: &[u32], preference: &Preference, choice: &Choice) -> Result<Self> {
+    /// Gives a column to one workgroup.
+    fn whole(self, choice: &Choice) -> Result<Self> {
+        self.refuse_split(choice)?;
+        refuse(choice.held.map(|held| format!("held {held}")), "a whole column is not held; force resident too")?;
+        let tile = self.tile_in_flight();
+        let longest = (self.workgroup_size / tile).saturating_mul(LONGEST_RUN);
+        if self.values > longest {
+            let reason = format!("{} values per channel exceed the {longest} that one workgroup sums", self.values);
+            return Err(unavailable(Strategy::Whole.name(), reason));
+        }
+        Ok(Self { tile, segment: self.values, ..self })
+    }
+
+    /// Refuses what is forced on the splits of a column that has none.
+    fn refuse_split(&self, choice: &Choice) -> Result<()> {
         refuse(
             choice.splits.map(|splits| format!("splits {splits}")),
-            "one workgroup holds the column; force split too",
+            "one workgroup has the column; force split too",
         )?;
-        refuse(choice.reverse.map(|_| "reverse".into()), "there is no second dispatch; force split too")?;
+        refuse(choice.reverse.map(|_| "reverse".into()), "there is no second dispatch; force split too")
+    }
+
+    /// Columns per workgroup: channels with few values share one, each lane has four in flight.
+    fn tile_in_flight(&self) -> u32 {
+        let narrow = if self.interleaved { self.interleaved_tile() } else { 1 };
+        self.tile_for(self.values.div_ceil(4).next_power_of_two(), narrow)
+    }
+
+    /// Lays a column out over the registers of one workgroup: of the smallest of `sizes` that holds it.
+    fn resident(self, sizes: &[u32], preference: &Preference, choice: &Choice) -> Result<Self> {
+        self.refuse_split(choice)?;
         let held: Vec<u32> = match choice.held {
             Some(forced) => vec![forced],
             None => [preference.held].into_iter().chain(Strategy::HELD).collect(),
@@ -219,7 +241,7 @@ impl Plan {
             reduction: Some(self.reduction),
             workgroup_size: Some(self.workgroup_size),
             splits: split.then_some(self.splits),
-            held: (!split).then_some(self.held),
+            held: (self.strategy == Strategy::Resident).then_some(self.held),
             reverse: split.then_some(self.reverse),
         }
     }
@@ -263,7 +285,7 @@ impl Plan {
     pub fn scratch_planes(&self) -> u64 {
         match self.strategy {
             Strategy::Split => u64::from(self.fold) * (1 + 2 * u64::from(self.splits)),
-            Strategy::Resident => 0,
+            Strategy::Whole | Strategy::Resident => 0,
         }
     }
 
@@ -423,7 +445,7 @@ fn choose_geometry(
     let runs = |geometry: &Geometry| match strategy {
         Strategy::Split => geometry.fold(shape).is_some(),
         // The columns of folded samples would have to meet in one workgroup.
-        Strategy::Resident => geometry.fold(shape) == Some(1),
+        Strategy::Whole | Strategy::Resident => geometry.fold(shape) == Some(1),
     };
     match forced {
         Some(forced) if !runs(&forced) => Err(unavailable(

@@ -120,6 +120,7 @@ proptest! {
         match plan.strategy {
             // The sequential part of a sum is no longer than the error bound counts on.
             By::Split => prop_assert!(segment.div_ceil(lanes) <= LONGEST_RUN.into(), "{segment} over {lanes} lanes"),
+            By::Whole => prop_assert!(plan.splits == 1 && segment.div_ceil(lanes) <= LONGEST_RUN.into()),
             // Registers hold the column whole.
             By::Resident => {
                 prop_assert!(By::HELD.contains(&plan.held));

@@ -275,6 +275,11 @@ fn plan_cases(operation: Operation, shape: &Shape, capabilities: &Capabilities) 
             ..Choice::default()
         })
     });
+    let whole = [1, 2, 32, 64, 256].map(|size| Choice {
+        strategy: Some(Strategy::Whole),
+        workgroup_size: Some(size),
+        ..Choice::default()
+    });
     let can = |choice: &Choice| runs(operation, shape, capabilities, choice);
     // The smallest workgroup has one column, which a reduction by subgroups needs; a large one shares itself out.
     let resident = Strategy::HELD.into_iter().flat_map(|held| {
@@ -288,7 +293,12 @@ fn plan_cases(operation: Operation, shape: &Shape, capabilities: &Capabilities) 
         let smallest = Reduction::ALL.map(|reduction| (0..8).map(|bits| of_size(Some(reduction), 1 << bits)).find(can));
         smallest.into_iter().flatten().chain([of_size(None, 256)])
     });
-    split.chain(resident).filter(can).map(|choice| with_choice(Case::new(operation, shape), choice)).collect()
+    split
+        .chain(whole)
+        .chain(resident)
+        .filter(can)
+        .map(|choice| with_choice(Case::new(operation, shape), choice))
+        .collect()
 }
 
 /// Every combination of the options that an operation has, or just those of where the tensors lie.

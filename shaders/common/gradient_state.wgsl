@@ -41,8 +41,8 @@ fn one(state: State, at: u32, a: Inputs) -> State {
     return next;
 }
 
-// Goes over the segment block by block and leaves its sums in scratch.
-fn sum_gradients(work: Work, empty: State) {
+// The sums over the workgroup's segment.
+fn column_sums(work: Work, empty: State) -> Pair {
     var own = Pair(Value(0.0), Value(0.0));
     for (var begin = work.begin; begin < work.end; begin += BLOCK * params.lanes) {
         let block = walk(block_of(work, begin), empty);
@@ -50,8 +50,5 @@ fn sum_gradients(work: Work, empty: State) {
         own.b += block.dy_x;
     }
     let sums = lane_sum(work, own);
-    if (work.owned && work.lane == 0u) {
-        store_scratch(work, dy_row(work.split), combine(sums.a));
-        store_scratch(work, dy_x_row(work.split), combine(sums.b));
-    }
+    return Pair(combine(sums.a), combine(sums.b));
 }

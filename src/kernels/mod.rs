@@ -25,11 +25,14 @@ pub struct Part {
     pub path: &'static str,
     /// WGSL.
     pub text: &'static str,
+    /// Whether it is there for the second time, for a kernel that goes over its column twice: what both have in common
+    /// gets names that end in `_again` (`WALKED` in `variant.rs`).
+    pub again: bool,
 }
 
 macro_rules! part {
     ($path:literal) => {
-        $crate::kernels::Part { path: $path, text: include_str!(concat!("../../shaders/", $path)) }
+        $crate::kernels::Part { path: $path, text: include_str!(concat!("../../shaders/", $path)), again: false }
     };
 }
 pub(crate) use part;
@@ -41,6 +44,7 @@ mod parts {
     pub(super) const CURSOR: Part = part!("common/cursor.wgsl");
     pub(super) const WALK: Part = part!("common/walk.wgsl");
     pub(super) const SHIFT: Part = part!("common/shift.wgsl");
+    pub(super) const COLUMN_MOMENTS: Part = part!("common/column_moments.wgsl");
     pub(super) const SCRATCH_OF_MOMENTS: Part = part!("common/moments.wgsl");
     pub(super) const MERGE_MOMENTS: Part = part!("common/merge_moments.wgsl");
     pub(super) const INV_STD: Part = part!("common/inv_std.wgsl");
@@ -51,7 +55,14 @@ mod parts {
     pub(super) const SCRATCH_OF_GRADIENTS: Part = part!("common/gradient_scratch.wgsl");
     pub(super) const MERGE_GRADIENT_SUMS: Part = part!("common/merge_gradient_sums.wgsl");
     pub(super) const GRADIENT_STATE: Part = part!("common/gradient_state.wgsl");
+    pub(super) const STORE_GRADIENT_SUMS: Part = part!("common/store_gradient_sums.wgsl");
+    pub(super) const PUBLISH_GRADIENTS: Part = part!("common/publish_gradients.wgsl");
     pub(super) const GRADIENT: Part = part!("common/gradient.wgsl");
+    pub(super) const APPLY_GRADIENT: Part = part!("common/apply_gradient.wgsl");
+
+    pub(super) const fn again(part: Part) -> Part {
+        Part { again: true, ..part }
+    }
 }
 
 /// Which part of a column a workgroup of the kernel owns.
@@ -98,7 +109,7 @@ const ROW: Kernel = Kernel {
 
 const MOMENTS: Kernel = Kernel {
     name: "moments",
-    parts: &[CURSOR, WALK, SHIFT, SCRATCH_OF_MOMENTS, part!("moments.wgsl")],
+    parts: &[CURSOR, WALK, SHIFT, COLUMN_MOMENTS, SCRATCH_OF_MOMENTS, part!("moments.wgsl")],
     bindings: &[X, SCRATCH_OUT],
     moves: 1,
     ..ROW
@@ -126,6 +137,30 @@ const FORWARD_RESIDENT: Kernel = Kernel {
     holds: true,
     ..ROW
 };
+const FORWARD_WHOLE: Kernel = Kernel {
+    name: "forward_whole",
+    parts: &[
+        CURSOR,
+        WALK,
+        SHIFT,
+        COLUMN_MOMENTS,
+        INV_STD,
+        PUBLISH,
+        again(WALK),
+        again(AFFINE),
+        part!("forward_whole.wgsl"),
+    ],
+    bindings: &[X, GAMMA, BETA, SAVED_OUT, RUNNING_UPDATE, Y],
+    moves: 3,
+    ..ROW
+};
+const STATISTICS_WHOLE: Kernel = Kernel {
+    name: "statistics_whole",
+    parts: &[CURSOR, WALK, SHIFT, COLUMN_MOMENTS, INV_STD, PUBLISH, part!("statistics_whole.wgsl")],
+    bindings: &[X, SAVED_IF_WANTED, RUNNING_UPDATE],
+    moves: 1,
+    ..ROW
+};
 const INFER: Kernel = Kernel {
     name: "infer",
     parts: &[CURSOR, WALK, INV_STD, CENTRE_RUNNING, AFFINE, part!("infer.wgsl")],
@@ -136,7 +171,15 @@ const INFER: Kernel = Kernel {
 };
 const GRADIENT_SUMS: Kernel = Kernel {
     name: "gradient_sums",
-    parts: &[CURSOR, WALK, CENTRE_SAVED, SCRATCH_OF_GRADIENTS, GRADIENT_STATE, part!("gradient_sums.wgsl")],
+    parts: &[
+        CURSOR,
+        WALK,
+        CENTRE_SAVED,
+        SCRATCH_OF_GRADIENTS,
+        GRADIENT_STATE,
+        STORE_GRADIENT_SUMS,
+        part!("gradient_sums.wgsl"),
+    ],
     bindings: &[X, DY, SAVED, SCRATCH_OUT],
     moves: 2,
     ..ROW
@@ -149,7 +192,9 @@ const GRADIENT_INPUT: Kernel = Kernel {
         CENTRE_SAVED,
         SCRATCH_OF_GRADIENTS,
         MERGE_GRADIENT_SUMS,
+        PUBLISH_GRADIENTS,
         GRADIENT,
+        APPLY_GRADIENT,
         part!("gradient_input.wgsl"),
     ],
     bindings: &[X, DY, SCRATCH, SAVED, GAMMA, DGAMMA, DBETA, DX],
@@ -159,22 +204,48 @@ const GRADIENT_INPUT: Kernel = Kernel {
 };
 const GRADIENT_MERGE: Kernel = Kernel {
     name: "gradient_merge",
-    parts: &[CENTRE_SAVED, SCRATCH_OF_GRADIENTS, MERGE_GRADIENT_SUMS, part!("gradient_merge.wgsl")],
+    parts: &[CENTRE_SAVED, SCRATCH_OF_GRADIENTS, MERGE_GRADIENT_SUMS, PUBLISH_GRADIENTS, part!("gradient_merge.wgsl")],
     bindings: &[SCRATCH, SAVED, DGAMMA, DBETA],
     span: Span::Column,
     ..ROW
 };
 const BACKWARD_RESIDENT: Kernel = Kernel {
     name: "backward_resident",
-    parts: &[CURSOR, CENTRE_SAVED, GRADIENT, part!("backward_resident.wgsl")],
+    parts: &[CURSOR, CENTRE_SAVED, PUBLISH_GRADIENTS, GRADIENT, part!("backward_resident.wgsl")],
     bindings: &[X, DY, SAVED, GAMMA, DGAMMA, DBETA, DX],
     moves: 3,
     holds: true,
     ..ROW
 };
+const BACKWARD_WHOLE: Kernel = Kernel {
+    name: "backward_whole",
+    parts: &[
+        CURSOR,
+        WALK,
+        CENTRE_SAVED,
+        GRADIENT_STATE,
+        PUBLISH_GRADIENTS,
+        GRADIENT,
+        again(WALK),
+        again(APPLY_GRADIENT),
+        part!("backward_whole.wgsl"),
+    ],
+    bindings: &[X, DY, SAVED, GAMMA, DGAMMA, DBETA, DX],
+    moves: 5,
+    ..ROW
+};
 const FROZEN_SUMS: Kernel = Kernel {
     name: "frozen_sums",
-    parts: &[CURSOR, WALK, INV_STD, CENTRE_RUNNING, SCRATCH_OF_GRADIENTS, GRADIENT_STATE, part!("frozen_sums.wgsl")],
+    parts: &[
+        CURSOR,
+        WALK,
+        INV_STD,
+        CENTRE_RUNNING,
+        SCRATCH_OF_GRADIENTS,
+        GRADIENT_STATE,
+        STORE_GRADIENT_SUMS,
+        part!("frozen_sums.wgsl"),
+    ],
     bindings: &[X, DY, RUNNING, GAMMA, SCRATCH_OUT, DX],
     moves: 3,
     ..ROW
@@ -189,26 +260,44 @@ const FROZEN_INPUT: Kernel = Kernel {
 };
 const FROZEN_MERGE: Kernel = Kernel {
     name: "frozen_merge",
-    parts: &[INV_STD, CENTRE_RUNNING, SCRATCH_OF_GRADIENTS, MERGE_GRADIENT_SUMS, part!("gradient_merge.wgsl")],
+    parts: &[
+        INV_STD,
+        CENTRE_RUNNING,
+        SCRATCH_OF_GRADIENTS,
+        MERGE_GRADIENT_SUMS,
+        PUBLISH_GRADIENTS,
+        part!("gradient_merge.wgsl"),
+    ],
     bindings: &[SCRATCH, RUNNING, DGAMMA, DBETA],
     span: Span::Column,
     ..ROW
 };
+const FROZEN_WHOLE: Kernel = Kernel {
+    name: "frozen_whole",
+    parts: &[CURSOR, WALK, INV_STD, CENTRE_RUNNING, GRADIENT_STATE, PUBLISH_GRADIENTS, part!("frozen_whole.wgsl")],
+    bindings: &[X, DY, RUNNING, GAMMA, DGAMMA, DBETA, DX],
+    moves: 3,
+    ..ROW
+};
 
 /// The table.
-pub static KERNELS: [&Kernel; 12] = [
+pub static KERNELS: [&Kernel; 16] = [
     &MOMENTS,
     &NORMALIZE,
     &COLLECT,
     &FORWARD_RESIDENT,
+    &FORWARD_WHOLE,
+    &STATISTICS_WHOLE,
     &INFER,
     &GRADIENT_SUMS,
     &GRADIENT_INPUT,
     &GRADIENT_MERGE,
     &BACKWARD_RESIDENT,
+    &BACKWARD_WHOLE,
     &FROZEN_SUMS,
     &FROZEN_INPUT,
     &FROZEN_MERGE,
+    &FROZEN_WHOLE,
 ];
 
 /// Which gradients a backward operation is asked for.
@@ -228,14 +317,19 @@ pub fn program(operation: Operation, strategy: Strategy, gradients: Gradients) -
     use {Gradients as Of, Operation as Op, Strategy as By};
     match (operation, strategy, gradients) {
         (Op::ForwardTraining, By::Split, _) => &[&MOMENTS, &NORMALIZE],
+        (Op::ForwardTraining, By::Whole, _) => &[&FORWARD_WHOLE],
         (Op::ForwardTraining, By::Resident, _) => &[&FORWARD_RESIDENT],
         (Op::Inference, By::Split, _) => &[&INFER],
         (Op::BackwardTraining, By::Split, Of::All | Of::Input) => &[&GRADIENT_SUMS, &GRADIENT_INPUT],
         (Op::BackwardTraining, By::Split, Of::Parameters) => &[&GRADIENT_SUMS, &GRADIENT_MERGE],
+        (Op::BackwardTraining, By::Whole, _) => &[&BACKWARD_WHOLE],
         (Op::BackwardTraining, By::Resident, _) => &[&BACKWARD_RESIDENT],
         (Op::BackwardFrozen, By::Split, Of::All | Of::Parameters) => &[&FROZEN_SUMS, &FROZEN_MERGE],
-        (Op::BackwardFrozen, By::Split, Of::Input) => &[&FROZEN_INPUT],
+        (Op::BackwardFrozen, By::Whole, Of::All | Of::Parameters) => &[&FROZEN_WHOLE],
+        (Op::BackwardFrozen, By::Split | By::Whole, Of::Input) => &[&FROZEN_INPUT],
         (Op::Statistics, By::Split, _) => &[&MOMENTS, &COLLECT],
+        (Op::Statistics, By::Whole, _) => &[&STATISTICS_WHOLE],
+        (Op::Inference, By::Whole, _) => &[],
         (Op::Inference | Op::BackwardFrozen | Op::Statistics, By::Resident, _) => &[],
     }
 }

@@ -27,6 +27,8 @@ pub enum Strategy {
     /// Several workgroups share a column; a first dispatch leaves partial sums, a second merges and applies them. Runs for
     /// every shape.
     Split,
+    /// One workgroup has a column whole and goes over it twice, in one dispatch.
+    Whole,
     /// One workgroup holds a column in registers, one dispatch does it all: each lane has at most
     /// [`Strategy::HELD`] values.
     Resident,
@@ -34,7 +36,7 @@ pub enum Strategy {
 
 impl Strategy {
     /// All, the one that runs for every shape first.
-    pub const ALL: [Self; 2] = [Self::Split, Self::Resident];
+    pub const ALL: [Self; 3] = [Self::Split, Self::Whole, Self::Resident];
 
     /// How many values a lane can hold: a resident kernel exists for each.
     pub const HELD: [u32; 4] = [4, 8, 16, 32];
@@ -43,6 +45,7 @@ impl Strategy {
     pub fn name(self) -> &'static str {
         match self {
             Self::Split => "split",
+            Self::Whole => "whole",
             Self::Resident => "resident",
         }
     }
@@ -318,7 +321,10 @@ impl Variant {
         }
         for part in self.parts() {
             text += "\n";
-            text += &repeated(part.text, self.held);
+            text += &match part.again {
+                true => renamed(part.text),
+                false => repeated(part.text, self.held),
+            };
         }
         text
     }
@@ -346,6 +352,25 @@ impl Variant {
         }
         Ok(())
     }
+}
+
+/// What the parts of a walk have in common (`common/walk.wgsl`).
+const WALKED: [&str; 6] = ["State", "Inputs", "inputs_at", "four", "one", "walk"];
+
+/// Appends `_again` to the names in [`WALKED`].
+fn renamed(text: &str) -> String {
+    let in_name = |c: char| c.is_alphanumeric() || c == '_';
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(begin) = rest.find(in_name) {
+        let end = rest[begin..].find(|c| !in_name(c)).map_or(rest.len(), |length| begin + length);
+        out += &rest[..end];
+        if WALKED.contains(&&rest[begin..end]) {
+            out += "_again";
+        }
+        rest = &rest[end..];
+    }
+    out + rest
 }
 
 /// Writes the lines between `// repeat k {` and `// }` once for each k below `times`, `$k` being its number: registers are

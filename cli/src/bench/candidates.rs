@@ -7,7 +7,7 @@ use batchnorm_wgpu::{Capabilities, Choice, Operation, Plan, Preference, Shape, T
 fn workgroup_sizes(capabilities: &Capabilities) -> &'static [u32] {
     match capabilities.device_type {
         // Where invocations run one vector after the other, more of them only cost.
-        wgpu::DeviceType::Cpu => &[4, 8, 16, 64, 256],
+        wgpu::DeviceType::Cpu => &[4, 8, 16, 64],
         _ => &[64, 128, 256, 512, 1024],
     }
 }
@@ -90,6 +90,7 @@ fn all(capabilities: &Capabilities) -> Vec<Preference> {
             };
             let split = workgroups(capabilities).iter();
             all.extend(split.map(|&workgroups| Preference { workgroups, ..prefer(Strategy::Split) }));
+            all.push(prefer(Strategy::Whole));
             all.extend(Strategy::HELD.map(|held| Preference { held, ..prefer(Strategy::Resident) }));
         }
     }

@@ -99,7 +99,7 @@ pub struct Row {
 /// The numbers of a plan.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanFigures {
-    /// `split` or `resident`.
+    /// `split`, `whole` or `resident`.
     pub strategy: Strategy,
     /// What a value is made of.
     pub geometry: Geometry,
@@ -111,7 +111,7 @@ pub struct PlanFigures {
     pub workgroups: u32,
     /// Workgroups that share a column.
     pub splits: u32,
-    /// Values that a lane holds; 0 for `split`.
+    /// Values that a lane holds; 0 but for `resident`.
     pub held: u32,
     /// Whether the second dispatch goes backwards.
     pub reverse: bool,

@@ -1,0 +1,8 @@
+// Leaves the sums of a segment in scratch (gradient_scratch.wgsl).
+
+fn store_gradient_sums(work: Work, sums: Pair) {
+    if (work.owned && work.lane == 0u) {
+        store_scratch(work, dy_row(work.split), sums.a);
+        store_scratch(work, dy_x_row(work.split), sums.b);
+    }
+}
