@@ -203,7 +203,10 @@ impl Plan {
         let fits = |&(size, held): &(u32, u32)| {
             Strategy::HELD.contains(&held) && u64::from(size) * u64::from(held) >= self.values.into()
         };
-        let all = sizes.iter().flat_map(|&size| held.iter().map(move |&held| (size, held)));
+        // What was fast for a small column says nothing of one many times as long.
+        let sizes = if choice.strategy.is_some() { sizes } else { &sizes[..sizes.len().min(3)] };
+        // More lanes before more registers.
+        let all = held.iter().flat_map(|&held| sizes.iter().map(move |&size| (size, held)));
         let Some((workgroup_size, held)) = all.clone().find(fits) else {
             let reason = format!(
                 "{} values per channel exceed {} lanes with {} of them; lanes hold one of {:?}",

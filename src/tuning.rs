@@ -84,9 +84,9 @@ const BUILT_IN: [(&str, &str); 3] = [
     ("gl", include_str!("../tuning/gl.json")),
 ];
 
-/// Where nothing was measured, by kind of device. A software adapter pays microseconds per workgroup and runs the
-/// invocations between two barriers one after the other: few workgroups of few invocations, as wide as a vector of the
-/// processor. A GPU hides latency with many workgroups; no figure stands behind its rows yet.
+/// Where nothing was measured, by kind of device. A software adapter runs the invocations between two barriers one after
+/// the other: few workgroups of few invocations, as wide as a vector of the processor. A GPU hides latency with many
+/// workgroups; no figure stands behind its rows yet.
 const BY_DEVICE_TYPE: [(wgpu::DeviceType, Preference); 5] = [
     (wgpu::DeviceType::Cpu, split(8, 32)),
     (wgpu::DeviceType::DiscreteGpu, split(256, 2048)),
@@ -94,6 +94,11 @@ const BY_DEVICE_TYPE: [(wgpu::DeviceType, Preference); 5] = [
     (wgpu::DeviceType::VirtualGpu, split(256, 1024)),
     (wgpu::DeviceType::Other, split(256, 512)),
 ];
+
+/// What is tried first on a GPU of which nothing is known, where there are enough channels to keep it busy: what is read
+/// once is not read twice. No figure stands behind it yet.
+const RESIDENT: Preference = Preference { strategy: Strategy::Resident, held: 8, ..split(256, 0) };
+const RESIDENT_CHANNELS: usize = 64;
 
 const fn split(workgroup_size: u32, workgroups: u32) -> Preference {
     Preference {
@@ -175,6 +180,7 @@ impl Tuning {
             self.points.iter().filter(|point| point.operation == operation && point.rows == rows).collect();
         near.sort_by(|one, other| distance(one).total_cmp(&distance(other)));
         let by_kind = BY_DEVICE_TYPE.iter().find(|(kind, _)| *kind == device_type).unwrap_or(&BY_DEVICE_TYPE[4]);
-        near.into_iter().map(|point| point.prefer).chain([by_kind.1]).collect()
+        let resident = device_type != wgpu::DeviceType::Cpu && shape.channels() >= RESIDENT_CHANNELS;
+        near.into_iter().map(|point| point.prefer).chain(resident.then_some(RESIDENT)).chain([by_kind.1]).collect()
     }
 }

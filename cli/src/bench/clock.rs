@@ -4,6 +4,7 @@ use super::record::{Clock, Timing};
 use crate::AnyError;
 use batchnorm_wgpu::host::{Gpu, download, guarded};
 use batchnorm_wgpu::wgpu;
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 /// Features that give the GPU's own times.
@@ -22,6 +23,8 @@ pub struct Job<'a> {
 pub struct Stopwatch<'a> {
     gpu: &'a Gpu,
     queries: Option<Queries>,
+    /// Steps taken so far: a sample goes on where the one before it stopped.
+    taken: Cell<usize>,
 }
 
 struct Queries {
@@ -33,11 +36,11 @@ struct Queries {
 impl<'a> Stopwatch<'a> {
     /// Takes the GPU's timestamps if the device has them and, for `job`, they tell about what the host's clock tells.
     pub fn new(gpu: &'a Gpu, job: &Job<'_>) -> Result<Self, AnyError> {
-        let wall = Self { gpu, queries: None };
+        let wall = Self { gpu, queries: None, taken: Cell::new(0) };
         if !gpu.device.features().contains(FEATURES) {
             return Ok(wall);
         }
-        let stamped = Self { gpu, queries: Some(Queries::new(gpu)?) };
+        let stamped = Self { gpu, queries: Some(Queries::new(gpu)?), taken: Cell::new(0) };
         let count = wall.calibrate(job, Duration::from_millis(30))?;
         let (own, hosts) = (stamped.sample(job, count)?, wall.sample(job, count)?);
         // Some drivers return zeros, negative differences, or count something else.
@@ -67,7 +70,7 @@ impl<'a> Stopwatch<'a> {
     fn calibrate(&self, job: &Job<'_>, least: Duration) -> Result<usize, AnyError> {
         let least = least.as_secs_f64() * 1e6;
         self.sample(job, job.steps)?;
-        let mut count = job.steps;
+        let mut count = 1;
         loop {
             let lasted = self.sample(job, count)?.max(1.0);
             if lasted >= least || count >= 1 << 14 {
@@ -89,7 +92,8 @@ impl<'a> Stopwatch<'a> {
             });
             let descriptor = wgpu::ComputePassDescriptor { label: Some("sample"), timestamp_writes };
             let mut pass = encoder.begin_compute_pass(&descriptor);
-            (0..count).for_each(|i| (job.encode)(i % job.steps, &mut pass));
+            let first = self.taken.replace(self.taken.get() + count);
+            (first..first + count).for_each(|i| (job.encode)(i % job.steps, &mut pass));
         }
         if let Some(queries) = &self.queries {
             encoder.resolve_query_set(&queries.set, 0..2, &queries.resolved, 0);

@@ -13,7 +13,12 @@ use batchnorm_wgpu_check::data::normal;
 /// caches of today's desktop processors and GPUs.
 const ROTATION: u64 = 256 << 20;
 /// Most sets of tensors: small ones would need thousands, and where dispatch dominates the cache does not matter.
-const MOST_SETS: u64 = 8;
+const MOST_SETS: u64 = 16;
+
+/// How many sets of `tensors` tensors of `bytes` bytes are gone through in turn.
+pub fn sets(tensors: u64, bytes: u64) -> u64 {
+    (ROTATION / (tensors * bytes)).clamp(2, MOST_SETS)
+}
 
 /// Shapes that a software adapter can do in seconds: those that peers are measured with, then tails, few channels, small.
 const SMALL: [(&[usize], Layout); 12] = [
@@ -52,14 +57,19 @@ const LARGE: [(&[usize], Layout); 13] = [
 pub const OPERATIONS: [Operation; 4] =
     [Operation::ForwardTraining, Operation::BackwardTraining, Operation::Inference, Operation::BackwardFrozen];
 
-/// The shapes for an adapter: the large ones only where `large` and the adapter is no software, and only those that one
-/// binding holds. With `texts`, those that contain one of these, separated by commas.
+/// Bytes of the largest tensor that a software adapter is timed with.
+const SOFTWARE_BYTES: u64 = 64 << 20;
+
+/// The shapes for an adapter: the large ones only where `large`, and only those that one binding holds. With `texts`, those
+/// that contain one of these, separated by commas.
 pub fn shapes(gpu: &Gpu, large: bool, texts: Option<&str>) -> Result<Vec<Shape>, AnyError> {
     let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
-    let large = if large && !software { &LARGE[..] } else { &[] };
+    let large = if large { &LARGE[..] } else { &[] };
+    let binding = gpu.device.limits().max_storage_buffer_binding_size;
+    let most = if software { binding.min(SOFTWARE_BYTES) } else { binding };
     let all = SMALL.iter().chain(large).map(|(dims, layout)| Shape::new(dims, *layout));
     let mut shapes = all.collect::<Result<Vec<_>, _>>()?;
-    shapes.retain(|shape| shape.elements() as u64 * 4 <= gpu.device.limits().max_storage_buffer_binding_size);
+    shapes.retain(|shape| shape.elements() as u64 * 4 <= most);
     let Some(texts) = texts else { return Ok(shapes) };
     let names: Vec<String> = shapes.iter().map(Shape::to_string).collect();
     if let Some(unknown) = texts.split(',').find(|text| !names.iter().any(|name| name.contains(text))) {
@@ -91,7 +101,7 @@ impl Tensors {
     /// As many sets as no cache holds.
     pub fn new(gpu: &Gpu, shape: &Shape) -> Result<Self, AnyError> {
         let bytes = shape.elements() as u64 * 4;
-        let sets = (ROTATION / (3 * bytes)).clamp(2, MOST_SETS);
+        let sets = sets(3, bytes);
         // A million values over and over: as far as time goes that is random.
         let pattern = normal(1 << 20, 7);
         let values: Vec<f32> = pattern.iter().copied().cycle().take(shape.elements()).collect();
