@@ -81,6 +81,34 @@ fn bench_verifies_and_times() {
     assert_eq!(code(&bn(&["bench", "--quick", "--shapes", "8x16x7x7", "--geometry", "planes4"])), 2);
 }
 
+/// The whole way of a figure: tuned, timed by the tuning, recorded, reported.
+#[test]
+fn tunings_and_records_are_read_again() {
+    let folder = folder("records");
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (tuning, records, page) = (path("tuning.json"), path("records"), path("report.html"));
+    let tune = bn(&["tune", "--quick", "--shapes", "8x16x7x7", "--out", &tuning]);
+    assert_eq!(code(&tune), 0, "{}", String::from_utf8_lossy(&tune.stderr));
+    let bench = ["bench", "--quick", "--shapes", "8x16x7x7", "--tuning", &tuning, "--kernels", "--record", &records];
+    let bench = bn(&bench);
+    assert_eq!(code(&bench), 0, "{}", String::from_utf8_lossy(&bench.stderr));
+    let report = bn(&["report", &records, "--html", &page, "--markdown", "-"]);
+    assert_eq!(code(&report), 0, "{}", String::from_utf8_lossy(&report.stderr));
+    assert!(String::from_utf8_lossy(&report.stdout).contains("8x16x7x7"));
+    let page = std::fs::read_to_string(page).unwrap();
+    assert!(page.contains("<svg") && page.contains("resident") && !page.contains("http://"), "self-contained");
+    // What is no tuning and no record is refused, and said to be none.
+    std::fs::write(&tuning, "{}").unwrap();
+    let refused = bn(&["bench", "--quick", "--shapes", "8x16x7x7", "--tuning", &tuning]);
+    assert_eq!(code(&refused), 2);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("tuning.json"));
+    std::fs::write(folder.join("records/other.json"), "{}").unwrap();
+    let refused = bn(&["report", &records, "--html", &path("again.html")]);
+    assert_eq!(code(&refused), 2);
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("other.json"));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 #[test]
 fn golden_cases_pass_or_say_what_they_lack() {
     let folder = golden();
