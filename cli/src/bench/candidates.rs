@@ -1,7 +1,7 @@
 //! The plans that `bn bench --kernels` and `bn tune` compare.
 
 use batchnorm_wgpu::kernels::{Geometry, Gradients, Reduction, Strategy, program};
-use batchnorm_wgpu::{Capabilities, Choice, Operation, Plan, Preference, Shape, Tuning, TuningPoint, wgpu};
+use batchnorm_wgpu::{Capabilities, Choice, Kernels, Operation, Plan, Preference, Shape, Tuning, TuningPoint, wgpu};
 
 /// Workgroup sizes that are tried.
 fn workgroup_sizes(capabilities: &Capabilities) -> &'static [u32] {
@@ -22,6 +22,28 @@ fn workgroups(capabilities: &Capabilities) -> &'static [u32] {
 
 /// A preference, and the choice that forces the plan it leads to.
 pub type Candidate = (Preference, Choice);
+
+/// Every kernel that runs for an operation and shape: each strategy, geometry and reduction, laid out as the plan would.
+pub fn variants(operation: Operation, shape: &Shape, kernels: &Kernels) -> Vec<Choice> {
+    let mut found: Vec<Choice> = Vec::new();
+    for strategy in Strategy::ALL {
+        let reduces = program(operation, strategy, Gradients::All).iter().any(|kernel| kernel.reduces);
+        let reductions = &Reduction::ALL[..if reduces { 2 } else { 1 }];
+        for geometry in Geometry::ALL {
+            for &reduction in reductions {
+                let choice = Choice {
+                    strategy: Some(strategy),
+                    geometry: Some(geometry),
+                    reduction: reduces.then_some(reduction),
+                    ..Choice::default()
+                };
+                let plan = Plan::new(operation, shape, kernels.capabilities(), kernels.tuning(), &choice);
+                found.extend(plan.map(|plan| plan.choice()).ok());
+            }
+        }
+    }
+    found
+}
 
 /// Every preference worth a try for an operation on a shape: each leads to another plan.
 pub fn candidates(operation: Operation, shape: &Shape, capabilities: &Capabilities) -> Vec<Candidate> {

@@ -36,7 +36,7 @@ pub struct BenchArgs {
     /// Only this operation
     #[arg(long, value_name = "NAME", value_parser = operation)]
     operation: Option<Operation>,
-    /// Time every kernel and plan that runs, not only the chosen one
+    /// Time every kernel that runs, not only the chosen one; on the small shapes
     #[arg(long)]
     kernels: bool,
     /// Force how a column is gone about
@@ -159,8 +159,8 @@ pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
         kernels: Kernels::with_options(&gpu.device, options),
         copy: &copy,
         watch: Stopwatch::new(&gpu, &copy.job())?,
-        rounds: if arguments.quick { 5 } else { 11 },
-        least: Duration::from_millis(if arguments.quick { 25 } else { 40 }),
+        rounds: if arguments.quick { 5 } else { 7 },
+        least: Duration::from_millis(if arguments.quick { 20 } else { 30 }),
         copy_times: Vec::new(),
     };
     let mut rows = Vec::new();
@@ -169,7 +169,8 @@ pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
         let tensors = Tensors::new(&gpu, shape)?;
         for &operation in &operations {
             bar.set_message(format!("{operation} {shape}"));
-            rows.extend(bench.rows(&tensors, operation, &arguments.choice(), arguments.kernels)?);
+            let all = arguments.kernels && workload::is_small(shape);
+            rows.extend(bench.rows(&tensors, operation, &arguments.choice(), all)?);
             bar.inc(1);
         }
     }
@@ -210,8 +211,8 @@ impl Bench<'_> {
         let own = self.layer(tensors.shape(), choice)?.plan(operation)?.choice();
         let mut rows = vec![chosen];
         if all {
-            let others = candidates::candidates(operation, tensors.shape(), self.kernels.capabilities());
-            for (_, other) in others.iter().filter(|(_, other)| *other != own) {
+            let others = candidates::variants(operation, tensors.shape(), &self.kernels);
+            for other in others.iter().filter(|&other| *other != own) {
                 rows.push(self.row(tensors, operation, other, false)?);
             }
         }

@@ -79,6 +79,11 @@ pub fn shapes(gpu: &Gpu, large: bool, texts: Option<&str>) -> Result<Vec<Shape>,
     Ok(shapes)
 }
 
+/// Whether the shape is one of the small ones.
+pub fn is_small(shape: &Shape) -> bool {
+    SMALL.iter().any(|(dims, layout)| shape.dims() == *dims && shape.layout() == *layout)
+}
+
 /// Tensors for the operations on one shape, several sets of them.
 pub struct Tensors {
     shape: Shape,
