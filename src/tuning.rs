@@ -146,8 +146,9 @@ impl Tuning {
         if tuning.schema != SCHEMA {
             return Err(Error::Tuning { reason: format!("expected schema {SCHEMA:?}, got {:?}", tuning.schema) });
         }
-        let unfit =
-            |point: &&TuningPoint| !point.prefer.workgroup_size.is_power_of_two() || point.channels * point.values == 0;
+        let unfit = |point: &&TuningPoint| {
+            !point.prefer.workgroup_size.is_power_of_two() || point.channels == 0 || point.values == 0
+        };
         if let Some(point) = tuning.points.iter().find(unfit) {
             let reason =
                 format!("expected a workgroup size that is a power of two, channels and values above 0, got {point:?}");

@@ -47,7 +47,7 @@ pub fn run(arguments: &ReportArgs) -> Result<Verdict, AnyError> {
     read.left_out(directory).map_or(Ok(Verdict::Passed), |error| Err(error.into()))
 }
 
-/// Whether a file's name stands for standard output, as in [`write`].
+/// Whether a file's name stands for standard output, as in [`write()`].
 fn to_stdout(path: &Path) -> bool {
     path == Path::new("-")
 }
