@@ -12,9 +12,12 @@ fn kernel(work: Work) {
     var own = Pair(Value(0.0), Value(0.0));
     // repeat k {
     let inside$k = first + $ku * stride.lanes < work.end;
-    let at$k = select(0u, cursor.index, inside$k);
-    let x$k = select(Value(0.0), (load_x(at$k) - centre.shift) - centre.remainder, inside$k);
-    let dy$k = select(Value(0.0), load_dy(at$k), inside$k);
+    var x$k = Value(0.0);
+    var dy$k = Value(0.0);
+    if (inside$k) {
+        x$k = (load_x(cursor.index) - centre.shift) - centre.remainder;
+        dy$k = load_dy(cursor.index);
+    }
     cursor = advance(cursor, stride);
     own.a += dy$k;
     own.b += dy$k * x$k;

@@ -16,8 +16,8 @@ pub const USEFUL_FEATURES: wgpu::Features = wgpu::Features::SUBGROUP;
 /// The limits that a device must be opened with for a tensor of `shape`: WebGPU's defaults, raised where the tensor is
 /// larger.
 pub fn required_limits(shape: &Shape) -> wgpu::Limits {
-    // With few values per channel the running statistics, or the scratch of four splits, are larger than the tensor.
-    let bytes = shape.elements().max(9 * shape.channels()) as u64 * 4;
+    // With few values per channel the running statistics, or the scratch of folded samples, are larger than the tensor.
+    let bytes = shape.elements().max(12 * shape.channels()) as u64 * 4;
     let defaults = wgpu::Limits::default();
     wgpu::Limits {
         max_storage_buffer_binding_size: defaults.max_storage_buffer_binding_size.max(bytes),

@@ -7,7 +7,7 @@ pub struct Capabilities {
     pub limits: wgpu::Limits,
     /// Whether the device was opened with `wgpu::Features::SUBGROUP`.
     pub subgroups: bool,
-    /// What kind of adapter it is; software adapters want few fat workgroups.
+    /// What kind of adapter it is; software adapters want few small workgroups.
     pub device_type: wgpu::DeviceType,
 }
 

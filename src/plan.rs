@@ -28,10 +28,11 @@ pub struct Choice {
     pub reverse: Option<bool>,
 }
 
-/// Fewest and most columns in the tile of an interleaved plan: so many neighbouring invocations read neighbouring columns.
+/// What the tile of an interleaved plan may be: so many neighbouring invocations read neighbouring columns.
 const INTERLEAVED_TILES: [u32; 3] = [32, 16, 8];
-/// Most splits of a column, unless its length needs more; each workgroup merges the partial results of all of them.
-const MAX_SPLITS: u32 = 1024;
+/// Most partial results that a lane merges one after the other, unless the column's length needs more: every workgroup
+/// merges those of all splits, and the error bound counts on it (`reference::bound`).
+pub const LONGEST_MERGE: u32 = 16;
 /// Most values that one lane takes: the error bound counts on it (`reference::bound`).
 pub const LONGEST_RUN: u32 = 8192;
 
@@ -115,7 +116,11 @@ impl Plan {
         let geometry = choose_geometry(shape, strategy, choice.geometry, preference)?;
         let sizes = workgroup_sizes(preference, &capabilities.limits, choice)?;
         let fold = geometry.fold(shape).unwrap_or(1) as u32;
-        let reverse = choice.reverse.unwrap_or(preference.reverse) && strategy == Strategy::Split;
+        let rereads = program(operation, strategy, Gradients::All).iter().any(|kernel| kernel.rereads);
+        if choice.reverse == Some(true) && !rereads {
+            return Err(unavailable("reverse", format!("{operation} by {strategy} reads nothing twice")));
+        }
+        let reverse = choice.reverse.unwrap_or(preference.reverse) && rereads;
         // The element count fits u32, so do all of these.
         let open = Self {
             strategy,
@@ -135,24 +140,28 @@ impl Plan {
             max_workgroups_per_dimension: capabilities.limits.max_compute_workgroups_per_dimension,
         };
         let laid_out = match strategy {
-            Strategy::Split => open.split(preference, choice)?,
-            Strategy::Whole => open.whole(choice)?,
+            Strategy::Split => open.split(operation, preference, choice)?,
+            Strategy::Whole => open.whole(&sizes, choice)?,
             Strategy::Resident => open.resident(&sizes, preference, choice)?,
         };
         let reduction = choose_reduction(laid_out.tile, capabilities, choice.reduction, preference)?;
         let plan = Self { reduction, ..laid_out };
         plan.check_grid()?;
+        plan.check_scratch(shape, &capabilities.limits)?;
         Ok(plan)
     }
 
     /// Lays a column out over several workgroups: enough that no lane's run is longer than the error bound counts on, and
     /// enough to keep the device busy.
-    fn split(self, preference: &Preference, choice: &Choice) -> Result<Self> {
+    fn split(self, operation: Operation, preference: &Preference, choice: &Choice) -> Result<Self> {
         refuse(choice.held.map(|held| format!("held {held}")), "a split strategy holds nothing; force resident too")?;
         let tile = self.tile_in_flight();
         let lanes = self.workgroup_size / tile;
         let wanted = preference.workgroups / self.columns.div_ceil(tile);
-        let splits = choose_splits(self.values, wanted, lanes.saturating_mul(LONGEST_RUN), choice)?;
+        let least = self.values.div_ceil(lanes.saturating_mul(LONGEST_RUN));
+        let merged = program(operation, Strategy::Split, Gradients::All).len() > 1;
+        let most = if merged { lanes * LONGEST_MERGE / self.fold } else { self.values };
+        let splits = choose_splits(least, most.clamp(least, self.values), wanted, choice)?;
         // No more splits than there are full rounds of the workgroup, unless forced, and none without a value.
         let rounds = if choice.splits.is_some() { self.values } else { self.values.div_ceil(lanes) };
         let segment = self.values.div_ceil(splits.min(rounds));
@@ -166,16 +175,18 @@ impl Plan {
     }
 
     /// Gives a column to one workgroup.
-    fn whole(self, choice: &Choice) -> Result<Self> {
+    fn whole(self, sizes: &[u32], choice: &Choice) -> Result<Self> {
         self.refuse_split(choice)?;
         refuse(choice.held.map(|held| format!("held {held}")), "a whole column is not held; force resident too")?;
-        let tile = self.tile_in_flight();
-        let longest = (self.workgroup_size / tile).saturating_mul(LONGEST_RUN);
-        if self.values > longest {
-            let reason = format!("{} values per channel exceed the {longest} that one workgroup sums", self.values);
-            return Err(unavailable(Strategy::Whole.name(), reason));
-        }
-        Ok(Self { tile, segment: self.values, ..self })
+        // Forced, a larger workgroup may do it; what is preferred is preferred in its size.
+        let sizes = if choice.strategy.is_some() { sizes } else { &sizes[..1] };
+        let sized = sizes.iter().map(|&workgroup_size| Self { workgroup_size, segment: self.values, ..self.clone() });
+        let tiled = sized.map(|sized| Self { tile: sized.tile_in_flight(), ..sized });
+        let longest = |plan: &Self| (plan.workgroup_size / plan.tile).saturating_mul(LONGEST_RUN);
+        tiled.into_iter().find(|plan| plan.values <= longest(plan)).ok_or_else(|| {
+            let reason = format!("{} values per channel exceed what one workgroup sums", self.values);
+            unavailable(Strategy::Whole.name(), reason)
+        })
     }
 
     /// Refuses what is forced on the splits of a column that has none.
@@ -218,7 +229,11 @@ impl Plan {
             return Err(unavailable(Strategy::Resident.name(), reason));
         };
         let sized = Self { workgroup_size, held, segment: self.values, ..self };
-        let tile = sized.tile_for(self.values.div_ceil(held).next_power_of_two(), 1);
+        let tile = sized.tile_for(sized.values.div_ceil(held).next_power_of_two(), 1);
+        if sized.interleaved && tile < sized.interleaved_tile().min(sized.columns) && choice.strategy.is_none() {
+            let reason = format!("with {tile} columns in a workgroup, rows would be read in small pieces");
+            return Err(unavailable(Strategy::Resident.name(), reason));
+        }
         Ok(Self { tile, ..sized })
     }
 
@@ -279,6 +294,21 @@ impl Plan {
                 needed,
                 allowed: dimension * dimension,
                 hint: "split the tensor over C",
+            });
+        }
+        Ok(())
+    }
+
+    fn check_scratch(&self, shape: &Shape, limits: &wgpu::Limits) -> Result<()> {
+        let needed = self.scratch_planes() * shape.channels() as u64 * 4;
+        let allowed = limits.max_storage_buffer_binding_size;
+        if needed > allowed {
+            return Err(Error::Limit {
+                what: "the scratch",
+                limit: "max_storage_buffer_binding_size, in bytes",
+                needed,
+                allowed,
+                hint: "choose fewer splits, or open the device with a higher limit where the adapter has one",
             });
         }
         Ok(())
@@ -491,16 +521,14 @@ fn workgroup_sizes(preference: &Preference, limits: &wgpu::Limits, choice: &Choi
         None => {
             // The largest power of two that fits.
             let most = 1 << most.max(1).ilog2();
-            let least = preference.workgroup_size.min(most);
+            let least = preference.workgroup_size.clamp(1, most);
             Ok((least.ilog2()..=most.ilog2()).map(|bits| 1 << bits).collect())
         }
     }
 }
 
 /// How many workgroups share a column.
-fn choose_splits(values: u32, wanted: u32, longest_segment: u32, choice: &Choice) -> Result<u32> {
-    let least = values.div_ceil(longest_segment);
-    let most = MAX_SPLITS.max(least).min(values);
+fn choose_splits(least: u32, most: u32, wanted: u32, choice: &Choice) -> Result<u32> {
     match choice.splits {
         Some(forced) if !(least..=most).contains(&forced) => {
             Err(unavailable(format!("splits {forced}"), format!("expected between {least} and {most} for this shape")))

@@ -177,9 +177,19 @@ impl Tuning {
             let values = (point.values as f64 / shape.values_per_channel() as f64).ln();
             channels * channels + values * values
         };
+        // What was fast for one workgroup to a column says nothing of columns many times as long, or of a few of them.
+        let alike = |point: &TuningPoint| {
+            let (channels, values) = (shape.channels() as u64, shape.values_per_channel() as u64);
+            point.prefer.strategy == Strategy::Split
+                || (point.values.saturating_mul(4) >= values && channels.saturating_mul(4) >= point.channels)
+        };
+        // Where elements can be taken four at a time, a point that could not says little.
+        let widest = Geometry::ALL.into_iter().find(|geometry| geometry.fold(shape).is_some());
+        let narrow = |point: &TuningPoint| point.prefer.geometry.is_some_and(|geometry| Some(geometry) != widest);
         let mut near: Vec<_> =
             self.points.iter().filter(|point| point.operation == operation && point.rows == rows).collect();
-        near.sort_by(|one, other| distance(one).total_cmp(&distance(other)));
+        near.retain(|point| alike(point));
+        near.sort_by(|one, other| narrow(one).cmp(&narrow(other)).then(distance(one).total_cmp(&distance(other))));
         let by_kind = BY_DEVICE_TYPE.iter().find(|(kind, _)| *kind == device_type).unwrap_or(&BY_DEVICE_TYPE[4]);
         let resident = device_type != wgpu::DeviceType::Cpu && shape.channels() >= RESIDENT_CHANNELS;
         near.into_iter().map(|point| point.prefer).chain(resident.then_some(RESIDENT)).chain([by_kind.1]).collect()

@@ -52,7 +52,7 @@ fn of_adapter(adapter: &Adapter) -> Vec<Trial> {
     let mut trials = vec![];
     // One test per operation and shape: a failure names both.
     let mut groups: BTreeMap<String, Vec<Case>> = BTreeMap::new();
-    let cases = matrix(&adapter.capabilities());
+    let cases = matrix(&adapter.kernels);
     for case in &cases {
         let shape = case.shape.to_string().replace(' ', "_");
         groups.entry(format!("{key}::matrix::{}::{shape}", case.operation.name())).or_default().push(case.clone());
@@ -93,7 +93,7 @@ fn matrix_holds(adapter: &Adapter, cases: &[Case]) -> Result<(), Failed> {
 fn every_kernel_is_covered(adapter: &Adapter) -> Result<(), Failed> {
     let capabilities = adapter.capabilities();
     let mut covered = BTreeSet::new();
-    for case in matrix(&capabilities) {
+    for case in matrix(&adapter.kernels) {
         let Setup { choice, dx, dgamma, dbeta, .. } = case.setup;
         let gradients = match (dx, dgamma || dbeta) {
             (true, true) => Gradients::All,
@@ -114,13 +114,13 @@ fn runtime_checks_do_not_matter(adapter: &Adapter) -> Result<(), Failed> {
     let runtime_checks = RuntimeChecks { bounds: false, loop_bounding: false, zero_workgroup_memory: true };
     let options = Options { runtime_checks, ..Options::default() };
     let unchecked = Adapter { kernels: Kernels::with_options(&adapter.device, options), ..adapter.clone() };
-    let cases: Vec<Case> = matrix(&adapter.capabilities()).into_iter().step_by(23).collect();
+    let cases: Vec<Case> = matrix(&adapter.kernels).into_iter().step_by(23).collect();
     matrix_holds(&unchecked, &cases)
 }
 
 fn runs_repeat(adapter: &Adapter) -> Result<(), Failed> {
     // The largest shapes have the most workgroups that could finish in another order.
-    let cases = matrix(&adapter.capabilities());
+    let cases = matrix(&adapter.kernels);
     let forced = |case: &&Case| case.setup.choice.geometry.is_some() && case.setup.dx;
     let cases = cases.iter().filter(|case| case.shape.elements() > 20_000).filter(forced);
     let bits = |values: &Option<Vec<f32>>| values.as_ref().map(|v| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
@@ -147,7 +147,7 @@ fn runs_repeat(adapter: &Adapter) -> Result<(), Failed> {
 /// A device with WebGPU's default limits and no feature at all runs every operation.
 fn default_limits_suffice(adapter: &Adapter) -> Result<(), Failed> {
     let limited = adapter.with_default_limits()?;
-    let cases = matrix(&limited.capabilities());
+    let cases = matrix(&limited.kernels);
     let chosen = |case: &&Case| {
         let Choice { geometry, workgroup_size, .. } = case.setup.choice;
         geometry.is_none() && workgroup_size.is_none() && case.setup.in_place == case.setup.pooled
@@ -182,11 +182,10 @@ fn random_calls_hold(adapter: &Adapter) -> Result<(), Failed> {
     );
     let config = ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
-    let capabilities = adapter.capabilities();
     let outcome = runner.run(&call, |(dims, layout, operation, data, choice, [gamma, beta, pooled, in_place])| {
         let shape = Shape::new(&dims, layout).map_err(|error| TestCaseError::fail(error.to_string()))?;
         prop_assume!(!operation.trains() || shape.values_per_channel() > 1);
-        prop_assume!(shape.elements() < 200_000 && runs(operation, &shape, &capabilities, &choice));
+        prop_assume!(shape.elements() < 200_000 && runs(operation, &shape, &adapter.kernels, &choice));
         let in_place = in_place && operation != Operation::ForwardTraining && operation != Operation::Statistics;
         let setup = Setup { choice, pooled, in_place, ..Setup::default() };
         let case = Case { data, gamma, beta, setup, ..Case::new(operation, &shape) };
@@ -267,7 +266,7 @@ fn fault_is_found(adapter: &Adapter, fault: &Fault) -> Result<(), Failed> {
     let (kernels, planted) = fault.plant(&adapter.device);
     let mut expectations = Expectations::default();
     let mut suite = Suite::new(kernels, adapter.queue.clone(), &mut expectations);
-    let cases = matrix(&adapter.capabilities());
+    let cases = matrix(&adapter.kernels);
     // Unforced cases first: they are few and compile few kernels.
     let (few, rest): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|case| {
         let dims = case.shape.dims();

@@ -1,7 +1,7 @@
 //! The plan without a device: for random shapes, limits and choices, what the kernels and the error bound count on holds.
 
 use batchnorm_wgpu::kernels::{Geometry, Gradients, Reduction, Strategy as By, program};
-use batchnorm_wgpu::plan::LONGEST_RUN;
+use batchnorm_wgpu::plan::{LONGEST_MERGE, LONGEST_RUN};
 use batchnorm_wgpu::{
     Capabilities, Choice, Config, Error, Layout, Operation, Plan, Preference, Shape, Tuning, TuningPoint, wgpu,
 };
@@ -66,11 +66,16 @@ fn tuning() -> impl Strategy<Value = Tuning> {
         (1u64..5000, 1u64..5_000_000),
         prop::sample::select(By::ALL.to_vec()),
         prop::option::of(prop::sample::select(Geometry::ALL.to_vec())),
-        (0u32..12, 0u32..5000, prop_oneof![prop::sample::select(By::HELD.to_vec()), 0u32..40], any::<bool>()),
+        (
+            prop_oneof![Just(None), (0u32..12).prop_map(Some)],
+            0u32..5000,
+            prop_oneof![prop::sample::select(By::HELD.to_vec()), 0u32..40],
+            any::<bool>(),
+        ),
     );
     let point = point.prop_map(
         |(operation, rows, (channels, values), strategy, geometry, (size, workgroups, held, reverse))| {
-            let workgroup_size = 1 << size;
+            let workgroup_size = size.map_or(0, |bits| 1 << bits);
             let prefer = Preference { strategy, geometry, reduction: None, workgroup_size, workgroups, held, reverse };
             TuningPoint { operation, rows, channels, values, prefer, fraction_of_copy: None }
         },
@@ -119,7 +124,14 @@ proptest! {
         let lanes = u64::from(plan.workgroup_size / plan.tile);
         match plan.strategy {
             // The sequential part of a sum is no longer than the error bound counts on.
-            By::Split => prop_assert!(segment.div_ceil(lanes) <= LONGEST_RUN.into(), "{segment} over {lanes} lanes"),
+            By::Split => {
+                prop_assert!(segment.div_ceil(lanes) <= LONGEST_RUN.into(), "{segment} over {lanes} lanes");
+                let merged = (splits * u64::from(plan.fold)).div_ceil(lanes);
+                let needed = (shape.values_per_channel() as u64).div_ceil(LONGEST_RUN.into());
+                let merges = program(operation, plan.strategy, Gradients::All).len() > 1;
+                // Folded samples round up once each.
+                prop_assert!(!merges || merged <= (needed + 3).max(LONGEST_MERGE.into()), "{merged} merged, {needed}");
+            }
             By::Whole => prop_assert!(plan.splits == 1 && segment.div_ceil(lanes) <= LONGEST_RUN.into()),
             // Registers hold the column whole.
             By::Resident => {

@@ -1,10 +1,9 @@
 //! The one case structure: it drives the tests, `bn check` and the planted faults.
 
 use crate::data::{Data, normal};
-use batchnorm_wgpu::Capabilities;
 pub use batchnorm_wgpu::Operation;
 use batchnorm_wgpu::kernels::{Geometry, Gradients, Reduction, Strategy, program};
-use batchnorm_wgpu::{Choice, Config, Error, Layout, Plan, RunningPolicy, RunningStatistics, Shape, Tuning};
+use batchnorm_wgpu::{Choice, Config, Error, Kernels, Layout, Plan, RunningPolicy, RunningStatistics, Shape};
 use std::fmt;
 
 /// The numbers that go in.
@@ -190,12 +189,12 @@ pub fn shapes() -> Vec<Shape> {
 
 /// The whole matrix for a device: every operation over every shape with every kernel variant that the device runs, then
 /// hostile data, then every combination of options.
-pub fn matrix(capabilities: &Capabilities) -> Vec<Case> {
+pub fn matrix(kernels: &Kernels) -> Vec<Case> {
     let mut cases = Vec::new();
     for (i, shape) in shapes().iter().enumerate() {
         for operation in Operation::ALL {
             // Shapes take turns in how many values a lane holds.
-            for choice in choices(operation, shape, Strategy::HELD[i % 4], capabilities) {
+            for choice in choices(operation, shape, Strategy::HELD[i % 4], kernels) {
                 cases.push(with_choice(Case::new(operation, shape), choice));
                 if operation == Operation::BackwardTraining {
                     // Without dx the sums are merged by a kernel of their own.
@@ -215,7 +214,7 @@ pub fn matrix(capabilities: &Capabilities) -> Vec<Case> {
     ] {
         let Ok(shape) = Shape::new(dims, layout) else { continue };
         for operation in Operation::ALL {
-            cases.extend(plan_cases(operation, &shape, capabilities));
+            cases.extend(plan_cases(operation, &shape, kernels));
             for strategy in strategies(operation) {
                 // Few values held: every combination of bindings is a shader of its own, and these are the shortest.
                 let held = (strategy == Strategy::Resident).then_some(4);
@@ -241,7 +240,7 @@ fn with_choice(case: Case, choice: Choice) -> Case {
 }
 
 /// The forced strategies, geometries and reductions that run for a shape on a device.
-fn choices(operation: Operation, shape: &Shape, held: u32, capabilities: &Capabilities) -> Vec<Choice> {
+fn choices(operation: Operation, shape: &Shape, held: u32, kernels: &Kernels) -> Vec<Choice> {
     let all = strategies(operation).flat_map(|strategy| {
         let held = (strategy == Strategy::Resident).then_some(held);
         Geometry::ALL.into_iter().flat_map(move |geometry| {
@@ -254,18 +253,18 @@ fn choices(operation: Operation, shape: &Shape, held: u32, capabilities: &Capabi
             })
         })
     });
-    all.filter(|choice| runs(operation, shape, capabilities, choice)).collect()
+    all.filter(|choice| runs(operation, shape, kernels, choice)).collect()
 }
 
 /// Whether an operation can run with a choice on a device.
-pub fn runs(operation: Operation, shape: &Shape, capabilities: &Capabilities, choice: &Choice) -> bool {
-    Plan::new(operation, shape, capabilities, &Tuning::none(), choice)
+pub fn runs(operation: Operation, shape: &Shape, kernels: &Kernels, choice: &Choice) -> bool {
+    Plan::new(operation, shape, kernels.capabilities(), kernels.tuning(), choice)
         .map_or_else(|error| !matches!(error, Error::KernelUnavailable { .. } | Error::Limit { .. }), |_| true)
 }
 
 /// Workgroup sizes, splits and values held that leave lanes idle, tails short, and merges deep; the second dispatch in both
 /// directions.
-fn plan_cases(operation: Operation, shape: &Shape, capabilities: &Capabilities) -> Vec<Case> {
+fn plan_cases(operation: Operation, shape: &Shape, kernels: &Kernels) -> Vec<Case> {
     let split = [(1, 1), (2, 7), (32, 3), (64, 2), (256, 5)].into_iter().flat_map(|(size, splits)| {
         [false, true].map(|reverse| Choice {
             strategy: Some(Strategy::Split),
@@ -280,7 +279,7 @@ fn plan_cases(operation: Operation, shape: &Shape, capabilities: &Capabilities) 
         workgroup_size: Some(size),
         ..Choice::default()
     });
-    let can = |choice: &Choice| runs(operation, shape, capabilities, choice);
+    let can = |choice: &Choice| runs(operation, shape, kernels, choice);
     // The smallest workgroup has one column, which a reduction by subgroups needs; a large one shares itself out.
     let resident = Strategy::HELD.into_iter().flat_map(|held| {
         let of_size = move |reduction, size| Choice {

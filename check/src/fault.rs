@@ -143,7 +143,7 @@ pub const FAULTS: [Fault; 39] = [
         "select(Value(0.0), d1 - remainder, inside1)",
         "d1 - remainder",
     ),
-    fault!("a resident lane writes behind its column", "if (inside1) {", "if (true) {"),
+    fault!("a resident lane writes behind its column", "if (inside1) {\n        store_", "if (true) {\n        store_"),
 ];
 
 impl Fault {

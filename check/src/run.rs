@@ -81,7 +81,11 @@ fn layers(kernels: &Kernels, operation: Operation, inputs: &Inputs, setup: &Setu
     };
     let layer = |shape| BatchNorm::with_choice(kernels, shape, inputs.config, &setup.choice);
     // A choice that fits the whole data set need not fit a part of it.
-    let fallback = |shape: Shape| layer(shape.clone()).or_else(|_| BatchNorm::new(kernels, shape, inputs.config));
+    let able = |layer: &BatchNorm| layer.plan(operation).is_ok();
+    let fallback = |shape: Shape| match layer(shape.clone()) {
+        Ok(layer) if able(&layer) => Ok(layer),
+        _ => BatchNorm::new(kernels, shape, inputs.config),
+    };
     let alone = shapes.len() == 1;
     shapes.into_iter().map(|shape| if alone { layer(shape) } else { fallback(shape) }).collect()
 }

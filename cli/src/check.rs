@@ -114,7 +114,7 @@ pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
 fn check(gpu: &Gpu, arguments: &CheckArgs, expectations: &mut Expectations) -> Result<AdapterReport, AnyError> {
     let kernels = Kernels::new(&gpu.device);
     let capabilities = kernels.capabilities().clone();
-    let mut cases = matrix(&capabilities);
+    let mut cases = matrix(&kernels);
     if let Some(text) = &arguments.filter {
         cases.retain(|case| case.to_string().contains(text));
         if cases.is_empty() {

@@ -36,8 +36,8 @@ fn one(state: State, at: u32, a: Inputs) -> State {
 
 fn merge_run(state: State, count: f32, mean: Value, m2: Value) -> State {
     let total = state.count + count;
-    // The last block may have nothing for a lane.
-    let share = count / max(total, 1.0);
+    // The first run is taken as it is, and a division is not exact; the last block may have nothing for a lane.
+    let share = select(count / max(total, 1.0), 1.0, state.count == 0.0);
     let delta = mean - state.mean;
     return State(
         state.shift,

@@ -2,7 +2,7 @@
 
 use super::Adapter;
 use batchnorm_wgpu::host::{Gpu, HostBatchNorm};
-use batchnorm_wgpu::kernels::{Geometry, Reduction};
+use batchnorm_wgpu::kernels::{Geometry, Reduction, Strategy};
 use batchnorm_wgpu::reference::{self, Affine, bound};
 use batchnorm_wgpu::{
     BackwardTraining, BatchNorm, Choice, Config, Error, ForwardTraining, Inference, Kernels, Layout, RunningPolicy,
@@ -60,7 +60,9 @@ struct Fixture {
 impl Fixture {
     fn new(adapter: &Adapter) -> Result<Self, Error> {
         let shape = Shape::new(&[4, 8, 6, 6], Layout::ChannelsFirst)?;
-        let layer = BatchNorm::new(&adapter.kernels, shape, Config::default())?;
+        // The strategy that binds everything, scratch too.
+        let choice = Choice { strategy: Some(Strategy::Split), ..Choice::default() };
+        let layer = BatchNorm::with_choice(&adapter.kernels, shape, Config::default(), &choice)?;
         let size = layer.shape().elements() as u64 * 4;
         Ok(Self {
             tensor: buffer(adapter, 2 * size, wgpu::BufferUsages::STORAGE),

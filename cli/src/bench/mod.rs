@@ -12,7 +12,7 @@ use crate::output::{figure, progress, read_tuning, table, write};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Strategy};
-use batchnorm_wgpu::{BatchNorm, Choice, Config, Kernels, Operation, Options, RuntimeChecks, Shape};
+use batchnorm_wgpu::{BatchNorm, Choice, Config, Kernels, Layout, Operation, Options, Plan, RuntimeChecks, Shape};
 use batchnorm_wgpu_check::case::{Case, Setup};
 use batchnorm_wgpu_check::suite::{Expectations, Suite};
 use clock::{Stopwatch, encoding, quantile};
@@ -71,6 +71,7 @@ pub struct BenchArgs {
     json: Option<PathBuf>,
     /// Write the record to DIR/ADAPTER/DATE.json, for `bn report`
     #[arg(long, value_name = "DIR", num_args = 0..=1, default_missing_value = "benches/records")]
+    #[arg(conflicts_with_all = ["tuning", "runtime_checks"])]
     record: Option<PathBuf>,
 }
 
@@ -163,21 +164,29 @@ pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
         least: Duration::from_millis(if arguments.quick { 20 } else { 30 }),
         copy_times: Vec::new(),
     };
-    let mut rows = Vec::new();
+    let (mut rows, mut failures) = (Vec::new(), Vec::new());
     let bar = progress((shapes.len() * operations.len()) as u64, &gpu.key());
     for shape in &shapes {
         let tensors = Tensors::new(&gpu, shape)?;
         for &operation in &operations {
             bar.set_message(format!("{operation} {shape}"));
             let all = arguments.kernels && workload::is_small(shape);
-            rows.extend(bench.rows(&tensors, operation, &arguments.choice(), all)?);
+            match bench.rows(&tensors, operation, &arguments.choice(), all) {
+                Ok(found) => rows.extend(found),
+                Err(error) => failures.push(format!("{operation} {shape}: {error}")),
+            }
             bar.inc(1);
         }
     }
     bar.finish_and_clear();
-    let record = bench.record(rows);
-    deliver(&record, arguments)?;
-    Ok(Verdict::Passed)
+    if !rows.is_empty() {
+        deliver(&bench.record(rows), arguments)?;
+    }
+    match failures.is_empty() {
+        true => Ok(Verdict::Passed),
+        // What could be timed is delivered all the same.
+        false => Err(format!("not timed:\n  {}", failures.join("\n  ")).into()),
+    }
 }
 
 fn deliver(record: &Record, arguments: &BenchArgs) -> Result<(), AnyError> {
@@ -225,9 +234,9 @@ impl Bench<'_> {
 
     fn row(&mut self, tensors: &Tensors, operation: Operation, choice: &Choice, chosen: bool) -> Result<Row, AnyError> {
         let shape = tensors.shape();
-        verify(self.gpu, &self.kernels, operation, shape, choice)?;
         let layer = self.layer(shape, choice)?;
         let steps = tensors.steps(self.gpu, &layer, operation)?;
+        verify(self.gpu, &self.kernels, operation, shape, &layer.plan(operation)?)?;
         let (copy, own) = (self.copy.job(), job(&steps));
         let samples = self.watch.measure(&[&copy, &own], self.rounds, self.least)?;
         self.copy_times.extend(&samples[0].times);
@@ -269,24 +278,43 @@ impl Bench<'_> {
     }
 }
 
-/// Holds the operation's results against the reference, on the same kernels and plan. Tensors that the reference would take
-/// too long for are cut in N first; the plan's sizes may then be others.
-fn verify(gpu: &Gpu, kernels: &Kernels, operation: Operation, shape: &Shape, choice: &Choice) -> Result<(), AnyError> {
-    const MOST_ELEMENTS: usize = 1 << 22;
-    let mut dims = shape.dims().to_vec();
-    dims[0] = dims[0].min((MOST_ELEMENTS / (shape.elements() / dims[0])).max(2));
-    let small = Shape::new(&dims, shape.layout())?;
-    let fits = BatchNorm::with_choice(kernels, small.clone(), Config::default(), choice)
-        .and_then(|layer| layer.plan(operation))
-        .is_ok();
-    let shape = if fits { &small } else { shape };
-    let case = Case { setup: Setup { choice: *choice, ..Setup::default() }, ..Case::new(operation, shape) };
+/// Holds the results of the kernels of `plan` against the reference. Tensors that the reference would take too long for are
+/// cut first; a column then has other splits.
+fn verify(gpu: &Gpu, kernels: &Kernels, operation: Operation, shape: &Shape, plan: &Plan) -> Result<(), AnyError> {
+    let small = cut(shape)?;
+    let whole = plan.choice();
+    let choices = [whole, Choice { splits: None, ..whole }, Choice { splits: None, workgroup_size: None, ..whole }];
+    let runs = |choice: &Choice| {
+        let layer = BatchNorm::with_choice(kernels, small.clone(), Config::default(), choice);
+        layer.and_then(|layer| layer.plan(operation)).is_ok()
+    };
+    let choice = choices.into_iter().find(runs).ok_or("its plan cannot be verified on a smaller tensor")?;
+    let case = Case { setup: Setup { choice, ..Setup::default() }, ..Case::new(operation, &small) };
     let mut expectations = Expectations::default();
     let outcome = Suite::new(kernels.clone(), gpu.queue.clone(), &mut expectations).run(&case);
     match outcome.failure {
         None => Ok(()),
-        Some(failure) => Err(format!("not timed, since it is wrong: {}: {failure}", outcome.case).into()),
+        Some(failure) if outcome.refused => Err(failure.into()),
+        Some(failure) => Err(format!("it is wrong: {}: {failure}", outcome.case).into()),
     }
+}
+
+/// The shape with fewer samples, and if those are few, with smaller ones: channels and layout stay.
+fn cut(shape: &Shape) -> Result<Shape, AnyError> {
+    const MOST_ELEMENTS: usize = 1 << 22;
+    let mut dims = shape.dims().to_vec();
+    let per_sample = shape.elements() / dims[0];
+    dims[0] = dims[0].min((MOST_ELEMENTS / per_sample).max(2));
+    let channels = if shape.layout() == Layout::ChannelsFirst { 1 } else { dims.len() - 1 };
+    while dims.iter().product::<usize>() > MOST_ELEMENTS {
+        let spatial = (1..dims.len()).filter(|&i| i != channels);
+        match spatial.max_by_key(|&i| dims[i]) {
+            // Halves of multiples of eight stay multiples of four.
+            Some(largest) if dims[largest] > 8 => dims[largest] /= 2,
+            _ => break,
+        }
+    }
+    Ok(Shape::new(&dims, shape.layout())?)
 }
 
 /// Today, `YYYY-MM-DD`.
@@ -331,7 +359,7 @@ fn print(record: &Record) {
     let header = ["operation", "shape", "plan", "MB", "dispatches", "us", "spread", "GB/s", "of copy", "encode us"];
     println!("{}", table(&header, 3, rows));
     println!(
-        "plan: workgroups x size, and what a value is; us: median of a step; spread: half of the samples lie within"
+        "plan: workgroups x size, what a value is, how sums are taken; us: median of a step; spread: half of the samples lie within"
     );
     println!("it; GB/s: on the bytes that must move, 2 tensors forward and 3 backward; of copy: that over the copy");
     println!("kernel's, timed in turn with it; encode us: host time to record a step.");
@@ -340,5 +368,6 @@ fn print(record: &Record) {
 fn describe(plan: &PlanFigures) -> String {
     let held = if plan.held > 0 { format!(" {}", plan.held) } else { String::new() };
     let reverse = if plan.reverse { " reverse" } else { "" };
-    format!("{}{held} {} x {} {}{reverse}", plan.strategy, plan.workgroups, plan.workgroup_size, plan.geometry)
+    let PlanFigures { strategy, workgroups, workgroup_size, geometry, reduction, .. } = plan;
+    format!("{strategy}{held} {workgroups} x {workgroup_size} {geometry} {reduction}{reverse}")
 }

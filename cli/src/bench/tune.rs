@@ -3,12 +3,14 @@
 use super::candidates::{Candidate, candidates, refinements};
 use super::clock::{Samples, Stopwatch};
 use super::copy::CopyKernel;
+use super::record::PlanFigures;
 use super::workload::{OPERATIONS, Tensors, job, shapes};
 use super::{clock, processor, today, verify};
 use crate::adapter::AdapterArgs;
 use crate::output::{progress, table, write};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::Gpu;
+use batchnorm_wgpu::kernels::Strategy;
 use batchnorm_wgpu::{BatchNorm, Choice, Config, Kernels, Operation, Preference, Shape, Step, Tuning, TuningPoint};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -90,8 +92,13 @@ impl Tuner<'_> {
             ranked.iter().find(|(other, fraction)| other == candidate && *fraction >= (1.0 - NOISE) * fastest).copied()
         };
         let ((prefer, choice), fraction) = finalists.iter().find_map(alike).ok_or("no plan can run")?;
-        verify(self.gpu, &self.kernels, operation, shape, &choice)?;
-        Ok(point(operation, shape, prefer, fraction))
+        let layer = BatchNorm::with_choice(&self.kernels, shape.clone(), Config::default(), &choice)?;
+        let plan = layer.plan(operation)?;
+        verify(self.gpu, &self.kernels, operation, shape, &plan)?;
+        // As many as ran: a shape with fewer channels shall split them.
+        let ran = PlanFigures::from(&plan).workgroups;
+        let workgroups = if prefer.strategy == Strategy::Split { prefer.workgroups.max(ran) } else { 0 };
+        Ok(point(operation, shape, Preference { workgroups, ..prefer }, fraction))
     }
 
     /// The candidates, the fastest first; all are timed in turn.

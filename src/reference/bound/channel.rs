@@ -53,7 +53,9 @@ impl Channel {
         };
         let rounding = reduction(m);
         let partial = (rounding + 2.0 * U) * absolute / count + 14.0 * U * channel.var.sqrt();
-        let delta_error = data(&|_, e| e) / count + partial + 10.0 * U * delta.abs() + ETA;
+        // Each merge on a value's way may flush a difference, a product and a sum.
+        let flushed = 3.0 * ETA * (1.0 + rounding / U);
+        let delta_error = data(&|_, e| e) / count + partial + 10.0 * U * delta.abs() + flushed;
         let first_order = (2.0 * count.sqrt()).min(4.0 * LAMBDA) * partial * m2.sqrt();
         let m2_error = data(&|c, e| (2.0 * c + e) * e)
             + first_order
