@@ -6,6 +6,9 @@ use batchnorm_wgpu::Capabilities;
 use batchnorm_wgpu::host::{Gpu, adapter_key, adapters};
 use batchnorm_wgpu::{Kernels, wgpu};
 use libtest_mimic::{Failed, Trial};
+use std::sync::{Mutex, PoisonError};
+
+static GL_CONTEXT: Mutex<()> = Mutex::new(());
 
 /// The software adapters that scripts/setup installs.
 pub const SOFTWARE: [&str; 3] = ["lavapipe", "swiftshader", "gl"];
@@ -39,7 +42,13 @@ impl Adapter {
     /// A test on this adapter.
     pub fn test(&self, name: &str, test: impl Fn(&Self) -> Result<(), Failed> + Send + 'static) -> Trial {
         let adapter = self.clone();
-        Trial::test(name, move || test(&adapter))
+        Trial::test(name, move || {
+            // All threads share one GL context, and wgpu takes six seconds' wait for it, which compiling a long shader can
+            // cost, for a deadlock.
+            let alone = adapter.adapter.get_info().backend == wgpu::Backend::Gl;
+            let _guard = alone.then(|| GL_CONTEXT.lock().unwrap_or_else(PoisonError::into_inner));
+            test(&adapter)
+        })
     }
 }
 
