@@ -23,10 +23,7 @@ fn kernel(work: Work) {
     m2 += e$k * e$k;
     // }
     let variance = combine(lane_sum(work, Pair(m2, Value(0.0))).a) / params.count_f32;
-    let inv_std = inv_std_of(variance);
-    if (is_writer(work)) {
-        publish(work, Moments(shift, remainder, variance), inv_std);
-    }
+    let inv_std = publish(work, Moments(shift, remainder, variance));
     let scale = load_gamma(work, 0u) * inv_std;
     let beta = load_beta(work, 0u);
     cursor = start;

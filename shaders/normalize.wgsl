@@ -4,10 +4,7 @@
 
 fn kernel(work: Work) {
     let moments = merged_moments(work);
-    let inv_std = inv_std_of(moments.variance);
-    if (is_writer(work)) {
-        publish(work, moments, inv_std);
-    }
+    let inv_std = publish(work, moments);
     let scale = load_gamma(work, 0u) * inv_std;
     walk(work, State(moments.shift, moments.remainder, scale, load_beta(work, 0u)));
 }

@@ -2,7 +2,7 @@
 //! its parameters out as the host does.
 
 use batchnorm_wgpu::Capabilities;
-use batchnorm_wgpu::kernels::{Access, KERNELS, Reduction, Variant};
+use batchnorm_wgpu::kernels::{Access, Binding, Extent, Gradients, KERNELS, Reduction, Strategy, Variant, program};
 use batchnorm_wgpu::plan::{LONGEST_MERGE, LONGEST_RUN, Params};
 use batchnorm_wgpu::{Choice, Config, Layout, Operation, Plan, Shape, Tuning};
 use naga::valid::{Capabilities as Allowed, ValidationFlags, Validator};
@@ -108,6 +108,23 @@ fn blocks_are_as_the_plan_and_the_bound_count_them() {
     assert_eq!((LONGEST_RUN, LONGEST_MERGE), (4 * 32 * 64, 16));
     let summing = Variant::apart().filter(|variant| variant.kernel.name == "moments");
     summing.for_each(|variant| assert!(variant.wgsl().contains("const BLOCK: u32 = 128u;")));
+}
+
+#[test]
+fn the_table_says_what_kernels_move() {
+    for kernel in KERNELS {
+        let tensors = kernel.bindings.iter().filter(|binding| binding.extent == Extent::Elements);
+        let (read, written): (Vec<&Binding>, Vec<&Binding>) =
+            tensors.partition(|binding| binding.access == Access::Read);
+        let passes = if kernel.parts.iter().any(|part| part.again) { 2 } else { 1 };
+        assert_eq!(kernel.moves as usize, passes * read.len() + written.len(), "{}", kernel.name);
+    }
+    for (operation, strategy) in Operation::ALL.into_iter().flat_map(|one| Strategy::ALL.map(|by| (one, by))) {
+        let kernels = program(operation, strategy, Gradients::All);
+        let moved: u32 = kernels.iter().map(|kernel| kernel.moves).sum();
+        assert!(kernels.is_empty() || moved >= operation.least_moves(), "{operation} {strategy}");
+        assert!(strategy != Strategy::Resident || kernels.is_empty() || moved == operation.least_moves());
+    }
 }
 
 #[test]

@@ -152,9 +152,11 @@ impl Fault {
         let planted = Arc::new(AtomicBool::new(false));
         let (fault, mark) = (*self, planted.clone());
         let edit = move |_: &Variant, wgsl: String| {
-            if fault.edits.iter().all(|(from, _)| wgsl.contains(from)) {
-                mark.store(true, Ordering::Relaxed);
+            // A part of a fault is another fault, which would be found in its place.
+            if !fault.edits.iter().all(|(from, _)| wgsl.contains(from)) {
+                return wgsl;
             }
+            mark.store(true, Ordering::Relaxed);
             fault.edits.iter().fold(wgsl, |wgsl, (from, to)| wgsl.replace(from, to))
         };
         let edit: Arc<Edit> = Arc::new(edit);

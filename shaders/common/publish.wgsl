@@ -9,7 +9,16 @@ struct Moments {
     variance: Value,
 }
 
-fn publish(work: Work, moments: Moments, inv_std: Value) {
+// Returns inv_std.
+fn publish(work: Work, moments: Moments) -> Value {
+    let inv_std = inv_std_of(moments.variance);
+    if (is_writer(work)) {
+        store_statistics(work, moments, inv_std);
+    }
+    return inv_std;
+}
+
+fn store_statistics(work: Work, moments: Moments, inv_std: Value) {
     store_saved(work, 0u, moments.shift);
     store_saved(work, 1u, moments.remainder);
     store_saved(work, 2u, moments.variance);

@@ -45,6 +45,7 @@ mod parts {
     pub(super) const WALK: Part = part!("common/walk.wgsl");
     pub(super) const SHIFT: Part = part!("common/shift.wgsl");
     pub(super) const COLUMN_MOMENTS: Part = part!("common/column_moments.wgsl");
+    pub(super) const WHOLE_MOMENTS: Part = part!("common/whole_moments.wgsl");
     pub(super) const SCRATCH_OF_MOMENTS: Part = part!("common/moments.wgsl");
     pub(super) const MERGE_MOMENTS: Part = part!("common/merge_moments.wgsl");
     pub(super) const INV_STD: Part = part!("common/inv_std.wgsl");
@@ -144,6 +145,7 @@ const FORWARD_WHOLE: Kernel = Kernel {
         WALK,
         SHIFT,
         COLUMN_MOMENTS,
+        WHOLE_MOMENTS,
         INV_STD,
         PUBLISH,
         again(WALK),
@@ -156,7 +158,7 @@ const FORWARD_WHOLE: Kernel = Kernel {
 };
 const STATISTICS_WHOLE: Kernel = Kernel {
     name: "statistics_whole",
-    parts: &[CURSOR, WALK, SHIFT, COLUMN_MOMENTS, INV_STD, PUBLISH, part!("statistics_whole.wgsl")],
+    parts: &[CURSOR, WALK, SHIFT, COLUMN_MOMENTS, WHOLE_MOMENTS, INV_STD, PUBLISH, part!("statistics_whole.wgsl")],
     bindings: &[X, SAVED_IF_WANTED, RUNNING_UPDATE],
     moves: 1,
     ..ROW
