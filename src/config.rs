@@ -1,6 +1,10 @@
-//! What a batch norm layer computes, apart from its shape: eps and the running-statistics policy.
+//! What a batch norm layer computes, apart from its shape: eps, the running-statistics policy, the type of its tensors, and
+//! what follows the normalization.
 
+use crate::dtype::DType;
 use crate::error::{Error, Result};
+use serde::{Deserialize, Serialize};
+use std::fmt;
 
 /// Configuration of a layer. gamma and beta are optional per binding and therefore not part of it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -9,11 +13,45 @@ pub struct Config {
     pub eps: f64,
     /// How a training step changes the running statistics. Default: PyTorch's.
     pub running: RunningPolicy,
+    /// What tensors are stored in. Default f32.
+    pub dtype: DType,
+    /// What the layer applies last, behind the residual. Default none.
+    pub activation: Activation,
+}
+
+/// What a layer applies to `bn(x) + residual`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Activation {
+    /// Nothing.
+    #[default]
+    None,
+    /// `max(z, 0)`; a NaN stays a NaN. Its derivative at 0 is 0.
+    Relu,
+}
+
+impl Activation {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::None, Self::Relu];
+
+    /// Name in tables, test ids and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Relu => "relu",
+        }
+    }
+}
+
+impl fmt::Display for Activation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { eps: 1e-5, running: RunningPolicy::default() }
+        Self { eps: 1e-5, running: RunningPolicy::default(), dtype: DType::F32, activation: Activation::None }
     }
 }
 

@@ -4,6 +4,7 @@
 mod batch_norm;
 mod capabilities;
 pub mod config;
+mod dtype;
 pub mod error;
 mod gpu;
 #[cfg(feature = "host")]
@@ -21,7 +22,8 @@ pub use batch_norm::{
     required_limits,
 };
 pub use capabilities::{Capabilities, adapter_key};
-pub use config::{Average, Config, NonFinite, RunningPolicy, Spread, VarianceEstimate, Window};
+pub use config::{Activation, Average, Config, NonFinite, RunningPolicy, Spread, VarianceEstimate, Window};
+pub use dtype::DType;
 pub use error::{Error, Result};
 pub use gpu::{Edit, Kernels, Options, RuntimeChecks, Step};
 pub use operation::Operation;

@@ -232,7 +232,7 @@ impl Reader<'_> {
         let x = self.tensors.tensor("x").map_err(|error| self.wrong("x", "a tensor", error.to_string()))?;
         let shape = Shape::new(x.shape(), layout).map_err(library)?;
         let channels = shape.channels();
-        let config = Config { eps: self.number("eps")?.unwrap_or(1e-5), running: self.policy()? };
+        let config = Config { eps: self.number("eps")?.unwrap_or(1e-5), running: self.policy()?, ..Config::default() };
         config.check().map_err(library)?;
         let tracked = match self.tensors.tensor("num_batches_tracked") {
             Ok(view) => self.count(&view)?,

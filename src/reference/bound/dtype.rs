@@ -1,18 +1,6 @@
-//! Storage types and what storing costs.
+//! What storing costs.
 
-use std::fmt;
-
-/// The type that x, y, dy and dx are stored in. Arithmetic is f32 for all of them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum DType {
-    /// IEEE 754 binary32.
-    #[default]
-    F32,
-    /// IEEE 754 binary16.
-    F16,
-    /// bfloat16: binary32 without its low 16 bits.
-    Bf16,
-}
+use crate::dtype::DType;
 
 impl DType {
     /// Bits of the significand, with the implicit one.
@@ -79,15 +67,5 @@ impl DType {
             DType::F16 => 2.0 * self.unit_roundoff() * magnitude + 2f64.powi(-24),
             _ => self.unit_roundoff() * magnitude + super::ETA,
         }
-    }
-}
-
-impl fmt::Display for DType {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            DType::F32 => "f32",
-            DType::F16 => "f16",
-            DType::Bf16 => "bf16",
-        })
     }
 }

@@ -93,8 +93,8 @@ mod simulation;
 #[cfg(test)]
 mod tests;
 
+pub use crate::dtype::DType;
 pub use compare::{Comparison, compare};
-pub use dtype::DType;
 pub use elements::{
     ForwardBound, GradientsBound, StatisticsBound, backward_frozen, backward_training, forward_training, inference,
     statistics,
