@@ -1,10 +1,10 @@
 //! The float64 oracle against hand-computed cases, laws, finite differences and brute force.
 
-use batchnorm_wgpu::reference::bound::{self, StatisticsBound, compare};
+use batchnorm_wgpu::reference::bound::{self, Execution, StatisticsBound, compare};
 use batchnorm_wgpu::reference::{
-    Affine, RunningStatistics, Statistics, backward_frozen, backward_training, forward_training, inference, statistics,
+    Layer, RunningStatistics, Statistics, backward_frozen, backward_training, forward_training, inference, statistics,
 };
-use batchnorm_wgpu::{Average, Error, Layout, RunningPolicy, Shape, Spread};
+use batchnorm_wgpu::{Activation, Average, Error, Layout, RunningPolicy, Shape, Spread};
 use proptest::prelude::*;
 
 const EPS: f64 = 1e-5;
@@ -26,28 +26,58 @@ fn hand_computed_training_step() {
     let nchw = shape(&[2, 2, 1, 2], Layout::ChannelsFirst);
     let x = [1.0, 3.0, -2.0, -2.0, 5.0, 7.0, 2.0, 2.0];
     let (gamma, beta) = ([2.0, 0.5], [10.0, -1.0]);
-    let affine = Affine { gamma: Some(&gamma), beta: Some(&beta) };
-    let eps = 4.0;
-    let forward = forward_training(&x, &nchw, affine, eps).unwrap();
+    let layer = Layer { gamma: Some(&gamma), beta: Some(&beta), eps: 4.0, ..Layer::default() };
+    let forward = forward_training(&x, &nchw, &layer).unwrap();
     assert_eq!(forward.statistics, Statistics { mean: vec![4.0, 0.0], var: vec![5.0, 4.0], count: 4 });
     // Channel 0: (x - 4) / 3 * 2 + 10.
     let r = 8f64.sqrt();
     let want =
         [8.0, 10.0 - 2.0 / 3.0, -1.0 / r - 1.0, -1.0 / r - 1.0, 10.0 + 2.0 / 3.0, 12.0, 1.0 / r - 1.0, 1.0 / r - 1.0];
     assert_close(&forward.y, &want, 1e-15, "y");
-    assert_eq!(inference(&x, &nchw, &[4.0, 0.0], &[5.0, 4.0], affine, eps).unwrap(), forward.y);
+    assert_eq!(inference(&x, &nchw, &[4.0, 0.0], &[5.0, 4.0], &layer).unwrap(), forward.y);
 
     // dy is 1 at the first element of channel 0: S1 = 1, S2 = -3, dx = 2/3 * (dy - 1/4 - c * (-3/4) / 9).
     let mut dy = [0.0; 8];
     dy[0] = 1.0;
-    let gradients = backward_training(&x, &dy, &nchw, Some(&gamma), eps).unwrap();
+    let gradients = backward_training(&x, &dy, &nchw, &layer).unwrap();
     assert_close(&gradients.dbeta, &[1.0, 0.0], 1e-15, "dbeta");
     assert_close(&gradients.dgamma, &[-1.0, 0.0], 1e-15, "dgamma");
     let dx = [1.0 / 3.0, -2.0 / 9.0, 0.0, 0.0, -1.0 / 9.0, 0.0, 0.0, 0.0];
     assert_close(&gradients.dx, &dx, 1e-15, "dx");
-    let frozen = backward_frozen(&x, &dy, &nchw, &[4.0, 0.0], &[5.0, 4.0], Some(&gamma), eps).unwrap();
+    let frozen = backward_frozen(&x, &dy, &nchw, &[4.0, 0.0], &[5.0, 4.0], &layer).unwrap();
     assert_close(&frozen.dx, &dy.map(|dy| dy * 2.0 / 3.0), 1e-15, "frozen dx");
     assert_eq!((frozen.dgamma, frozen.dbeta), (gradients.dgamma, gradients.dbeta));
+    assert_eq!((&gradients.dresidual[..], &frozen.dresidual[..]), (&dy[..], &dy[..]));
+}
+
+#[test]
+fn hand_computed_residual_and_relu() {
+    // Channel 0 of the step above: bn(x) is 8, 10 - 2/3, 10 + 2/3, 12. The residual takes it to -1, 0, 2/3, NaN.
+    let nc = shape(&[4, 1], Layout::ChannelsFirst);
+    let x = [1.0, 3.0, 5.0, 7.0];
+    let third = 2.0 / 3.0;
+    let layer = Layer { gamma: Some(&[2.0]), beta: Some(&[10.0]), eps: 4.0, ..Layer::default() };
+    let plain = forward_training(&x, &nc, &layer).unwrap().y;
+    let residual = [-9.0, -plain[1], -10.0, f64::NAN];
+    let layer = Layer { residual: Some(&residual), activation: Activation::Relu, ..layer };
+    for y in [forward_training(&x, &nc, &layer).unwrap().y, inference(&x, &nc, &[4.0], &[5.0], &layer).unwrap()] {
+        assert_close(&y[..3], &[0.0, 0.0, third], 1e-14, "y");
+        assert!(y[3].is_nan(), "a NaN stays a NaN");
+    }
+    // Nothing passes at -1 and at exactly 0; a NaN lets dy through.
+    let dy = [1.0, 2.0, 3.0, 4.0];
+    let dz = [0.0, 0.0, 3.0, 4.0];
+    let bare = Layer { residual: None, activation: Activation::None, ..layer };
+    for (got, want) in [
+        (backward_training(&x, &dy, &nc, &layer), backward_training(&x, &dz, &nc, &bare)),
+        (backward_frozen(&x, &dy, &nc, &[4.0], &[5.0], &layer), backward_frozen(&x, &dz, &nc, &[4.0], &[5.0], &bare)),
+    ] {
+        assert_eq!(got.unwrap(), want.unwrap());
+    }
+    // A constant channel without beta: z is 0, and so is the derivative.
+    let relu = Layer { activation: Activation::Relu, ..Layer::default() };
+    let gradients = backward_training(&[0.1; 4], &dy, &nc, &relu).unwrap();
+    assert_eq!((gradients.dresidual, gradients.dx, gradients.dbeta), (vec![0.0; 4], vec![0.0; 4], vec![0.0]));
 }
 
 #[test]
@@ -57,7 +87,7 @@ fn keeps_digits_far_from_zero() {
     let x = [0.0, 1.0, 2.0, 5.0].map(|x| offset + x / 8.0);
     let found = statistics(&x, &nc).unwrap();
     assert_eq!((found.mean[0] - offset, found.var[0]), (0.25, 3.5 / 64.0));
-    let constant = forward_training(&[0.1; 4], &nc, Affine { gamma: None, beta: Some(&[0.7]) }, EPS).unwrap();
+    let constant = forward_training(&[0.1; 4], &nc, &Layer { beta: Some(&[0.7]), ..Layer::default() }).unwrap();
     assert_eq!((constant.y, constant.statistics.mean, constant.statistics.var), (vec![0.7; 4], vec![0.1], vec![0.0]));
 }
 
@@ -68,7 +98,7 @@ fn non_finite_values_stay_in_their_channel() {
         let found = statistics(&x, &nc).unwrap();
         assert_eq!((found.mean[0], found.var[0], found.mean[1]), (1.5, 0.25, f64::INFINITY));
         assert!(found.var[1].is_nan() && found.mean[2].is_nan() && found.var[2].is_nan());
-        let y = forward_training(&x, &nc, Affine::default(), EPS).unwrap().y;
+        let y = forward_training(&x, &nc, &Layer::default()).unwrap().y;
         assert!(y[0].is_finite() && y[3].is_finite() && y[1].is_nan() && y[4].is_nan() && y[2].is_nan());
     }
 }
@@ -76,32 +106,37 @@ fn non_finite_values_stay_in_their_channel() {
 #[test]
 fn wrong_calls_are_errors() {
     let (nc, one) = (shape(&[3, 2], Layout::ChannelsFirst), shape(&[1, 2], Layout::ChannelsFirst));
-    let (x, c, none) = ([0.0; 6], [1.0; 2], Affine::default());
+    let (x, c, none) = ([0.0; 6], [1.0; 2], &Layer::default());
     let mismatch = |result: Result<(), Error>, expected: &str| match result {
         Err(Error::Mismatch { name, .. }) => assert_eq!(name, expected),
         other => panic!("{expected}: {other:?}"),
     };
     mismatch(statistics(&x[1..], &nc).map(drop), "x");
-    mismatch(forward_training(&x[1..], &nc, none, EPS).map(drop), "x");
-    let short = Affine { gamma: Some(&c[1..]), beta: None };
-    mismatch(forward_training(&x, &nc, short, EPS).map(drop), "gamma");
-    let long = Affine { gamma: None, beta: Some(&x) };
-    mismatch(inference(&x, &nc, &c, &c, long, EPS).map(drop), "beta");
-    mismatch(inference(&x, &nc, &x, &c, none, EPS).map(drop), "running_mean");
-    mismatch(inference(&x, &nc, &c, &x, none, EPS).map(drop), "running_var");
-    mismatch(backward_training(&x, &x[1..], &nc, None, EPS).map(drop), "dy");
-    mismatch(backward_training(&x, &x, &nc, Some(&x), EPS).map(drop), "gamma");
-    mismatch(backward_frozen(&x, &x, &nc, &c, &x, None, EPS).map(drop), "running_var");
-    mismatch(bound::statistics(&x[1..], &nc).map(drop), "x");
+    mismatch(forward_training(&x[1..], &nc, none).map(drop), "x");
+    let short = Layer { gamma: Some(&c[1..]), ..Layer::default() };
+    mismatch(forward_training(&x, &nc, &short).map(drop), "gamma");
+    let long = Layer { beta: Some(&x), ..Layer::default() };
+    mismatch(inference(&x, &nc, &c, &c, &long).map(drop), "beta");
+    mismatch(backward_frozen(&x, &x, &nc, &c, &c, &long).map(drop), "beta");
+    let per_channel = Layer { residual: Some(&c), ..Layer::default() };
+    mismatch(forward_training(&x, &nc, &per_channel).map(drop), "residual");
+    mismatch(backward_training(&x, &x, &nc, &per_channel).map(drop), "residual");
+    mismatch(inference(&x, &nc, &x, &c, none).map(drop), "running_mean");
+    mismatch(inference(&x, &nc, &c, &x, none).map(drop), "running_var");
+    mismatch(backward_training(&x, &x[1..], &nc, none).map(drop), "dy");
+    mismatch(backward_training(&x, &x, &nc, &Layer { gamma: Some(&x), ..Layer::default() }).map(drop), "gamma");
+    mismatch(backward_frozen(&x, &x, &nc, &c, &x, none).map(drop), "running_var");
+    mismatch(bound::statistics(&x[1..], &nc, &Execution::default()).map(drop), "x");
     mismatch(RunningStatistics::new(3).update(&statistics(&x, &nc).unwrap(), &RunningPolicy::default()), "batch mean");
     let empty = Statistics { count: 0, ..statistics(&x, &nc).unwrap() };
     mismatch(RunningStatistics::new(2).update(&empty, &RunningPolicy::default()), "batch count");
     for eps in [0.0, -1.0, f64::NAN] {
-        assert!(matches!(forward_training(&x, &nc, none, eps), Err(Error::Eps { .. })));
-        assert!(matches!(backward_training(&x, &x, &nc, None, eps), Err(Error::Eps { .. })));
+        let layer = Layer { eps, ..Layer::default() };
+        assert!(matches!(forward_training(&x, &nc, &layer), Err(Error::Eps { .. })));
+        assert!(matches!(backward_training(&x, &x, &nc, &layer), Err(Error::Eps { .. })));
     }
-    assert!(matches!(forward_training(&c, &one, none, EPS), Err(Error::OneValuePerChannel { .. })));
-    assert!(matches!(backward_training(&c, &c, &one, None, EPS), Err(Error::OneValuePerChannel { .. })));
+    assert!(matches!(forward_training(&c, &one, none), Err(Error::OneValuePerChannel { .. })));
+    assert!(matches!(backward_training(&c, &c, &one, none), Err(Error::OneValuePerChannel { .. })));
     assert_eq!(statistics(&c, &one).unwrap().var, vec![0.0; 2]);
     let contradictory = RunningPolicy::pooled().average_standard_deviation();
     let batch = statistics(&x, &nc).unwrap();
@@ -146,12 +181,12 @@ proptest! {
     #[test]
     fn training_gradients_match_finite_differences((shape, x, dy, gamma, beta) in cases()) {
         // A wide eps keeps the second derivative small where a channel is nearly constant.
-        let eps = 0.1;
         let loss = |x: &[f64], gamma: &[f64], beta: &[f64]| {
-            let affine = Affine { gamma: Some(gamma), beta: Some(beta) };
-            dot(&forward_training(x, &shape, affine, eps).unwrap().y, &dy)
+            let layer = Layer { gamma: Some(gamma), beta: Some(beta), eps: 0.1, ..Layer::default() };
+            dot(&forward_training(x, &shape, &layer).unwrap().y, &dy)
         };
-        let gradients = backward_training(&x, &dy, &shape, Some(&gamma), eps).unwrap();
+        let layer = Layer { gamma: Some(&gamma), eps: 0.1, ..Layer::default() };
+        let gradients = backward_training(&x, &dy, &shape, &layer).unwrap();
         assert_close(&gradients.dx, &differences(&x, |x| loss(x, &gamma, &beta)), 1e-6, "dx");
         assert_close(&gradients.dgamma, &differences(&gamma, |gamma| loss(&x, gamma, &beta)), 1e-8, "dgamma");
         assert_close(&gradients.dbeta, &differences(&beta, |beta| loss(&x, &gamma, beta)), 1e-8, "dbeta");
@@ -161,13 +196,56 @@ proptest! {
     fn frozen_gradients_match_finite_differences((shape, x, dy, gamma, beta) in cases()) {
         let (mean, var): (Vec<_>, Vec<_>) = gamma.iter().map(|g| (g * 0.7, g * g + 0.1)).unzip();
         let loss = |x: &[f64], gamma: &[f64], beta: &[f64]| {
-            let affine = Affine { gamma: Some(gamma), beta: Some(beta) };
-            dot(&inference(x, &shape, &mean, &var, affine, EPS).unwrap(), &dy)
+            let layer = Layer { gamma: Some(gamma), beta: Some(beta), ..Layer::default() };
+            dot(&inference(x, &shape, &mean, &var, &layer).unwrap(), &dy)
         };
-        let gradients = backward_frozen(&x, &dy, &shape, &mean, &var, Some(&gamma), EPS).unwrap();
+        let layer = Layer { gamma: Some(&gamma), ..Layer::default() };
+        let gradients = backward_frozen(&x, &dy, &shape, &mean, &var, &layer).unwrap();
         assert_close(&gradients.dx, &differences(&x, |x| loss(x, &gamma, &beta)), 1e-7, "dx");
         assert_close(&gradients.dgamma, &differences(&gamma, |gamma| loss(&x, gamma, &beta)), 1e-8, "dgamma");
         assert_close(&gradients.dbeta, &differences(&beta, |beta| loss(&x, &gamma, beta)), 1e-8, "dbeta");
+    }
+
+    #[test]
+    fn gradients_behind_residual_and_relu_match_finite_differences(
+        (shape, x, dy, gamma, beta) in cases(),
+        seed in prop::collection::vec(-3.0..3.0f64, 48),
+        frozen in any::<bool>(),
+    ) {
+        let (mean, var): (Vec<_>, Vec<_>) = gamma.iter().map(|g| (g * 0.7, g * g + 0.1)).unzip();
+        let forward = |x: &[f64], layer: &Layer<'_>| match frozen {
+            true => inference(x, &shape, &mean, &var, layer).unwrap(),
+            false => forward_training(x, &shape, layer).unwrap().y,
+        };
+        // Away from the corner, where no difference is a derivative.
+        let bare = Layer { gamma: Some(&gamma), beta: Some(&beta), eps: 0.1, ..Layer::default() };
+        let away = |(bn, r): (&f64, &f64)| if (bn + r).abs() < 1e-2 { r + 0.1 } else { *r };
+        let residual: Vec<_> = forward(&x, &bare).iter().zip(&seed).map(away).collect();
+        let layer = Layer { residual: Some(&residual), activation: Activation::Relu, ..bare };
+        let loss = |x: &[f64], layer: &Layer<'_>| dot(&forward(x, layer), &dy);
+        let gradients = match frozen {
+            true => backward_frozen(&x, &dy, &shape, &mean, &var, &layer).unwrap(),
+            false => backward_training(&x, &dy, &shape, &layer).unwrap(),
+        };
+        assert_close(&gradients.dx, &differences(&x, |x| loss(x, &layer)), 1e-6, "dx");
+        let by_gamma = differences(&gamma, |gamma| loss(&x, &Layer { gamma: Some(gamma), ..layer }));
+        assert_close(&gradients.dgamma, &by_gamma, 1e-8, "dgamma");
+        let by_beta = differences(&beta, |beta| loss(&x, &Layer { beta: Some(beta), ..layer }));
+        assert_close(&gradients.dbeta, &by_beta, 1e-8, "dbeta");
+        let by_residual = differences(&residual, |residual| loss(&x, &Layer { residual: Some(residual), ..layer }));
+        assert_close(&gradients.dresidual, &by_residual, 1e-8, "dresidual");
+    }
+
+    #[test]
+    fn a_residual_alone_is_added_and_its_gradient_is_dy((shape, x, dy, gamma, beta) in cases()) {
+        let bare = Layer { gamma: Some(&gamma), beta: Some(&beta), ..Layer::default() };
+        let layer = Layer { residual: Some(&dy), ..bare };
+        let y = forward_training(&x, &shape, &bare).unwrap().y;
+        let want: Vec<_> = y.iter().zip(&dy).map(|(y, residual)| y + residual).collect();
+        assert_close(&forward_training(&x, &shape, &layer).unwrap().y, &want, 1e-14, "y");
+        let gradients = backward_training(&x, &dy, &shape, &layer).unwrap();
+        prop_assert_eq!(&gradients.dresidual, &dy);
+        prop_assert_eq!(gradients, backward_training(&x, &dy, &shape, &bare).unwrap());
     }
 
     #[test]
@@ -176,10 +254,10 @@ proptest! {
         shift in -50.0..50.0f64,
         scale in 0.5..4.0f64,
     ) {
-        let before = forward_training(&x, &shape, Affine::default(), EPS).unwrap();
+        let before = forward_training(&x, &shape, &Layer::default()).unwrap();
         let moved: Vec<_> = x.iter().map(|x| x * scale + shift).collect();
         // eps has to follow the scale.
-        let after = forward_training(&moved, &shape, Affine::default(), EPS * scale * scale).unwrap();
+        let after = forward_training(&moved, &shape, &Layer { eps: EPS * scale * scale, ..Layer::default() }).unwrap();
         assert_close(&after.y, &before.y, 1e-9, "y");
         let mean: Vec<_> = before.statistics.mean.iter().map(|mean| mean * scale + shift).collect();
         let var: Vec<_> = before.statistics.var.iter().map(|var| var * scale * scale).collect();
@@ -189,14 +267,15 @@ proptest! {
 
     #[test]
     fn permuting_the_batch_permutes_the_result((shape, x, dy, gamma, beta) in cases()) {
-        let affine = Affine { gamma: Some(&gamma), beta: Some(&beta) };
+        let layer = Layer { gamma: Some(&gamma), beta: Some(&beta), ..Layer::default() };
+        let wide = Layer { eps: 0.1, ..Layer::default() };
         let slice = x.len() / shape.dims()[0];
         let rotated = |values: &[f64]| [&values[slice..], &values[..slice]].concat();
-        let y = forward_training(&x, &shape, affine, EPS).unwrap().y;
-        let y_rotated = forward_training(&rotated(&x), &shape, affine, EPS).unwrap().y;
+        let y = forward_training(&x, &shape, &layer).unwrap().y;
+        let y_rotated = forward_training(&rotated(&x), &shape, &layer).unwrap().y;
         assert_close(&y_rotated, &rotated(&y), 1e-9, "y");
-        let dx = backward_training(&x, &dy, &shape, None, 0.1).unwrap().dx;
-        let dx_rotated = backward_training(&rotated(&x), &rotated(&dy), &shape, None, 0.1).unwrap().dx;
+        let dx = backward_training(&x, &dy, &shape, &wide).unwrap().dx;
+        let dx_rotated = backward_training(&rotated(&x), &rotated(&dy), &shape, &wide).unwrap().dx;
         assert_close(&dx_rotated, &rotated(&dx), 1e-9, "dx");
     }
 
@@ -213,21 +292,22 @@ proptest! {
             }
             out
         };
-        let first = backward_training(&x, &dy, &shape, Some(&gamma), EPS).unwrap();
-        let second = backward_training(&transposed(&x), &transposed(&dy), &last, Some(&gamma), EPS).unwrap();
+        let layer = Layer { gamma: Some(&gamma), ..Layer::default() };
+        let first = backward_training(&x, &dy, &shape, &layer).unwrap();
+        let second = backward_training(&transposed(&x), &transposed(&dy), &last, &layer).unwrap();
         prop_assert_eq!(transposed(&first.dx), second.dx);
         prop_assert_eq!((first.dgamma, first.dbeta), (second.dgamma, second.dbeta));
     }
 
     #[test]
     fn the_outputs_of_training_are_normalized_and_gradients_orthogonal((shape, x, dy, ..) in cases()) {
-        let forward = forward_training(&x, &shape, Affine::default(), EPS).unwrap();
+        let forward = forward_training(&x, &shape, &Layer::default()).unwrap();
         let normalized = statistics(&forward.y, &shape).unwrap();
         let var: Vec<_> = forward.statistics.var.iter().map(|var| var / (var + EPS)).collect();
         assert_close(&normalized.mean, &vec![0.0; var.len()], 1e-12, "mean of y");
         assert_close(&normalized.var, &var, 1e-12, "variance of y");
         // A shift of x does not change y, so dx sums to 0.
-        let dx = backward_training(&x, &dy, &shape, None, 0.1).unwrap().dx;
+        let dx = backward_training(&x, &dy, &shape, &Layer { eps: 0.1, ..Layer::default() }).unwrap().dx;
         let sums = statistics(&dx, &shape).unwrap().mean;
         assert_close(&sums, &vec![0.0; sums.len()], 1e-12, "mean of dx");
     }
@@ -389,7 +469,7 @@ fn the_running_bound_holds_for_f32_updates() {
             for n in 0..200u32 {
                 let x: Vec<_> =
                     (0..14).map(|i| f64::from((f64::from(i * 37 + n * 11) * 0.73).sin() as f32 + 1e3)).collect();
-                let (found, found_bound) = (batch(&x), bound::statistics(&x, &rows).unwrap());
+                let (found, found_bound) = (batch(&x), bound::statistics(&x, &rows, &Execution::default()).unwrap());
                 tolerance = bound::running(&state, &tolerance, &found, &found_bound, &policy).unwrap();
                 state.update(&found, &policy).unwrap();
                 for c in 0..2 {

@@ -1,6 +1,6 @@
 //! Statistics, training forward, inference.
 
-use super::{at, check_eps, check_len, check_optional_len, check_training, indices, sum};
+use super::{Layer, check_len, check_training, indices, sum};
 use crate::error::Result;
 use crate::shape::Shape;
 
@@ -15,26 +15,10 @@ pub struct Statistics {
     pub count: u64,
 }
 
-/// gamma and beta, `[C]` each; absent means 1 and 0.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Affine<'a> {
-    /// Scale per channel.
-    pub gamma: Option<&'a [f64]>,
-    /// Offset per channel.
-    pub beta: Option<&'a [f64]>,
-}
-
-impl Affine<'_> {
-    pub(super) fn check(&self, channels: usize) -> Result<()> {
-        check_optional_len("gamma", self.gamma, channels)?;
-        check_optional_len("beta", self.beta, channels)
-    }
-}
-
 /// What a training forward computes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Forward {
-    /// The normalized tensor, elements in the order of x.
+    /// What the layer gives, elements in the order of x.
     pub y: Vec<f64>,
     /// The statistics that it was normalized with.
     pub statistics: Statistics,
@@ -102,19 +86,18 @@ pub fn statistics(x: &[f64], shape: &Shape) -> Result<Statistics> {
     Ok(Statistics { mean, var, count })
 }
 
-/// `y = (x - mean) / sqrt(var + eps) * gamma + beta` with the statistics of the batch
-/// (Ioffe and Szegedy 2015, algorithm 1).
+/// `y = act((x - mean) / sqrt(var + eps) * gamma + beta + residual)` with the statistics of the batch
+/// (Ioffe and Szegedy 2015, algorithm 1; the residual and the activation as in He et al. 2016, figure 2).
 ///
-/// x and y have [`Shape::elements`] values; gamma and beta one per channel.
+/// x, y and the residual have [`Shape::elements`] values; gamma and beta one per channel.
 ///
 /// # Errors
 /// [`Error::Mismatch`](crate::Error::Mismatch) for a wrong length,
 /// [`Error::Eps`](crate::Error::Eps),
 /// [`Error::OneValuePerChannel`](crate::Error::OneValuePerChannel) when there is no variance to normalize with.
-pub fn forward_training(x: &[f64], shape: &Shape, affine: Affine<'_>, eps: f64) -> Result<Forward> {
+pub fn forward_training(x: &[f64], shape: &Shape, layer: &Layer<'_>) -> Result<Forward> {
     check_len("x", x, shape.elements())?;
-    affine.check(shape.channels())?;
-    check_eps(eps)?;
+    layer.check(shape)?;
     check_training(shape)?;
     let count = shape.values_per_channel() as u64;
     let mut y = vec![0.0; x.len()];
@@ -123,16 +106,17 @@ pub fn forward_training(x: &[f64], shape: &Shape, affine: Affine<'_>, eps: f64) 
         let values = indices(shape, c).map(|i| x[i]);
         let center = Center::mean(values.clone(), count);
         let var = center.variance(values, count);
-        normalize(x, &mut y, shape, c, center, var, affine, eps);
+        normalize(x, &mut y, shape, c, center, var, layer);
         statistics.mean.push(center.value());
         statistics.var.push(var);
     }
     Ok(Forward { y, statistics })
 }
 
-/// `y = (x - running_mean) / sqrt(running_var + eps) * gamma + beta` (Ioffe and Szegedy 2015, algorithm 2).
+/// `y = act((x - running_mean) / sqrt(running_var + eps) * gamma + beta + residual)`
+/// (Ioffe and Szegedy 2015, algorithm 2).
 ///
-/// x and y have [`Shape::elements`] values; the other arrays one per channel.
+/// x, y and the residual have [`Shape::elements`] values; the other arrays one per channel.
 ///
 /// # Errors
 /// [`Error::Mismatch`](crate::Error::Mismatch) for a wrong length, [`Error::Eps`](crate::Error::Eps).
@@ -141,36 +125,23 @@ pub fn inference(
     shape: &Shape,
     running_mean: &[f64],
     running_var: &[f64],
-    affine: Affine<'_>,
-    eps: f64,
+    layer: &Layer<'_>,
 ) -> Result<Vec<f64>> {
     check_len("x", x, shape.elements())?;
     check_len("running_mean", running_mean, shape.channels())?;
     check_len("running_var", running_var, shape.channels())?;
-    affine.check(shape.channels())?;
-    check_eps(eps)?;
+    layer.check(shape)?;
     let mut y = vec![0.0; x.len()];
     for c in 0..shape.channels() {
-        normalize(x, &mut y, shape, c, Center::at(running_mean[c]), running_var[c], affine, eps);
+        normalize(x, &mut y, shape, c, Center::at(running_mean[c]), running_var[c], layer);
     }
     Ok(y)
 }
 
 /// Writes one channel of y.
-#[allow(clippy::too_many_arguments)] // the formula has this many letters
-fn normalize(
-    x: &[f64],
-    y: &mut [f64],
-    shape: &Shape,
-    channel: usize,
-    center: Center,
-    var: f64,
-    affine: Affine<'_>,
-    eps: f64,
-) {
-    let (gamma, beta) = (at(affine.gamma, channel, 1.0), at(affine.beta, channel, 0.0));
-    let scale = gamma / (var + eps).sqrt();
+fn normalize(x: &[f64], y: &mut [f64], shape: &Shape, channel: usize, center: Center, var: f64, layer: &Layer<'_>) {
+    let scale = layer.scale(channel, var);
     for i in indices(shape, channel) {
-        y[i] = center.centered(x[i]) * scale + beta;
+        y[i] = layer.activation.of(layer.preactivation(channel, i, center.centered(x[i]) * scale));
     }
 }

@@ -5,20 +5,22 @@
 //! | mean and biased variance per channel | [`statistics`] |
 //! | y in training (batch statistics) | [`forward_training`] |
 //! | y in inference (running statistics) | [`inference`] |
-//! | dx, dgamma, dbeta in training | [`backward_training`] |
-//! | dx, dgamma, dbeta with frozen statistics | [`backward_frozen`] |
+//! | gradients of x, gamma, beta and the residual in training | [`backward_training`] |
+//! | the same with frozen statistics | [`backward_frozen`] |
 //! | running statistics after a batch | [`RunningStatistics::update`] |
 //! | how far a kernel may be off | [`bound`] |
+//!
+//! A [`Layer`] says what follows the centring: `y = act((x - mean) * gamma / sqrt(var + eps) + beta + residual)`.
 //!
 //! Everything takes and returns `f64` in the order of the tensor's elements (see [`Shape`]); give it the *stored*
 //! inputs, that is values rounded to the tensor's dtype. Nothing here is shared with the GPU path that it judges, and
 //! clarity comes before speed.
 //!
 //! ```
-//! use batchnorm_wgpu::reference::{self, Affine};
+//! use batchnorm_wgpu::reference::{self, Layer};
 //! use batchnorm_wgpu::{Layout, Shape};
 //! let shape = Shape::new(&[2, 1], Layout::ChannelsFirst)?;
-//! let forward = reference::forward_training(&[1.0, 5.0], &shape, Affine::default(), 1e-5)?;
+//! let forward = reference::forward_training(&[1.0, 5.0], &shape, &Layer::default())?;
 //! assert_eq!((forward.statistics.mean[0], forward.statistics.var[0]), (3.0, 4.0));
 //! assert!((forward.y[1] - 1.0).abs() < 1e-5);
 //! # Ok::<(), batchnorm_wgpu::Error>(())
@@ -27,10 +29,12 @@
 mod backward;
 pub mod bound;
 mod forward;
+mod layer;
 mod running;
 
 pub use backward::{Gradients, backward_frozen, backward_training};
-pub use forward::{Affine, Forward, Statistics, forward_training, inference, statistics};
+pub use forward::{Forward, Statistics, forward_training, inference, statistics};
+pub use layer::Layer;
 pub use running::RunningStatistics;
 
 use crate::config::Config;
@@ -72,9 +76,9 @@ fn indices(shape: &Shape, channel: usize) -> impl Iterator<Item = usize> + Clone
     })
 }
 
-/// `parameter[channel]`, or the neutral value of an absent parameter.
-fn at(parameter: Option<&[f64]>, channel: usize, neutral: f64) -> f64 {
-    parameter.map_or(neutral, |values| values[channel])
+/// `parameter[index]`, or the neutral value of an absent parameter.
+fn at(parameter: Option<&[f64]>, index: usize, neutral: f64) -> f64 {
+    parameter.map_or(neutral, |values| values[index])
 }
 
 /// Compensated sum (Neumaier 1974): its error does not grow with the number of terms.

@@ -27,9 +27,10 @@ pub(super) struct InvStd {
 }
 
 impl Channel {
-    /// The statistics of `values`, of which there are `m`; `pick` gives the value of an index.
-    pub fn of_batch(values: impl Iterator<Item = f64> + Clone, m: u64, pick: impl Fn(u64) -> f64) -> Self {
-        let shift = median(pick(0), pick(m / 2), pick(m - 1));
+    /// The statistics of `values`, of which there are `m`, the shift being taken from the first `n`; `pick` gives the value
+    /// of an index.
+    pub fn of_batch(values: impl Iterator<Item = f64> + Clone, m: u64, n: u64, pick: impl Fn(u64) -> f64) -> Self {
+        let shift = median(pick(0), pick(n / 2), pick(n - 1));
         let count = m as f64;
         let distances = values.clone().map(|x| x - shift);
         let delta = sum(distances.clone()) / count;

@@ -1,5 +1,6 @@
 //! What storing costs.
 
+use super::{ETA, promise};
 use crate::dtype::DType;
 
 impl DType {
@@ -20,6 +21,11 @@ impl DType {
         }
     }
 
+    /// 2 to the exponent of the largest finite number.
+    fn binade(self) -> f64 {
+        2f64.powi(if self == DType::F16 { 15 } else { 127 })
+    }
+
     /// Largest relative error of rounding to nearest: 2^-24, 2^-11, 2^-8.
     pub fn unit_roundoff(self) -> f64 {
         2f64.powi(-self.precision())
@@ -27,8 +33,13 @@ impl DType {
 
     /// The largest finite number.
     pub fn max(self) -> f64 {
-        let exponent = if self == DType::F16 { 15 } else { 127 };
-        (2.0 - 2.0 * self.unit_roundoff()) * 2f64.powi(exponent)
+        (2.0 - 2.0 * self.unit_roundoff()) * self.binade()
+    }
+
+    /// The least magnitude that [`round`](Self::round) makes infinite, half an ulp above [`max`](Self::max): 65520 for
+    /// F16.
+    pub fn overflow(self) -> f64 {
+        (2.0 - self.unit_roundoff()) * self.binade()
     }
 
     /// The nearest number of this type, ties to even; infinite beyond the range. Use it to make stored inputs.
@@ -50,22 +61,63 @@ impl DType {
         if rounded.abs() > self.max() { f64::INFINITY.copysign(rounded) } else { rounded }
     }
 
-    /// Largest error of storing an f32 result that is within `error` of `value`.
+    /// Largest error of storing an f32 result that is within `error` of `value` and does not overflow.
     ///
     /// - F32: none, a result is an f32 already.
-    /// - Bf16: half an ulp, since the kernels round to nearest; subnormals may be flushed.
-    /// - F16: one ulp, since WGSL lets the conversion go to either neighbour, and some hardware rounds toward 0;
-    ///   subnormals are taken to be kept.
+    /// - F16: half an ulp, since the kernels round to nearest in integer arithmetic; in the subnormal range, which is
+    ///   kept, half of 2^-24.
+    /// - Bf16: half an ulp likewise; subnormals are those of f32 and may be flushed.
     ///
     /// A result that is exact and representable costs nothing.
     pub fn storage_error(self, value: f64, error: f64) -> f64 {
         if self == DType::F32 || (error == 0.0 && self.round(value) == value) {
             return 0.0;
         }
-        let magnitude = value.abs() + error;
+        let relative = self.unit_roundoff() * (value.abs() + error);
         match self {
-            DType::F16 => 2.0 * self.unit_roundoff() * magnitude + 2f64.powi(-24),
-            _ => self.unit_roundoff() * magnitude + super::ETA,
+            DType::F16 => relative.max(2f64.powi(-25)),
+            _ => relative + ETA,
+        }
+    }
+}
+
+/// Tolerance of storing as `dtype` an f32 result that is within `error` of `value`.
+///
+/// Infinite where it may overflow and may not. Where it overflows for certain, which only F16 and Bf16 promise anything
+/// about, it is `error` itself, by which [`settle_overflow`] tells.
+pub(super) fn stored(value: f64, error: f64, dtype: DType) -> f64 {
+    let error = promise(error);
+    let (least, most) = (value.abs() - error, value.abs() + error);
+    match dtype {
+        DType::F32 if most <= dtype.max() => error,
+        DType::F32 => f64::INFINITY,
+        _ if most < dtype.overflow() => error + dtype.storage_error(value, error),
+        _ if least >= dtype.overflow() => error,
+        _ => f64::INFINITY,
+    }
+}
+
+/// Makes every element of `want` that overflows `dtype` for certain infinite, with tolerance 0: there a kernel has to
+/// answer that infinity.
+///
+/// `want` is what the reference says of a tensor stored as `dtype` (y or dx), `tolerance` what the bound says of it, of
+/// the same length. Call it before [`compare`](super::compare), which otherwise refuses the infinity: the bound gives
+/// such an element the finite tolerance of the result before storage. Where it is open whether an element overflows the
+/// tolerance is infinite and stays so. F32 tensors are left as they are.
+///
+/// ```
+/// use batchnorm_wgpu::reference::bound::{DType, settle_overflow};
+/// let (mut want, mut tolerance) = ([7e4, -7e4, 3.0], [1.0, 1.0, 1e-3]);
+/// settle_overflow(&mut want, &mut tolerance, DType::F16);
+/// assert_eq!((want, tolerance), ([f64::INFINITY, f64::NEG_INFINITY, 3.0], [0.0, 0.0, 1e-3]));
+/// ```
+pub fn settle_overflow(want: &mut [f64], tolerance: &mut [f64], dtype: DType) {
+    if dtype == DType::F32 {
+        return;
+    }
+    for (want, tolerance) in want.iter_mut().zip(tolerance) {
+        if want.abs() - *tolerance >= dtype.overflow() {
+            (*want, *tolerance) = (f64::INFINITY.copysign(*want), 0.0);
         }
     }
 }

@@ -1,31 +1,42 @@
 //! The error bound: how far a float32 kernel may be from the float64 oracle. Tests, tools and golden cases all use it.
 //!
-//! Each function takes the arguments of the reference function of the same name, plus the [`DType`] that x, y, dy and
-//! dx are stored in, and returns absolute tolerances in the shape of the result. [`compare`] applies them.
-//! A tolerance is infinite where float32, or the dtype of the output, overflows: there nothing is promised.
-//! Inputs are the stored ones: x and dy values of the dtype, gamma, beta and running statistics f32 values (others are
-//! accepted, and the rounding to f32 is allowed for where it can be seen: eps, running_mean, running_var, momentum).
+//! Each function takes the arguments of the reference function of the same name, plus the [`Execution`]: the [`DType`]
+//! that x, y, dy, dx, the residual and dresidual are stored in, whether the pass works in place, and the size of a
+//! split tensor's first part. It returns absolute tolerances in the shape of the result. [`compare`] applies them,
+//! after [`settle_overflow`] for tensors of F16 and Bf16.
+//! A tolerance is infinite where float32 may overflow, or where it is open whether the dtype of the output does: there
+//! nothing is promised.
+//! Inputs are the stored ones: x, dy and the residual values of the dtype, gamma, beta and running statistics f32 values
+//! (others are accepted, and the rounding to f32 is allowed for where it can be seen: eps, running_mean, running_var,
+//! momentum).
 //!
 //! # What is bounded
 //! The arithmetic is f32 whatever the dtype, with unit roundoff u = 2^-24. `+ - *` round to nearest; `/` is off by at
 //! most 2.5 ulp, so 5u; `inverseSqrt` by 2 ulp, so 4u (WGSL); `sqrt` = 1/inverseSqrt by 9u. Multiplications and
 //! additions may be fused and subnormals flushed (eta = 2^-126 per operation). For one channel of m values:
 //!
-//! 1. k = the median of the elements 0, m/2 and m-1 of the channel; d = fl(x - k).
+//! 1. k = the median of the elements 0, n/2 and n-1 of the channel; d = fl(x - k). Here n = m, but where a tensor is
+//!    split over N into parts with bindings of their own: there n is the number of the channel's values in the first
+//!    part.
 //! 2. An invocation takes at most 64 blocks of 128 values (the plan sees to it). It turns every four d of a block into
 //!    (count, mean, M2), M2 about their mean, and merges these, then up to three single d, one after the other into the
 //!    block's own (Chan, Golub and LeVeque 1979), and the blocks one after the other likewise: a value passes through at
 //!    most t = min(m/4, 32 + 64) + 3 merges.
 //! 3. Invocations, then workgroups, are merged by trees: r = sum(n_i mean_i)/n, M2 = sum(M2_i + n_i (mean_i - r)^2).
-//!    A lane adds at most max(16, m / 8192 + 3) of the workgroups' results one after the other before the tree.
+//!    A lane adds at most max(16, m / 8192 + 3) of the workgroups' results one after the other before the tree; those of
+//!    all parts of a split tensor go through this one merge.
 //!    A resident kernel takes r as the sum of all d over m and M2 as that of (d - r)^2. A lane adds at most 32 values one
 //!    after the other: fewer than q below, and fewer errors of each other kind.
 //! 4. The mean is the pair (k, r); var = M2/m; the centred value is xc = fl(fl(x - k) - r).
-//! 5. y = xc * scale + beta with scale = gamma * inv_std and inv_std = 1/sqrt(var + eps).
-//! 6. S1 = sum(dy), S2 = sum(dy * xc) in the same order; dbeta = S1; dgamma = inv_std * S2;
-//!    dx = scale * (dy - S1/m - xc * (inv_std^2 S2/m)).
+//! 5. z = (xc * scale + beta) + residual with scale = gamma * inv_std and inv_std = 1/sqrt(var + eps); y = act(z),
+//!    rounded to the dtype.
+//! 6. The backward pass computes z again and has dz = dy, or 0 where the activation is ReLU and z <= 0; dresidual = dz.
+//!    S1 = sum(dz), S2 = sum(dz * xc) in the same order; dbeta = S1; dgamma = inv_std * S2;
+//!    dx = scale * (dz - S1/m - xc * (inv_std^2 S2/m)).
+//! 7. Where the forward pass wrote y over x, without residual and activation, the backward pass has only the stored y_s
+//!    and takes xc = fl(fl(y_s - beta) * stretch) with stretch = fl(1/scale), scale the same f32 as in 5.
 //!
-//! Frozen statistics have k = f32(running_mean), r = f32(running_mean - k), var = running_var and dx = scale * dy.
+//! Frozen statistics have k = f32(running_mean), r = f32(running_mean - k), var = running_var and dx = scale * dz.
 //!
 //! # One sum: [`reduction`]
 //! A value passes through 2 additions in its four, t in sequence, s = max(16, m / 8192 + 3) in the merge of workgroups,
@@ -64,29 +75,71 @@
 //!
 //! **E(var) = (2 sum(|c| e) + sum(e^2) + min(2 sqrt(m), 4 lambda) eps_1 sqrt(M2) + m E(r)^2 + (R + 16u) M2) / m.**
 //!
-//! A constant channel has D = e = 0: both are exactly 0, and y is exactly beta.
+//! A constant channel has D = e = 0: both are exactly 0, p below is 0, and z is exactly fl(beta + residual).
 //!
 //! # Elements
 //! - The error of xc is E(r), common to the channel, plus its own e + u|c|.
 //! - V = var + eps; q = (E(var) + |eps - f32(eps)| + uV)/V. **theta = (1 + 4u)/sqrt(1 - q) - 1** bounds the relative
 //!   error of inv_std (worst case); no promise when q >= 1.
-//! - p = c * scale. **E(y) = |scale| E(xc) (1 + theta) + |p| (theta + 2u) + min(u|y|, |p|) + storage**: gamma *
-//!   inv_std and the product err by u each; an addition to beta errs by no more than p, since beta is a float. (The
-//!   oracle's own rounding, 2^-52 |y|, is added.)
-//! - **E(S1) = R sum|dy|. E(S2) = sum(|dy|(e + u|c|)) + E(r)|S1| + (R + u) sum|dy c|.**
-//!   **E(dgamma) = inv_std (E(S2) (1 + theta) + |S2|(theta + u)).**
-//! - a = S1/m, b = inv_std^2 S2/m, z = dy - a - c b. E(a) = E(S1)/m + 5u|a|;
-//!   E(b) = inv_std^2 E(S2) (1 + theta)^2 / m + |b|(2 theta + theta^2 + 8u);
-//!   E(z) = E(a) + |b| E(xc) + |c| E(b) + u(|c b| + |dy| + |a| + |z|).
-//!   **E(dx) = |scale| E(z) (1 + theta) + |dx|(theta + 2u) + storage.** Frozen: E(z) = 0.
-//! - Storage adds [`DType::storage_error`]. Where an operation can meet a subnormal, eta is added for it.
+//! - p = c * scale, **E(p) = |scale| E(xc) (1 + theta) + |p| (theta + 2u)**: gamma * inv_std and the product err by u
+//!   each. p is exactly 0 where c = E(xc) = 0 or gamma = 0, unless theta is infinite.
 //!
-//! Products of errors are covered by taking u = 1.001 * 2^-24, good to q = 16000.
+//! # Epilogue
+//! - With s = p + beta and t the residual (0 where there is none): **E(s) = E(p) + add(p, beta)** and
+//!   **E(z) = E(s) + add(s, t)**, where adding a float b to a result within E(a) of a costs
+//!   **add(a, b) = min(u(|a + b| + E(a)), |a| + E(a), |b|)**: besides the usual u, b and the float a themselves are
+//!   candidates that rounding to nearest may not be worse than. A product that is fused into the addition is no float,
+//!   but then its own rounding, counted in E(p), is left over. add is 0 where a is exact and a + b an f32. (The oracle's
+//!   own rounding, 2^-52 |a + b|, is added.)
+//! - **E(y) = E(z) + storage**: ReLU brings no two numbers further apart. Where z + E(z) <= 0, y is 0 exactly. NaN
+//!   stays NaN.
+//! - The mask of an element is *in doubt* where E(z) > 0 and |z| <= E(z), E(z) before storage: a kernel may see z on
+//!   the other side of 0 and take dy for 0 or 0 for dy. w = |dy| there, and 0 elsewhere and without an activation; g =
+//!   max(|dz|, w) is the most that a kernel takes. **E(dresidual) = w**, since dz is a copy. z = 0 with E(z) = 0, a
+//!   constant channel without beta and residual, is not in doubt, nor is a NaN, which lets dy through.
+//!
+//! # Work in place
+//! What 7. recovers differs from c, worst case per element, by
+//! - the forward pass's E(xc), of which E(r) is common to the channel as before;
+//! - what happened to y on the way. With the kernel's own scale s, y_s = xc s (1 + u) + beta + add(p, beta) + storage,
+//!   so that dividing by s gives u|c| + (add(p, beta) + storage)/|s|. The errors of s itself cancel; only the noise is
+//!   divided by an s that may be smaller than |scale|: |s| >= |scale| / ((1 + theta)(1 + 2u)), because theta is larger
+//!   above inv_std than below;
+//! - u for y_s - beta, 5u for the division, u for the product.
+//!
+//! **E(xc) in place = E(r) + e + u|c| + 8u(|c| + E(xc)) + 1.001 (add(p, beta) + storage)(1 + theta)(1 + 2u)/|scale|**,
+//! which takes the place of E(xc) in the gradients; storage is no multiple of u, hence a factor of its own for products
+//! of errors. It is infinite where y may overflow and where |s| may leave [2^-126, 2^126], between which WGSL promises
+//! the accuracy of a division: with gamma = 0 nothing of x is left in y. A constant channel whose beta the dtype holds
+//! is exact.
+//!
+//! # Gradients
+//! - **E(S1) = R sum(g) + sum(w). E(S2) = sum(g (e + u|c|)) + E(r)(|S1| + sum(w)) + (R + u) sum(g|c|) + sum(w|c|)**, in
+//!   place with what stands beside E(r) above for e + u|c|.
+//!   **E(dgamma) = inv_std (E(S2) (1 + theta) + |S2|(theta + u)).**
+//! - a = S1/m, b = inv_std^2 S2/m, v = dz - a - c b. E(a) = E(S1)/m + 5u|a|;
+//!   E(b) = inv_std^2 E(S2) (1 + theta)^2 / m + |b|(2 theta + theta^2 + 8u);
+//!   E(v) = w + E(a) + |b| E(xc) + (|c| + E(xc)) E(b) + u(|c b| + g + |a| + |v|).
+//!   **E(dx) = |scale| E(v) (1 + theta) + |dx|(theta + 2u) + storage.** Frozen: v = dz, E(v) = w.
+//! - w and the noise of a stored y are no multiples of u, so that these sums carry the factors 1 + 2u to 1 + 8u of the
+//!   operations behind them.
+//!
+//! # Storage, overflow, subnormals
+//! - Storage adds [`DType::storage_error`]: half an ulp, of the exact value and its error. What is below
+//!   [`DType::overflow`] for certain is stored as a finite number, and what is not below it for certain as infinity,
+//!   which [`settle_overflow`] demands. An intermediate result beyond f32 is allowed only where it has the sign of such
+//!   a result.
+//! - Where an operation can meet a subnormal, eta is added for it. Those of F16 are normal in f32 and are kept.
+//!
+//! Other products of errors are covered by taking u = 1.001 * 2^-24, good to q = 16000.
 
 mod channel;
 mod compare;
 mod dtype;
-mod elements;
+mod execution;
+mod forward;
+mod gradients;
+mod normalization;
 mod running;
 #[cfg(test)]
 mod simulation;
@@ -95,14 +148,16 @@ mod tests;
 
 pub use crate::dtype::DType;
 pub use compare::{Comparison, compare};
-pub use elements::{
-    ForwardBound, GradientsBound, StatisticsBound, backward_frozen, backward_training, forward_training, inference,
-    statistics,
-};
+pub use dtype::settle_overflow;
+pub use execution::Execution;
+pub use forward::{ForwardBound, StatisticsBound, forward_training, inference, statistics};
+pub use gradients::{GradientsBound, backward_frozen, backward_training};
 pub use running::running;
 
-/// Unit roundoff of f32, with room for products of errors.
-const U: f64 = 1.001 / (1u64 << 24) as f64;
+/// Room for products of errors.
+const ROOM: f64 = 1.001;
+/// Unit roundoff of f32, with that room.
+const U: f64 = ROOM / (1u64 << 24) as f64;
 /// Smallest normal f32: what flushing a subnormal can cost.
 const ETA: f64 = f32::MIN_POSITIVE as f64;
 /// Rounding errors that add up are taken to stay within this many times the root of their number.
@@ -115,6 +170,23 @@ const BLOCKS: f64 = 64.0;
 const MERGES: f64 = 16.0;
 /// Share of the worst case that equal addends can reach.
 const DRIFT: f64 = 0.375;
+
+/// A value and its error.
+#[derive(Clone, Copy, Debug)]
+struct Uncertain {
+    value: f64,
+    error: f64,
+}
+
+/// Whether f32 holds numbers up to this magnitude, which a NaN is not.
+fn fits(magnitude: f64) -> bool {
+    magnitude <= f32::MAX.into()
+}
+
+/// An error that cannot be told is unbounded.
+fn promise(error: f64) -> f64 {
+    if error.is_nan() { f64::INFINITY } else { error }
+}
 
 /// Relative error of a kernel's f32 sum of `m` terms, on the sum of the terms' absolute values.
 ///

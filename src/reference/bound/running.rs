@@ -1,17 +1,10 @@
 //! Tolerance of one update of the running statistics.
 
-use super::{ETA, StatisticsBound, U};
+use super::{ETA, StatisticsBound, U, Uncertain};
 use crate::config::{Average, RunningPolicy, Spread, VarianceEstimate};
 use crate::error::Result;
 use crate::reference::running::{Entry, bessel};
 use crate::reference::{RunningStatistics, Statistics, check_len};
-
-/// A value and its tolerance.
-#[derive(Clone, Copy, Debug)]
-struct Uncertain {
-    value: f64,
-    error: f64,
-}
 
 /// Tolerances of the running statistics after `batch` enters `state`.
 ///

@@ -1,6 +1,8 @@
 //! The kernels' algorithm in f32 on the CPU, one channel at a time, with the roughest arithmetic that WGSL allows and
 //! with faults on demand. It exists to hold the bound against, and shares nothing with it.
 
+use super::DType;
+
 /// A mistake to plant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
@@ -18,6 +20,18 @@ pub enum Fault {
     NoEps,
     /// The mean is kept as one f32.
     SingleMean,
+    /// The mask of ReLU lets z = 0 through.
+    MaskWithEquality,
+    /// The mask of ReLU is that of bn(x) alone.
+    MaskWithoutResidual,
+    /// ReLU turns a NaN into 0, and its mask does too.
+    NanToZero,
+    /// y recovers the centred value without the subtraction of beta.
+    RecoveredWithBeta,
+    /// Storage drops bits instead of rounding.
+    Truncated,
+    /// Storage saturates instead of overflowing to infinity.
+    Saturated,
 }
 
 /// Values that a lane sums before it merges them with those before.
@@ -49,6 +63,24 @@ struct Moments {
     m2: f32,
 }
 
+/// One channel's inputs, rounded to `dtype`, and what to do with them.
+#[derive(Clone, Debug, Default)]
+pub struct Task {
+    pub x: Vec<f32>,
+    pub dy: Vec<f32>,
+    pub residual: Option<Vec<f32>>,
+    /// gamma, beta, eps.
+    pub parameters: [f32; 3],
+    pub relu: bool,
+    /// Mean and variance, where they are frozen.
+    pub running: Option<[f32; 2]>,
+    pub dtype: DType,
+    /// The backward pass works from the stored y.
+    pub in_place: bool,
+    /// Values that the shift is taken from.
+    pub first_part: Option<usize>,
+}
+
 /// Everything that one channel's forward and backward give.
 #[derive(Clone, Debug)]
 pub struct Output {
@@ -58,6 +90,7 @@ pub struct Output {
     pub dx: Vec<f32>,
     pub dgamma: f32,
     pub dbeta: f32,
+    pub dresidual: Vec<f32>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -137,9 +170,10 @@ impl Gpu {
         Moments { n, mean, m2 }
     }
 
-    fn statistics(&self, x: &[f32]) -> Statistics {
+    fn statistics(&self, x: &[f32], first_part: Option<usize>) -> Statistics {
         let m = x.len();
-        let mut sample = [x[0], x[m / 2], x[m - 1]];
+        let n = first_part.unwrap_or(m);
+        let mut sample = [x[0], x[n / 2], x[n - 1]];
         sample.sort_by(f32::total_cmp);
         let shift = if self.has(Fault::RawMoments) { 0.0 } else { sample[1] };
         let block = |runs: &Block| {
@@ -180,27 +214,86 @@ impl Gpu {
         (sum(dy), sum(&products))
     }
 
-    /// Forward and backward of one channel; `running` freezes the statistics.
-    pub fn run(&self, x: &[f32], dy: &[f32], [gamma, beta, eps]: [f32; 3], running: Option<[f32; 2]>) -> Output {
-        let statistics = match running {
-            Some([mean, var]) => Statistics { shift: mean, remainder: 0.0, var },
-            None => self.statistics(x),
+    /// The number of the task's dtype that memory holds after an f32 is stored.
+    fn store(&self, dtype: DType, value: f32) -> f32 {
+        if value.is_nan() {
+            return value;
+        }
+        let dropped = match dtype {
+            DType::F32 => return value,
+            DType::F16 => 13,
+            DType::Bf16 => 16,
         };
-        let m = x.len() as f32;
+        let bits = value.to_bits();
+        let half = (1 << (dropped - 1)) - 1 + ((bits >> dropped) & 1);
+        let rounded = if self.has(Fault::Truncated) { bits } else { bits + half } >> dropped << dropped;
+        let limit = if dtype == DType::F16 { 65536.0 } else { f32::INFINITY };
+        let largest = if dtype == DType::F16 { 65504.0 } else { f32::from_bits(0x7f7f_0000) };
+        match f32::from_bits(rounded) {
+            // Here the spacing of numbers is 2^-24, as that of f32 above 1/2.
+            _ if dtype == DType::F16 && value.abs() < 6.103_515_6e-5 => ((value.abs() + 0.5) - 0.5).copysign(value),
+            stored if stored.abs() < limit => stored,
+            stored if self.has(Fault::Saturated) => largest.copysign(stored),
+            stored => f32::INFINITY.copysign(stored),
+        }
+    }
+
+    fn relu(&self, z: f32) -> f32 {
+        match self.has(Fault::NanToZero) {
+            true => z.max(0.0),
+            false if z <= 0.0 => 0.0,
+            false => z,
+        }
+    }
+
+    fn masked(&self, z: f32, dy: f32) -> f32 {
+        let through = if self.has(Fault::MaskWithEquality) { z >= 0.0 } else { z > 0.0 };
+        if through || (z.is_nan() && !self.has(Fault::NanToZero)) { dy } else { 0.0 }
+    }
+
+    /// What the backward pass takes for the centred values when y lies over x.
+    fn recovered(&self, y: &[f32], scale: f32, beta: f32) -> Vec<f32> {
+        let stretch = self.divide(1.0, scale);
+        let beta = if self.has(Fault::RecoveredWithBeta) { 0.0 } else { beta };
+        y.iter().map(|y| (y - beta) * stretch).collect()
+    }
+
+    /// Forward and backward of one channel.
+    pub fn run(&self, task: &Task) -> Output {
+        let [gamma, beta, eps] = task.parameters;
+        let statistics = match task.running {
+            Some([mean, var]) => Statistics { shift: mean, remainder: 0.0, var },
+            None => self.statistics(&task.x, task.first_part),
+        };
         let eps = if self.has(Fault::NoEps) { 0.0 } else { eps };
         let inv_std = self.blur(1.0 / (statistics.var + eps).sqrt());
         let scale = gamma * inv_std;
-        let centered: Vec<_> = x.iter().map(|x| (x - statistics.shift) - statistics.remainder).collect();
-        let (s1, s2) = self.sums(dy, &centered);
+        let centered: Vec<_> = task.x.iter().map(|x| (x - statistics.shift) - statistics.remainder).collect();
+        let residual = |i: usize| task.residual.as_ref().map_or(0.0, |residual| residual[i]);
+        let z: Vec<_> = centered.iter().enumerate().map(|(i, c)| (c * scale + beta) + residual(i)).collect();
+        let output = |&z: &f32| self.store(task.dtype, if task.relu { self.relu(z) } else { z });
+        let y: Vec<_> = z.iter().map(output).collect();
+        let masked = |(i, &dy): (usize, &f32)| {
+            let z = if self.has(Fault::MaskWithoutResidual) { centered[i] * scale + beta } else { z[i] };
+            if task.relu { self.masked(z, dy) } else { dy }
+        };
+        let dz: Vec<_> = task.dy.iter().enumerate().map(masked).collect();
+        let centered = if task.in_place { self.recovered(&y, scale, beta) } else { centered };
+        let (s1, s2) = self.sums(&dz, &centered);
+        let m = task.x.len() as f32;
         let (a, b) = (self.divide(s1, m), self.divide(inv_std * inv_std * s2, m));
-        let dx = |(dy, c): (&f32, &f32)| if running.is_some() { dy * scale } else { scale * (dy - a - c * b) };
+        let dx = |(dz, c): (&f32, &f32)| {
+            let dx = if task.running.is_some() { dz * scale } else { scale * (dz - a - c * b) };
+            self.store(task.dtype, dx)
+        };
         Output {
             mean: statistics.shift + statistics.remainder,
             var: statistics.var,
-            y: centered.iter().map(|c| c * scale + beta).collect(),
-            dx: dy.iter().zip(&centered).map(dx).collect(),
+            dx: dz.iter().zip(&centered).map(dx).collect(),
+            y,
             dgamma: inv_std * s2,
             dbeta: s1,
+            dresidual: dz,
         }
     }
 }

@@ -1,10 +1,14 @@
 //! The bound against the simulated kernels: it holds, it is not idle, and planted faults break it.
 
-use super::simulation::{Fault, Gpu, Output};
+mod epilogue;
+
+use super::simulation::{Fault, Gpu, Output, Task};
 use super::*;
-use crate::reference::{self, Affine};
+use crate::config::Activation;
+use crate::reference::{self, Layer};
 use crate::shape::{Layout, Shape};
 
+/// gamma, beta, eps.
 const AFFINE: [f32; 3] = [1.25, -0.5, 1e-5];
 
 /// splitmix64, so that the data are the same everywhere.
@@ -97,49 +101,75 @@ fn widen(values: &[f32]) -> Vec<f64> {
     values.iter().copied().map(f64::from).collect()
 }
 
-/// Outcomes for y, mean, var, dx, dgamma, dbeta.
-type Outcome = [Comparison; 6];
-const NAMES: [&str; 6] = ["y", "mean", "var", "dx", "dgamma", "dbeta"];
+/// Outcomes for y, mean, var, dx, dgamma, dbeta, dresidual.
+type Outcome = [Comparison; 7];
+const NAMES: [&str; 7] = ["y", "mean", "var", "dx", "dgamma", "dbeta", "dresidual"];
+
+/// A plain training step.
+fn task(x: &[f32], dy: &[f32]) -> Task {
+    Task { x: x.to_vec(), dy: dy.to_vec(), parameters: AFFINE, ..Task::default() }
+}
 
 /// The oracle's answer and the tolerances, for one channel.
 struct Judge {
-    want: [Vec<f64>; 6],
-    tolerance: [Vec<f64>; 6],
+    want: [Vec<f64>; 7],
+    tolerance: [Vec<f64>; 7],
 }
 
 impl Judge {
-    fn new(x: &[f32], dy: &[f32], running: Option<[f32; 2]>) -> Self {
-        let shape = Shape::new(&[x.len(), 1], Layout::ChannelsFirst).unwrap();
-        let (x, dy) = (widen(x), widen(dy));
-        let [gamma, beta, eps] = AFFINE.map(f64::from);
-        let (gamma, beta) = ([gamma], [beta]);
-        let affine = Affine { gamma: Some(&gamma), beta: Some(&beta) };
-        let (y, gradients, y_bound, bounds, statistics, statistics_bound) = match running {
+    fn new(task: &Task) -> Self {
+        let first_part = task.first_part.map(|n| n as u64);
+        Self::with(task, &Execution { dtype: task.dtype, in_place: task.in_place, first_part })
+    }
+
+    /// A judge who may be wrong about how the task is done.
+    fn with(task: &Task, execution: &Execution) -> Self {
+        let shape = Shape::new(&[task.x.len(), 1], Layout::ChannelsFirst).unwrap();
+        let (x, dy, residual) = (widen(&task.x), widen(&task.dy), task.residual.as_deref().map(widen));
+        let [gamma, beta, eps] = task.parameters.map(f64::from);
+        let activation = if task.relu { Activation::Relu } else { Activation::None };
+        let layer =
+            Layer { gamma: Some(&[gamma]), beta: Some(&[beta]), eps, residual: residual.as_deref(), activation };
+        let (y, gradients, y_bound, bounds, statistics, statistics_bound) = match task.running {
             None => {
-                let forward = reference::forward_training(&x, &shape, affine, eps).unwrap();
-                let bound = forward_training(&x, &shape, affine, eps, DType::F32).unwrap();
-                let gradients = reference::backward_training(&x, &dy, &shape, affine.gamma, eps).unwrap();
-                let bounds = backward_training(&x, &dy, &shape, affine.gamma, eps, DType::F32).unwrap();
+                let forward = reference::forward_training(&x, &shape, &layer).unwrap();
+                let bound = forward_training(&x, &shape, &layer, execution).unwrap();
+                let gradients = reference::backward_training(&x, &dy, &shape, &layer).unwrap();
+                let bounds = backward_training(&x, &dy, &shape, &layer, execution).unwrap();
                 (forward.y, gradients, bound.y, bounds, forward.statistics, bound.statistics)
             }
             Some(running) => {
                 let [mean, var] = running.map(|value| vec![f64::from(value)]);
-                let y = reference::inference(&x, &shape, &mean, &var, affine, eps).unwrap();
-                let y_bound = inference(&x, &shape, &mean, &var, affine, eps, DType::F32).unwrap();
-                let gradients = reference::backward_frozen(&x, &dy, &shape, &mean, &var, affine.gamma, eps).unwrap();
-                let bounds = backward_frozen(&x, &dy, &shape, &mean, &var, affine.gamma, eps, DType::F32).unwrap();
+                let y = reference::inference(&x, &shape, &mean, &var, &layer).unwrap();
+                let y_bound = inference(&x, &shape, &mean, &var, &layer, execution).unwrap();
+                let gradients = reference::backward_frozen(&x, &dy, &shape, &mean, &var, &layer).unwrap();
+                let bounds = backward_frozen(&x, &dy, &shape, &mean, &var, &layer, execution).unwrap();
                 let count = x.len() as u64;
                 (y, gradients, y_bound, bounds, reference::Statistics { mean, var, count }, StatisticsBound::exact(1))
             }
         };
-        Self {
-            want: [y, statistics.mean, statistics.var, gradients.dx, gradients.dgamma, gradients.dbeta],
-            tolerance: [y_bound, statistics_bound.mean, statistics_bound.var, bounds.dx, bounds.dgamma, bounds.dbeta],
+        let reference::Gradients { dx, dgamma, dbeta, dresidual } = gradients;
+        let (tolerances, found) = (bounds, statistics_bound);
+        let mut judge = Self {
+            want: [y, statistics.mean, statistics.var, dx, dgamma, dbeta, dresidual],
+            tolerance: [
+                y_bound,
+                found.mean,
+                found.var,
+                tolerances.dx,
+                tolerances.dgamma,
+                tolerances.dbeta,
+                tolerances.dresidual,
+            ],
+        };
+        for i in [0, 3] {
+            settle_overflow(&mut judge.want[i], &mut judge.tolerance[i], execution.dtype);
         }
+        judge
     }
 
     fn compare(&self, got: &Output) -> Outcome {
-        let got: [&[f32]; 6] = [&got.y, &[got.mean], &[got.var], &got.dx, &[got.dgamma], &[got.dbeta]];
+        let got: [&[f32]; 7] = [&got.y, &[got.mean], &[got.var], &got.dx, &[got.dgamma], &[got.dbeta], &got.dresidual];
         std::array::from_fn(|i| compare(got[i], &self.want[i], &self.tolerance[i]).unwrap())
     }
 }
@@ -158,12 +188,13 @@ fn median(ratios: &mut [f64]) -> f64 {
     ratios.get(ratios.len() / 2).copied().unwrap_or(0.0)
 }
 
-fn check(kind: &str, dy_kind: &str, m: usize, ratios: &mut [Vec<f64>; 6]) {
+fn check(kind: &str, dy_kind: &str, m: usize, ratios: &mut [Vec<f64>; 7]) {
     let seed = (m * 31 + kind.len() * 7 + dy_kind.len()) as u64;
     let (x, dy) = (data(kind, m, seed), gradient(dy_kind, m, seed + 1));
-    let judge = Judge::new(&x, &dy, None);
+    let task = task(&x, &dy);
+    let judge = Judge::new(&task);
     for gpu in gpus(m) {
-        let outcome = judge.compare(&gpu.run(&x, &dy, AFFINE, None));
+        let outcome = judge.compare(&gpu.run(&task));
         for ((name, comparison), ratios) in NAMES.iter().zip(&outcome).zip(ratios.iter_mut()) {
             // The last rounding of the mean far from zero, and of y near beta, is all of their error and may reach the
             // half ulp that it is bounded by; all else keeps a margin.
@@ -178,7 +209,7 @@ fn check(kind: &str, dy_kind: &str, m: usize, ratios: &mut [Vec<f64>; 6]) {
 #[test]
 fn holds_with_margin() {
     for kind in DATA {
-        let mut ratios: [Vec<f64>; 6] = Default::default();
+        let mut ratios: [Vec<f64>; 7] = Default::default();
         for (i, m) in [2, 3, 5, 8, 17, 64, 100, 333, 1000, 4097, 10_000, 40_000].into_iter().enumerate() {
             check(kind, GRADIENTS[i % 5], m, &mut ratios);
             check(kind, GRADIENTS[(i + 2) % 5], m, &mut ratios);
@@ -195,13 +226,13 @@ fn holds_for_long_sums() {
         ("offset 1e6", "mean loss", 200_000),
         ("two values", "blocks", 200_000),
     ] {
-        let mut ratios: [Vec<f64>; 6] = Default::default();
+        let mut ratios: [Vec<f64>; 7] = Default::default();
         check(kind, dy, m, &mut ratios);
         report(&format!("{kind}, {m}"), &mut ratios);
     }
 }
 
-fn report(kind: &str, ratios: &mut [Vec<f64>; 6]) {
+fn report(kind: &str, ratios: &mut [Vec<f64>; 7]) {
     let figures = NAMES
         .iter()
         .zip(ratios)
@@ -211,7 +242,7 @@ fn report(kind: &str, ratios: &mut [Vec<f64>; 6]) {
 
 #[test]
 fn ordinary_data_use_the_bound() {
-    let mut ratios: [Vec<f64>; 6] = Default::default();
+    let mut ratios: [Vec<f64>; 7] = Default::default();
     for m in [64, 100, 256, 1000, 4097, 10_000] {
         check("ordinary", "ordinary", m, &mut ratios);
     }
@@ -227,9 +258,10 @@ fn holds_for_frozen_statistics() {
     {
         for m in [1, 3, 100, 4097] {
             let (x, dy) = (data(kind, m, 7), gradient("ordinary", m, 8));
-            let judge = Judge::new(&x, &dy, Some(running));
+            let task = Task { running: Some(running), ..task(&x, &dy) };
+            let judge = Judge::new(&task);
             for gpu in gpus(m) {
-                let outcome = judge.compare(&gpu.run(&x, &dy, AFFINE, Some(running)));
+                let outcome = judge.compare(&gpu.run(&task));
                 for (name, comparison) in NAMES.iter().zip(&outcome) {
                     assert!(comparison.passed(), "{kind}, m {m}, {gpu:?}, {name}: {comparison}");
                 }
@@ -242,7 +274,7 @@ fn holds_for_frozen_statistics() {
 fn constant_channels_have_no_tolerance() {
     for value in [0.1f32, -3e7, 0.0, 1e20] {
         let x = vec![value; 777];
-        let judge = Judge::new(&x, &gradient("ordinary", 777, 3), None);
+        let judge = Judge::new(&task(&x, &gradient("ordinary", 777, 3)));
         assert!(judge.tolerance[..3].iter().flatten().all(|&tolerance| tolerance == 0.0), "{value}");
         assert!(judge.want[0].iter().all(|&y| y == f64::from(AFFINE[1])), "{value}");
         assert_eq!((judge.want[1][0], judge.want[2][0]), (f64::from(value), 0.0));
@@ -251,9 +283,9 @@ fn constant_channels_have_no_tolerance() {
 
 #[test]
 fn overflow_is_unbounded_and_nan_is_not_excused() {
-    let judge = Judge::new(&[1e25, -2e25, 3e25], &[1.0, 2.0, 3.0], None);
+    let judge = Judge::new(&task(&[1e25, -2e25, 3e25], &[1.0, 2.0, 3.0]));
     assert!(judge.tolerance.iter().take(3).flatten().all(|&tolerance| tolerance == f64::INFINITY));
-    let judge = Judge::new(&[1.0, f32::NAN, 3.0], &[1.0, 2.0, 3.0], None);
+    let judge = Judge::new(&task(&[1.0, f32::NAN, 3.0], &[1.0, 2.0, 3.0]));
     assert!(judge.want[0].iter().all(|y| y.is_nan()));
     assert!(!compare(&[0.0f32; 3], &judge.want[0], &judge.tolerance[0]).unwrap().passed());
     assert!(compare(&[f32::NAN; 3], &judge.want[0], &judge.tolerance[0]).unwrap().passed());
@@ -263,7 +295,8 @@ fn overflow_is_unbounded_and_nan_is_not_excused() {
 fn caught(fault: Fault, kind: &str, m: usize) -> bool {
     let (x, dy) = (data(kind, m, 11), gradient("positive", m, 12));
     let gpu = Gpu { lanes: 64, splits: 3, rough: false, fault: Some(fault) };
-    let outcome = Judge::new(&x, &dy, None).compare(&gpu.run(&x, &dy, AFFINE, None));
+    let task = task(&x, &dy);
+    let outcome = Judge::new(&task).compare(&gpu.run(&task));
     // y alone must tell, since a forward pass may be all there is.
     !outcome[0].passed() && outcome.iter().any(|comparison| comparison.worst_ratio > 2.0)
 }
@@ -297,7 +330,8 @@ fn dropped_elements_break_the_sums() {
     for m in [5, 100, 1001, 10_003] {
         let (x, dy) = (data("ordinary", m, 21), gradient("ordinary", m, 22));
         let gpu = Gpu { lanes: 64, splits: 2, rough: false, fault: Some(Fault::DroppedTail) };
-        let outcome = Judge::new(&x, &dy, None).compare(&gpu.run(&x, &dy, AFFINE, None));
+        let task = task(&x, &dy);
+        let outcome = Judge::new(&task).compare(&gpu.run(&task));
         for i in [0, 1, 3, 5] {
             assert!(!outcome[i].passed(), "m {m}, {}: {}", NAMES[i], outcome[i]);
         }
@@ -323,16 +357,23 @@ fn storage_types_round_and_widen_the_tolerance() {
     let shape = Shape::new(&[50, 1], Layout::ChannelsFirst).unwrap();
     for dtype in [DType::F16, DType::Bf16] {
         let x: Vec<_> = data("ordinary", 50, 1).iter().map(|&x| dtype.round(f64::from(x))).collect();
-        let want = reference::forward_training(&x, &shape, Affine::default(), 1e-5).unwrap().y;
+        let bound = |layer: &Layer<'_>, dtype| {
+            forward_training(&x, &shape, layer, &Execution { dtype, ..Execution::default() }).unwrap().y
+        };
+        let want = reference::forward_training(&x, &shape, &Layer::default()).unwrap().y;
         let got: Vec<_> = want.iter().map(|&y| dtype.round(y)).collect();
-        let single = forward_training(&x, &shape, Affine::default(), 1e-5, DType::F32).unwrap().y;
-        let bound = forward_training(&x, &shape, Affine::default(), 1e-5, dtype).unwrap().y;
-        assert!(compare(&got, &want, &bound).unwrap().passed());
-        assert!(!compare(&got, &want, &single).unwrap().passed());
-        let affine = Affine { gamma: Some(&[1e6]), beta: None };
-        let bound = forward_training(&x, &shape, affine, 1e-5, DType::F16).unwrap().y;
-        assert!(bound.contains(&f64::INFINITY), "1e6 does not fit f16");
+        assert!(compare(&got, &want, &bound(&Layer::default(), dtype)).unwrap().passed());
+        assert!(!compare(&got, &want, &bound(&Layer::default(), DType::F32)).unwrap().passed());
+        // Half an ulp and no more.
+        let truncated: Vec<_> = want.iter().zip(&got).map(|(y, got)| 2.0 * y - got).collect();
+        assert!(compare(&truncated, &want, &bound(&Layer::default(), dtype)).unwrap().passed());
+        let further: Vec<_> = want.iter().zip(&got).map(|(y, got)| y + 4.0 * (got - y)).collect();
+        assert!(!compare(&further, &want, &bound(&Layer::default(), dtype)).unwrap().passed());
     }
+    assert_eq!(DType::F16.storage_error(1.5, 0.0), 0.0);
+    assert_eq!(DType::F16.storage_error(0.1, 0.0), 0.1 * 2f64.powi(-11));
+    assert_eq!(DType::F16.storage_error(1e-6, 0.0), 2f64.powi(-25));
+    assert_eq!(DType::Bf16.storage_error(0.1, 0.0), 0.1 * 2f64.powi(-8) + ETA);
 }
 
 #[test]

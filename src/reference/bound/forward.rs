@@ -1,0 +1,110 @@
+//! Tolerances of outputs and statistics. Symbols as in the documentation of the [parent](super).
+
+use super::channel::Channel;
+use super::normalization::Normalization;
+use super::{Execution, promise};
+use crate::error::Result;
+use crate::reference::{Layer, check_len, check_training, indices};
+use crate::shape::Shape;
+
+/// Absolute tolerances of [`Statistics`](crate::reference::Statistics) or of running statistics.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StatisticsBound {
+    /// Of the mean as one f32, `[C]`.
+    pub mean: Vec<f64>,
+    /// Of the variance, `[C]`.
+    pub var: Vec<f64>,
+}
+
+impl StatisticsBound {
+    /// No error at all: given statistics, or the initial running ones.
+    pub fn exact(channels: usize) -> Self {
+        Self { mean: vec![0.0; channels], var: vec![0.0; channels] }
+    }
+}
+
+/// Absolute tolerances of a [`Forward`](crate::reference::Forward).
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForwardBound {
+    /// Of y, per element.
+    pub y: Vec<f64>,
+    /// Of the batch statistics, per channel.
+    pub statistics: StatisticsBound,
+}
+
+/// Tolerances of the batch statistics of x.
+///
+/// # Errors
+/// As [`reference::statistics`](crate::reference::statistics).
+pub fn statistics(x: &[f64], shape: &Shape, execution: &Execution) -> Result<StatisticsBound> {
+    check_len("x", x, shape.elements())?;
+    let found = (0..shape.channels()).map(|c| statistics_errors(&of_batch(x, shape, c, execution)));
+    let (mean, var) = found.unzip();
+    Ok(StatisticsBound { mean, var })
+}
+
+/// Tolerances of a training forward.
+///
+/// # Errors
+/// As [`reference::forward_training`](crate::reference::forward_training), and
+/// [`Error::Mismatch`](crate::Error::Mismatch) for a layer that cannot run in place.
+pub fn forward_training(x: &[f64], shape: &Shape, layer: &Layer<'_>, execution: &Execution) -> Result<ForwardBound> {
+    check_len("x", x, shape.elements())?;
+    layer.check(shape)?;
+    execution.check(layer)?;
+    check_training(shape)?;
+    let mut bound =
+        ForwardBound { y: vec![0.0; x.len()], statistics: StatisticsBound { mean: Vec::new(), var: Vec::new() } };
+    for c in 0..shape.channels() {
+        let channel = of_batch(x, shape, c, execution);
+        outputs(x, &mut bound.y, shape, c, &Normalization::new(channel, c, layer, execution));
+        let (mean, var) = statistics_errors(&channel);
+        bound.statistics.mean.push(mean);
+        bound.statistics.var.push(var);
+    }
+    Ok(bound)
+}
+
+/// Tolerances of inference.
+///
+/// # Errors
+/// As [`reference::inference`](crate::reference::inference).
+pub fn inference(
+    x: &[f64],
+    shape: &Shape,
+    running_mean: &[f64],
+    running_var: &[f64],
+    layer: &Layer<'_>,
+    execution: &Execution,
+) -> Result<Vec<f64>> {
+    check_len("x", x, shape.elements())?;
+    check_len("running_mean", running_mean, shape.channels())?;
+    check_len("running_var", running_var, shape.channels())?;
+    layer.check(shape)?;
+    let mut y = vec![0.0; x.len()];
+    for c in 0..shape.channels() {
+        let channel = Channel::of_running(running_mean[c], running_var[c]);
+        outputs(x, &mut y, shape, c, &Normalization::new(channel, c, layer, execution));
+    }
+    Ok(y)
+}
+
+/// What a kernel finds of the batch's channel `c`.
+pub(super) fn of_batch(x: &[f64], shape: &Shape, c: usize, execution: &Execution) -> Channel {
+    let pick = |i| x[shape.index(c, i as usize)];
+    let count = shape.values_per_channel() as u64;
+    let first_part = execution.first_part.unwrap_or(count).clamp(1, count);
+    Channel::of_batch(indices(shape, c).map(|i| x[i]), count, first_part, pick)
+}
+
+/// Tolerances of a batch's mean and variance.
+fn statistics_errors(channel: &Channel) -> (f64, f64) {
+    (promise(channel.mean_error()), promise(channel.var_error))
+}
+
+/// E(y) of one channel.
+fn outputs(x: &[f64], y: &mut [f64], shape: &Shape, c: usize, normalization: &Normalization<'_>) {
+    for i in indices(shape, c) {
+        y[i] = normalization.output_error(i, x[i]);
+    }
+}

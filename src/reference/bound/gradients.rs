@@ -1,0 +1,195 @@
+//! Tolerances of gradients. Symbols as in the documentation of the [parent](super).
+
+use super::channel::{Channel, InvStd};
+use super::dtype::stored;
+use super::forward::of_batch;
+use super::normalization::Normalization;
+use super::{DType, ETA, Execution, U, Uncertain, fits, promise, reduction};
+use crate::error::Result;
+use crate::reference::backward::check;
+use crate::reference::{Layer, check_len, check_training, indices, sum};
+use crate::shape::Shape;
+
+/// Absolute tolerances of [`Gradients`](crate::reference::Gradients).
+#[derive(Clone, Debug, PartialEq)]
+pub struct GradientsBound {
+    /// Of dx, per element.
+    pub dx: Vec<f64>,
+    /// Of dgamma, `[C]`.
+    pub dgamma: Vec<f64>,
+    /// Of dbeta, `[C]`.
+    pub dbeta: Vec<f64>,
+    /// Of dresidual, per element: 0 but for elements whose z a kernel may see on the other side of ReLU's corner.
+    pub dresidual: Vec<f64>,
+}
+
+/// Tolerances of the training gradients.
+///
+/// # Errors
+/// As [`reference::backward_training`](crate::reference::backward_training), and
+/// [`Error::Mismatch`](crate::Error::Mismatch) for a layer that cannot run in place.
+pub fn backward_training(
+    x: &[f64],
+    dy: &[f64],
+    shape: &Shape,
+    layer: &Layer<'_>,
+    execution: &Execution,
+) -> Result<GradientsBound> {
+    check(x, dy, shape, layer)?;
+    execution.check(layer)?;
+    check_training(shape)?;
+    let pass = Pass { x, dy, shape, layer, execution, coupled: true };
+    Ok(pass.gradients(|c| of_batch(x, shape, c, execution)))
+}
+
+/// Tolerances of the gradients with frozen statistics.
+///
+/// # Errors
+/// As [`reference::backward_frozen`](crate::reference::backward_frozen), and
+/// [`Error::Mismatch`](crate::Error::Mismatch) for a layer that cannot run in place.
+pub fn backward_frozen(
+    x: &[f64],
+    dy: &[f64],
+    shape: &Shape,
+    running_mean: &[f64],
+    running_var: &[f64],
+    layer: &Layer<'_>,
+    execution: &Execution,
+) -> Result<GradientsBound> {
+    check(x, dy, shape, layer)?;
+    execution.check(layer)?;
+    check_len("running_mean", running_mean, shape.channels())?;
+    check_len("running_var", running_var, shape.channels())?;
+    let pass = Pass { x, dy, shape, layer, execution, coupled: false };
+    Ok(pass.gradients(|c| Channel::of_running(running_mean[c], running_var[c])))
+}
+
+/// A backward pass.
+struct Pass<'a> {
+    x: &'a [f64],
+    dy: &'a [f64],
+    shape: &'a Shape,
+    layer: &'a Layer<'a>,
+    execution: &'a Execution,
+    /// Whether the statistics depend on x.
+    coupled: bool,
+}
+
+/// What an element enters the gradients with.
+struct Term {
+    /// dz, and |dy| where the mask is in doubt.
+    dz: Uncertain,
+    /// The largest |dz| that a kernel may take.
+    magnitude: f64,
+    /// c.
+    centered: f64,
+    /// What a kernel's centred value errs by, apart from E(r).
+    own_error: f64,
+}
+
+impl Pass<'_> {
+    fn gradients(&self, channel: impl Fn(usize) -> Channel) -> GradientsBound {
+        let zeros = vec![0.0; self.x.len()];
+        let mut bound = GradientsBound { dx: zeros.clone(), dgamma: Vec::new(), dbeta: Vec::new(), dresidual: zeros };
+        for c in 0..self.shape.channels() {
+            let normalization = Normalization::new(channel(c), c, self.layer, self.execution);
+            let terms: Vec<_> = indices(self.shape, c).map(|i| self.term(i, &normalization)).collect();
+            let sums = Sums::new(&terms, normalization.channel.delta_error, normalization.inv_std);
+            for (i, term) in indices(self.shape, c).zip(&terms) {
+                bound.dx[i] = self.input_error(term, &sums, &normalization);
+                bound.dresidual[i] = term.residual_error();
+            }
+            bound.dgamma.push(sums.dgamma_error);
+            bound.dbeta.push(sums.dbeta_error);
+        }
+        bound
+    }
+
+    fn term(&self, i: usize, normalization: &Normalization<'_>) -> Term {
+        let (x, channel) = (self.x[i], &normalization.channel);
+        let dz = normalization.masked(i, x, self.dy[i]);
+        Term {
+            dz,
+            magnitude: dz.value.abs().max(dz.error),
+            centered: channel.centered(x),
+            own_error: if self.execution.in_place { normalization.recovered_error(x) } else { channel.own_error(x) },
+        }
+    }
+
+    /// E(dx) of an element.
+    fn input_error(&self, term: &Term, sums: &Sums, normalization: &Normalization<'_>) -> f64 {
+        let inner = if self.coupled { term.coupled(sums, normalization.channel.delta_error) } else { term.dz };
+        let dx = normalization.scale * inner.value;
+        let (scale, theta) = (normalization.scale_at_most(), normalization.inv_std.theta);
+        let flushed = if inner.value == 0.0 && inner.error == 0.0 { 0.0 } else { 2.0 * ETA * (1.0 + scale) };
+        stored(dx, scale * inner.error + dx.abs() * (theta + 2.0 * U) + flushed, self.execution.dtype)
+    }
+}
+
+impl Term {
+    /// E(dresidual): dz is a copy of dy or 0, and a copied subnormal may be flushed.
+    fn residual_error(&self) -> f64 {
+        let flushed = if self.magnitude > 0.0 && self.magnitude < ETA { ETA } else { 0.0 };
+        promise(self.dz.error + flushed)
+    }
+
+    /// dz - a - c b and its error.
+    fn coupled(&self, sums: &Sums, delta_error: f64) -> Uncertain {
+        let (a, b) = (sums.a, sums.b);
+        let error = self.own_error + delta_error;
+        let correction = self.centered * b.value;
+        let value = self.dz.value - a.value - correction;
+        let inherited = self.dz.error + a.error + b.value.abs() * error + (self.centered.abs() + error) * b.error;
+        let terms = correction.abs() + self.magnitude + a.value.abs();
+        let error = inherited * (1.0 + 4.0 * U) + U * (terms + value.abs());
+        Uncertain { value, error: if fits(terms + inherited) { error } else { f64::INFINITY } }
+    }
+}
+
+/// The two sums of a backward pass.
+struct Sums {
+    dbeta_error: f64,
+    dgamma_error: f64,
+    /// S1/m.
+    a: Uncertain,
+    /// inv_std^2 S2/m.
+    b: Uncertain,
+}
+
+impl Sums {
+    /// E(S1), E(S2) and what follows from them.
+    fn new(terms: &[Term], delta_error: f64, inv_std: InvStd) -> Self {
+        let count = terms.len() as f64;
+        let rounding = reduction(terms.len() as u64);
+        let of = |f: &dyn Fn(&Term) -> f64| sum(terms.iter().map(f));
+        let (s1, s2) = (of(&|term| term.dz.value), of(&|term| term.dz.value * term.centered));
+        let absolute = of(&|term| term.magnitude);
+        let products = of(&|term| term.magnitude * term.centered.abs());
+        let doubt = of(&|term| term.dz.error);
+        let own = of(&|term| term.magnitude * term.own_error);
+        let flushed = |share: f64| if absolute == 0.0 { 0.0 } else { share * ETA };
+        let s1_error = rounding * absolute + doubt + flushed(count);
+        let s2_error = own
+            + delta_error * (s1.abs() + doubt)
+            + (rounding + U) * products
+            + of(&|term| term.dz.error * term.centered.abs())
+            + flushed(of(&|term| 1.0 + term.centered.abs()));
+        let bounded = |fits: bool, error: f64| promise(if fits { error } else { f64::INFINITY });
+        let s1_error = bounded(fits(4.0 * absolute), s1_error);
+        let s2_error = bounded(fits(4.0 * (products + own)), s2_error);
+        let (value, theta) = (inv_std.value, inv_std.theta);
+        let dgamma_error = value * (s2_error * (1.0 + theta) * (1.0 + 2.0 * U) + s2.abs() * (theta + U)) + ETA;
+        let dgamma_error = stored(value * s2, dgamma_error, DType::F32);
+        let (a, b) = (s1 / count, value * value * s2 / count);
+        let b_error = value * value * s2_error / count * (1.0 + theta).powi(2) * (1.0 + 8.0 * U)
+            + b.abs() * ((2.0 + theta) * theta + 8.0 * U);
+        // A kernel takes b from dgamma.
+        let b_fits = dgamma_error.is_finite() && fits(b.abs() + b_error);
+        Self {
+            dbeta_error: s1_error,
+            dgamma_error,
+            a: Uncertain { value: a, error: s1_error / count * (1.0 + 5.0 * U) + 5.0 * U * a.abs() },
+            b: Uncertain { value: b, error: bounded(b_fits, b_error) },
+        }
+    }
+}
