@@ -1,7 +1,7 @@
-// Training backward in one dispatch: x and dy of a column stay in registers between their sums and dx.
+// Training backward in one dispatch: x and dz of a column stay in registers between their sums and dx.
 // A workgroup owns `tile` columns whole; each lane holds HELD values of its column, the lines between `repeat k` and `}`
-// stand once for each. Assumes that lanes * HELD covers the column, and the centre that the forward pass used. May run
-// with dx over dy.
+// stand once for each. Assumes that lanes * HELD covers the column, and what the forward pass saved. May run with dx or the
+// residual's gradient over dy.
 
 fn kernel(work: Work) {
     let centre = centre_of(work);
@@ -13,23 +13,23 @@ fn kernel(work: Work) {
     // repeat k {
     let inside$k = first + $ku * stride.lanes < work.end;
     var x$k = Value(0.0);
-    var dy$k = Value(0.0);
+    var dz$k = Value(0.0);
     if (inside$k) {
-        x$k = (load_x(cursor.index) - centre.shift) - centre.remainder;
-        dy$k = load_dy(cursor.index);
+        x$k = centred(centre, load_x(cursor.index));
+        dz$k = dz_of(centre, x$k, load_dy(cursor.index), load_residual(cursor.index));
+        store_dresidual(cursor.index, dz$k);
     }
     cursor = advance(cursor, stride);
-    own.a += dy$k;
-    own.b += dy$k * x$k;
+    own.a += dz$k;
+    own.b += dz$k * x$k;
     // }
     let partial = lane_sum(work, own);
     let sums = Pair(combine(partial.a), combine(partial.b));
-    let dgamma = publish_gradients(work, centre, sums);
-    let gradient = gradient_of(work, centre, sums.a, dgamma);
+    let gradient = gradient_of(centre, sums.a, publish_gradients(work, centre, sums));
     cursor = start;
     // repeat k {
     if (inside$k) {
-        store_dx(cursor.index, input_gradient(gradient, x$k, dy$k));
+        store_dx(cursor.index, input_gradient(gradient, x$k, dz$k));
     }
     cursor = advance(cursor, stride);
     // }

@@ -1,6 +1,6 @@
 // Training forward in one dispatch: the column stays in registers between its statistics and its normalization.
 // A workgroup owns `tile` columns whole; each lane holds HELD values of its column, the lines between `repeat k` and `}`
-// stand once for each. Assumes that lanes * HELD covers the column.
+// stand once for each. Assumes that lanes * HELD covers the column. May run with y over x.
 
 fn kernel(work: Work) {
     let shift = shift_of(work);
@@ -29,7 +29,7 @@ fn kernel(work: Work) {
     cursor = start;
     // repeat k {
     if (inside$k) {
-        store_y(cursor.index, e$k * scale + beta);
+        store_y(cursor.index, activated((e$k * scale + beta) + load_residual(cursor.index)));
     }
     cursor = advance(cursor, stride);
     // }

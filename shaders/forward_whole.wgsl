@@ -1,5 +1,5 @@
 // Training forward in one dispatch: takes the statistics of a column, then goes over it again, which a cache may hold.
-// A workgroup owns `tile` columns whole. Assumes nothing about the data.
+// A workgroup owns `tile` columns whole. Assumes nothing about the data. May run with y over x.
 
 fn kernel(work: Work) {
     let moments = whole_moments(work);

@@ -1,13 +1,12 @@
-// Backward with the running statistics held fixed, in one dispatch: dx = dy * gamma * inv_std where wanted, dgamma, dbeta.
-// A workgroup owns `tile` columns whole. Assumes nothing; may run with dx over dy.
+// Backward with the running statistics held fixed, in one dispatch: dx = dz * gamma * inv_std and the residual's gradient,
+// dz, where wanted, dgamma, dbeta.
+// A workgroup owns `tile` columns whole. Assumes what inference saved. May run with dx or the residual's gradient over dy.
 
-fn visit(state: State, at: u32, dy: Value) {
-    store_dx(at, dy * state.scale);
+fn visit(state: State, at: u32, dz: Value) {
+    store_dx(at, dz * state.centre.scale);
 }
 
 fn kernel(work: Work) {
     let centre = centre_of(work);
-    let scale = load_gamma(work, 0u) * centre.inv_std;
-    let zero = Value(0.0);
-    publish_gradients(work, centre, column_sums(work, State(centre.shift, centre.remainder, scale, zero, zero)));
+    publish_gradients(work, centre, column_sums(work, centre));
 }

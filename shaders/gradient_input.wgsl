@@ -6,5 +6,5 @@ fn kernel(work: Work) {
     let centre = centre_of(work);
     let sums = merged_gradient_sums(work);
     let dgamma = publish_gradients(work, centre, sums);
-    walk(work, State(centre.shift, centre.remainder, gradient_of(work, centre, sums.a, dgamma)));
+    walk(work, State(centre, gradient_of(centre, sums.a, dgamma)));
 }

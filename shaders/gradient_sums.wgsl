@@ -1,11 +1,10 @@
-// Computes the partial sums of dy and of dy * (x - mean) of each column over each split.
-// A workgroup owns one segment of `tile` columns and writes their partial sums. Assumes the centre that the forward pass
-// used.
+// Computes the partial sums of dz and of dz * (x - mean) of each column over each split, and where wanted the residual's
+// gradient, which is dz.
+// A workgroup owns one segment of `tile` columns and writes their partial sums. Assumes what the forward pass saved. May run
+// with the residual's gradient over dy.
 
-fn visit(state: State, at: u32, dy: Value) {}
+fn visit(state: State, at: u32, dz: Value) {}
 
 fn kernel(work: Work) {
-    let centre = centre_of(work);
-    let zero = Value(0.0);
-    store_gradient_sums(work, column_sums(work, State(centre.shift, centre.remainder, zero, zero, zero)));
+    store_gradient_sums(work, column_sums(work, centre_of(work)));
 }

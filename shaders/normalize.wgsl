@@ -1,6 +1,7 @@
-// Normalizes, scales and shifts by the statistics of the batch: y = (x - mean) / sqrt(var + eps) * gamma + beta.
+// Normalizes, scales and shifts by the statistics of the batch, adds the residual, applies the activation:
+// y = act((x - mean) / sqrt(var + eps) * gamma + beta + residual).
 // A workgroup owns one segment of `tile` columns; each merges the partial moments again, the first split publishes them.
-// Assumes that `moments` ran before.
+// Assumes that `moments` ran before. May run with y over x.
 
 fn kernel(work: Work) {
     let moments = merged_moments(work);

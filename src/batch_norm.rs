@@ -1,23 +1,26 @@
 //! The layer that people hold: check, plan, bind, and then only encode.
 
-use crate::config::Config;
+use crate::config::{Activation, Config};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gpu::{Dispatch, Kernels, Step, scope::guarded};
-use crate::kernels::{Access, Binding, Extent, Gradients, Kernel, Variant, program};
+use crate::gpu::{Dispatch, Kernels, Pipeline, Step, scope::guarded};
+use crate::kernels::{Access, Binding, Extent, Gradients, Kernel, Settings, Variant, program};
 use crate::operation::Operation;
 use crate::plan::{Choice, Plan};
 use crate::running::RunningStatistics;
 use crate::shape::Shape;
+use std::sync::Arc;
 use wgpu::BufferBinding;
 
 /// wgpu features that make the kernels faster where the device has them; nothing needs them.
-pub const USEFUL_FEATURES: wgpu::Features = wgpu::Features::SUBGROUP;
+pub const USEFUL_FEATURES: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu::Features::SHADER_F16);
 
-/// The limits that a device must be opened with for a tensor of `shape`: WebGPU's defaults, raised where the tensor is
-/// larger.
-pub fn required_limits(shape: &Shape) -> wgpu::Limits {
+/// The limits that a device must be opened with for tensors of `shape` in one binding each: WebGPU's defaults, raised where
+/// the tensor is larger. A device whose bindings are smaller does too, as long as its buffers are large enough: a layer then
+/// goes over the tensors in parts.
+pub fn required_limits(shape: &Shape, dtype: DType) -> wgpu::Limits {
     // With few values per channel the running statistics, or the scratch of folded samples, are larger than the tensor.
-    let bytes = shape.elements().max(12 * shape.channels()) as u64 * 4;
+    let bytes = dtype.bytes(shape.elements()).max(12 * shape.channels() as u64 * 4);
     let defaults = wgpu::Limits::default();
     wgpu::Limits {
         max_storage_buffer_binding_size: defaults.max_storage_buffer_binding_size.max(bytes),
@@ -30,7 +33,8 @@ pub fn required_limits(shape: &Shape) -> wgpu::Limits {
 ///
 /// Bindings are `wgpu::BufferBinding`s: a buffer with `BufferUsages::STORAGE`, an offset that is a multiple of the device's
 /// `min_storage_buffer_offset_alignment`, and a size (`None`: to the end of the buffer). A binding may be larger than
-/// needed; the kernels touch what the shape says. Tensors are f32, densely packed. Buffers may be shared between bindings
+/// needed; the kernels touch what the shape says. Tensors have the layer's [`Config::dtype`], densely packed, in
+/// [`DType::bytes`] bytes; a tensor may be larger than what the device binds at once. Buffers may be shared between bindings
 /// as long as what is written overlaps nothing, except where an operation says so.
 #[derive(Debug)]
 pub struct BatchNorm {
@@ -44,16 +48,18 @@ pub struct BatchNorm {
 /// Bindings of [`BatchNorm::forward_training`].
 #[derive(Clone, Debug)]
 pub struct ForwardTraining<'a> {
-    /// Input, one f32 per element. Read.
+    /// Input, a tensor. Read.
     pub x: BufferBinding<'a>,
-    /// Output, one f32 per element. Written.
+    /// Output, a tensor: `act(bn(x) + residual)`. Written. The same binding as `x` only with [`Config::in_place`].
     pub y: BufferBinding<'a>,
+    /// A tensor that is added before the activation; `None` for none. Read.
+    pub residual: Option<BufferBinding<'a>>,
     /// Scale, `[C]` f32; `None` for 1. Read.
     pub gamma: Option<BufferBinding<'a>>,
     /// Shift, `[C]` f32; `None` for 0. Read.
     pub beta: Option<BufferBinding<'a>>,
-    /// What the backward pass needs of the batch's statistics, `[4][C]` f32: the mean as shift and remainder, the biased
-    /// variance, 1 / sqrt(variance + eps). Written.
+    /// What the backward pass needs besides x, `[6][C]` f32: the mean as shift and remainder, the biased variance,
+    /// 1 / sqrt(variance + eps), gamma, beta. Written.
     pub saved: BufferBinding<'a>,
     /// Running statistics ([`RunningStatistics`]); `None` to track none. Read and written.
     pub running: Option<BufferBinding<'a>>,
@@ -64,29 +70,37 @@ pub struct ForwardTraining<'a> {
 /// Bindings of [`BatchNorm::inference`].
 #[derive(Clone, Debug)]
 pub struct Inference<'a> {
-    /// Input, one f32 per element. Read.
+    /// Input, a tensor. Read.
     pub x: BufferBinding<'a>,
-    /// Output, one f32 per element. Written. The same binding as `x` runs in place.
+    /// Output, a tensor: `act(bn(x) + residual)`. Written. The same binding as `x` runs in place.
     pub y: BufferBinding<'a>,
+    /// A tensor that is added before the activation; `None` for none. Read.
+    pub residual: Option<BufferBinding<'a>>,
     /// Scale, `[C]` f32; `None` for 1. Read.
     pub gamma: Option<BufferBinding<'a>>,
     /// Shift, `[C]` f32; `None` for 0. Read.
     pub beta: Option<BufferBinding<'a>>,
     /// Running statistics ([`RunningStatistics`]). Read.
     pub running: BufferBinding<'a>,
+    /// What [`BatchNorm::backward_frozen`] needs besides x, laid out as in [`ForwardTraining::saved`] with the running
+    /// statistics; `None` where no backward pass follows. Written.
+    pub saved: Option<BufferBinding<'a>>,
 }
 
-/// Bindings of [`BatchNorm::backward_training`].
+/// Bindings of [`BatchNorm::backward_training`] and [`BatchNorm::backward_frozen`].
 #[derive(Clone, Debug)]
-pub struct BackwardTraining<'a> {
-    /// The input of the forward pass. Read.
+pub struct Backward<'a> {
+    /// The input of the forward pass; with [`Config::in_place`] its output. Read.
     pub x: BufferBinding<'a>,
-    /// Gradient of the loss by y, one f32 per element. Read.
+    /// Gradient of the loss by y, a tensor. Read.
     pub dy: BufferBinding<'a>,
-    /// Gradient by x, one f32 per element; `None` if not wanted. Written. The same binding as `dy` runs in place.
+    /// The residual of the forward pass; not read where no activation follows it. Read.
+    pub residual: Option<BufferBinding<'a>>,
+    /// Gradient by x, a tensor; `None` if not wanted. Written. The same binding as `dy` runs in place.
     pub dx: Option<BufferBinding<'a>>,
-    /// The scale of the forward pass. Read.
-    pub gamma: Option<BufferBinding<'a>>,
+    /// Gradient by the residual, a tensor; `None` if not wanted. Written. The same binding as `dy` runs in place, where `dx`
+    /// does not. Without an activation it is a copy of `dy`.
+    pub dresidual: Option<BufferBinding<'a>>,
     /// Gradient by gamma, `[C]` f32; `None` if not wanted. Written, not added to.
     pub dgamma: Option<BufferBinding<'a>>,
     /// Gradient by beta, `[C]` f32; `None` if not wanted. Written, not added to.
@@ -97,33 +111,13 @@ pub struct BackwardTraining<'a> {
     pub scratch: BufferBinding<'a>,
 }
 
-/// Bindings of [`BatchNorm::backward_frozen`].
-#[derive(Clone, Debug)]
-pub struct BackwardFrozen<'a> {
-    /// The input of the forward pass. Read.
-    pub x: BufferBinding<'a>,
-    /// Gradient of the loss by y, one f32 per element. Read.
-    pub dy: BufferBinding<'a>,
-    /// Gradient by x, one f32 per element; `None` if not wanted. Written. The same binding as `dy` runs in place.
-    pub dx: Option<BufferBinding<'a>>,
-    /// The scale of the forward pass. Read.
-    pub gamma: Option<BufferBinding<'a>>,
-    /// Gradient by gamma, `[C]` f32; `None` if not wanted. Written, not added to.
-    pub dgamma: Option<BufferBinding<'a>>,
-    /// Gradient by beta, `[C]` f32; `None` if not wanted. Written, not added to.
-    pub dbeta: Option<BufferBinding<'a>>,
-    /// The running statistics that the forward pass normalized with ([`RunningStatistics`]). Read.
-    pub running: BufferBinding<'a>,
-    /// At least [`BatchNorm::scratch_size`] bytes whose contents do not matter. Written.
-    pub scratch: BufferBinding<'a>,
-}
-
 /// Bindings of [`BatchNorm::statistics`].
 #[derive(Clone, Debug)]
 pub struct Statistics<'a> {
-    /// Input, one f32 per element. Read.
+    /// Input, a tensor. Read.
     pub x: BufferBinding<'a>,
-    /// The batch's statistics, laid out as in [`ForwardTraining::saved`]; `None` if not wanted. Written.
+    /// The batch's statistics, laid out as in [`ForwardTraining::saved`], with gamma 1 and beta 0; `None` if not wanted.
+    /// Written.
     pub saved: Option<BufferBinding<'a>>,
     /// Running statistics that the batch enters by the layer's policy; `None` if not wanted. Read and written.
     pub running: Option<BufferBinding<'a>>,
@@ -179,7 +173,8 @@ impl BatchNorm {
     /// # Errors
     /// As [`Plan::new`].
     pub fn plan(&self, operation: Operation) -> Result<Plan> {
-        Plan::new(operation, &self.shape, self.kernels.capabilities(), self.kernels.tuning(), &self.choice)
+        let (capabilities, tuning) = (self.kernels.capabilities(), self.kernels.tuning());
+        Plan::new(operation, &self.shape, self.config.dtype, capabilities, tuning, &self.choice)
     }
 
     /// Bytes of scratch that a training, backward or statistics step of this layer needs.
@@ -187,24 +182,36 @@ impl BatchNorm {
         self.size_of(Extent::Scratch)
     }
 
-    /// Bytes of the saved statistics: `[4][C]` f32.
+    /// Bytes of a tensor of this layer.
+    pub fn tensor_size(&self) -> u64 {
+        self.size_of(Extent::Elements)
+    }
+
+    /// Bytes of what a forward pass saves: `[6][C]` f32.
     pub fn saved_size(&self) -> u64 {
         self.size_of(Extent::Channels(crate::kernels::SAVED_PLANES))
     }
 
-    /// Normalizes by the statistics of the batch and updates the running statistics (Ioffe and Szegedy 2015, algorithm 1).
+    /// Normalizes by the statistics of the batch and updates the running statistics (Ioffe and Szegedy 2015, algorithm 1),
+    /// then adds the residual and applies the activation.
     ///
     /// # Errors
     /// [`Error::OneValuePerChannel`], and what is wrong with a binding.
     pub fn forward_training(&self, bindings: &ForwardTraining<'_>) -> Result<Step> {
         self.check_trainable()?;
-        let ForwardTraining { x, y, gamma, beta, saved, running, scratch } = bindings.clone();
+        let ForwardTraining { x, y, residual, gamma, beta, saved, running, scratch } = bindings.clone();
+        if !self.config.in_place && same_bytes(&x, &y) {
+            let hint = "the backward pass needs x; Config::in_place lets it work from y";
+            return Err(Error::Overlap { first: "x", second: "y", hint });
+        }
+        self.refuse_residual_in_place(&residual)?;
         self.bind(
             Operation::ForwardTraining,
             Gradients::All,
             &[
                 ("x", Some(x)),
                 ("y", Some(y)),
+                ("residual", residual),
                 ("gamma", gamma),
                 ("beta", beta),
                 ("saved", Some(saved)),
@@ -214,35 +221,62 @@ impl BatchNorm {
         )
     }
 
-    /// Normalizes by the running statistics.
+    /// Normalizes by the running statistics (Ioffe and Szegedy 2015, algorithm 2), then adds the residual and applies the
+    /// activation. Needs no scratch.
     ///
     /// # Errors
     /// What is wrong with a binding.
     pub fn inference(&self, bindings: &Inference<'_>) -> Result<Step> {
-        let Inference { x, y, gamma, beta, running } = bindings.clone();
+        let Inference { x, y, residual, gamma, beta, running, saved } = bindings.clone();
+        if saved.is_some() {
+            self.refuse_residual_in_place(&residual)?;
+        }
         self.bind(
             Operation::Inference,
             Gradients::All,
-            &[("x", Some(x)), ("y", Some(y)), ("gamma", gamma), ("beta", beta), ("running", Some(running))],
+            &[
+                ("x", Some(x)),
+                ("y", Some(y)),
+                ("residual", residual),
+                ("gamma", gamma),
+                ("beta", beta),
+                ("running", Some(running)),
+                ("saved", saved),
+            ],
         )
     }
 
-    /// Gradients of the training forward.
+    /// Gradients of the training forward, where mean and variance depend on x.
     ///
     /// # Errors
-    /// [`Error::OneValuePerChannel`], [`Error::Mismatch`] when no output is wanted, and what is wrong with a binding.
-    pub fn backward_training(&self, bindings: &BackwardTraining<'_>) -> Result<Step> {
+    /// [`Error::OneValuePerChannel`], [`Error::Mismatch`] when no gradient is wanted, and what is wrong with a binding.
+    pub fn backward_training(&self, bindings: &Backward<'_>) -> Result<Step> {
         self.check_trainable()?;
-        let BackwardTraining { x, dy, dx, gamma, dgamma, dbeta, saved, scratch } = bindings.clone();
-        let wanted = gradients(dx.is_some(), dgamma.is_some() || dbeta.is_some())?;
+        self.backward(Operation::BackwardTraining, bindings)
+    }
+
+    /// Gradients of [`BatchNorm::inference`], where the running statistics are constants.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] when no gradient is wanted, and what is wrong with a binding.
+    pub fn backward_frozen(&self, bindings: &Backward<'_>) -> Result<Step> {
+        self.backward(Operation::BackwardFrozen, bindings)
+    }
+
+    fn backward(&self, operation: Operation, bindings: &Backward<'_>) -> Result<Step> {
+        let Backward { x, dy, residual, dx, dresidual, dgamma, dbeta, saved, scratch } = bindings.clone();
+        let parameters = dgamma.is_some() || dbeta.is_some();
+        let wanted = gradients(dx.is_some() || (dresidual.is_some() && !parameters), parameters)?;
+        self.refuse_residual_in_place(&residual)?;
         self.bind(
-            Operation::BackwardTraining,
+            operation,
             wanted,
             &[
                 ("x", Some(x)),
                 ("dy", Some(dy)),
+                ("residual", residual),
                 ("dx", dx),
-                ("gamma", gamma),
+                ("dresidual", dresidual),
                 ("dgamma", dgamma),
                 ("dbeta", dbeta),
                 ("saved", Some(saved)),
@@ -251,27 +285,16 @@ impl BatchNorm {
         )
     }
 
-    /// Gradients of inference: the running statistics are constants. For fine-tuning with batch norm frozen.
-    ///
-    /// # Errors
-    /// [`Error::Mismatch`] when no output is wanted, and what is wrong with a binding.
-    pub fn backward_frozen(&self, bindings: &BackwardFrozen<'_>) -> Result<Step> {
-        let BackwardFrozen { x, dy, dx, gamma, dgamma, dbeta, running, scratch } = bindings.clone();
-        let wanted = gradients(dx.is_some(), dgamma.is_some() || dbeta.is_some())?;
-        self.bind(
-            Operation::BackwardFrozen,
-            wanted,
-            &[
-                ("x", Some(x)),
-                ("dy", Some(dy)),
-                ("dx", dx),
-                ("gamma", gamma),
-                ("dgamma", dgamma),
-                ("dbeta", dbeta),
-                ("running", Some(running)),
-                ("scratch", Some(scratch)),
-            ],
-        )
+    /// The sum with a residual does not lead back to x.
+    fn refuse_residual_in_place(&self, residual: &Option<BufferBinding<'_>>) -> Result<()> {
+        match residual {
+            Some(_) if self.config.in_place => Err(Error::Mismatch {
+                name: "residual",
+                expected: "none, since the backward pass works from y (Config::in_place)".into(),
+                actual: "one".into(),
+            }),
+            _ => Ok(()),
+        }
     }
 
     /// Takes the statistics of a batch without normalizing it. With [`crate::RunningPolicy::pooled`] and one layer per
@@ -301,7 +324,7 @@ impl BatchNorm {
     fn size_of(&self, extent: Extent) -> u64 {
         let channels = self.shape.channels() as u64;
         match extent {
-            Extent::Elements => self.shape.elements() as u64 * 4,
+            Extent::Elements => self.config.dtype.bytes(self.shape.elements()),
             Extent::Channels(planes) => u64::from(planes) * channels * 4,
             Extent::Running => RunningStatistics::size(self.shape.channels()),
             Extent::Scratch => self.scratch_planes * channels * 4,
@@ -322,8 +345,32 @@ impl BatchNorm {
             self.check_buffer(binding, buffer)?;
         }
         self.check_overlaps(&uses)?;
-        let dispatches = kernels.iter().map(|&kernel| self.dispatch(kernel, &plan, &present)).collect::<Result<_>>()?;
+        let mut dispatches = Vec::new();
+        for &kernel in kernels {
+            let (seen_through, given) = self.behind_activation(kernel, &present);
+            let variant = self.variant(kernel, &plan, seen_through, &given)?;
+            let pipeline = self.kernels.pipeline(&variant, &plan)?;
+            for part in 0..plan.parts(kernel.span) {
+                dispatches.push(self.dispatch(&variant, &pipeline, &plan, part, &given)?);
+            }
+        }
         Ok(Step { operation, dispatches })
+    }
+
+    /// What a kernel is given, and whether the activation lies behind it already: the residual's gradient is dz, so the
+    /// kernel after the one that wrote it takes it for dy.
+    fn behind_activation<'a>(
+        &self,
+        kernel: &'static Kernel,
+        present: &'a dyn Fn(&'static str) -> Option<&'a BufferBinding<'a>>,
+    ) -> (bool, impl Fn(&'static str) -> Option<&'a BufferBinding<'a>>) {
+        let writes = |name| kernel.bindings.iter().any(|binding| binding.name == name);
+        let dz = present("dresidual").filter(|_| writes("dx") && !writes("dresidual"));
+        let given = move |name| match (name, dz) {
+            ("dy", Some(dz)) => Some(dz),
+            _ => present(name),
+        };
+        (dz.is_some(), given)
     }
 
     fn check_buffer(&self, binding: &Binding, given: &BufferBinding<'_>) -> Result<()> {
@@ -344,7 +391,8 @@ impl BatchNorm {
             return Err(Error::BufferTooSmall { name, expected, actual });
         }
         let allowed = limits.max_storage_buffer_binding_size;
-        if expected > allowed {
+        // Tensors are bound in parts.
+        if binding.extent != Extent::Elements && expected > allowed {
             let limit = "max_storage_buffer_binding_size, in bytes";
             let hint = "split the tensor, or open the device with a higher limit where the adapter has one";
             return Err(Error::Limit { what: name, limit, needed: expected, allowed, hint });
@@ -377,27 +425,32 @@ impl BatchNorm {
         Ok(())
     }
 
+    /// One dispatch of a kernel: over a part of the tensors, or over columns of partial results.
     fn dispatch<'a>(
         &self,
-        kernel: &'static Kernel,
+        variant: &Variant,
+        pipeline: &Arc<Pipeline>,
         plan: &Plan,
+        part: u32,
         present: &dyn Fn(&'static str) -> Option<&'a BufferBinding<'a>>,
     ) -> Result<Dispatch> {
-        let variant = self.variant(kernel, plan, present)?;
-        let pipeline = self.kernels.pipeline(&variant, plan)?;
-        let params = plan.params(&self.shape, &self.config, kernel);
-        let params = uniform_buffer(self.kernels.device(), bytemuck::bytes_of(&params))?;
+        let (device, kernel) = (self.kernels.device(), variant.kernel);
+        let window = self.window(plan, part);
+        let params = plan.params(&self.shape, &self.config, kernel, part, window.base);
+        let params = uniform_buffer(device, bytemuck::bytes_of(&params))?;
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() }];
         for (number, binding) in variant.declared() {
             // Only what the kernel touches is bound: where the device checks bounds, it checks these.
             if let Some(given) = present(binding.name) {
-                let size = wgpu::BufferSize::new(self.size_of(binding.extent));
-                let resource =
-                    wgpu::BindingResource::Buffer(BufferBinding { buffer: given.buffer, offset: given.offset, size });
+                let [begin, bytes] = match binding.extent {
+                    Extent::Elements => [window.begin, window.bytes],
+                    extent => [0, self.size_of(extent)],
+                };
+                let (buffer, offset, size) = (given.buffer, given.offset + begin, wgpu::BufferSize::new(bytes));
+                let resource = wgpu::BindingResource::Buffer(BufferBinding { buffer, offset, size });
                 entries.push(wgpu::BindGroupEntry { binding: number, resource });
             }
         }
-        let device = self.kernels.device();
         let bind_group = guarded(device, "binding buffers", || {
             device.create_bind_group(&wgpu::BindGroupDescriptor {
                 label: Some(kernel.name),
@@ -405,7 +458,19 @@ impl BatchNorm {
                 entries: &entries,
             })
         })?;
-        Ok(Dispatch { name: variant.name(), pipeline, bind_group, grid: plan.grid(kernel.span) })
+        let grid = plan.grid(kernel.span, part);
+        Ok(Dispatch { name: variant.name(), pipeline: pipeline.clone(), bind_group, grid })
+    }
+
+    /// What is bound of a tensor for one of its parts. Bindings begin at the device's alignment, parts where they do.
+    fn window(&self, plan: &Plan, part: u32) -> Window {
+        let size = self.config.dtype.size();
+        let [elements, before] = plan.elements_of(part);
+        let alignment = u64::from(self.kernels.capabilities().limits.min_storage_buffer_offset_alignment);
+        let begin = before * size / alignment * alignment;
+        let lead = before * size - begin;
+        let value = size * plan.geometry.elements() as u64;
+        Window { begin, bytes: (lead + elements * size).next_multiple_of(4), base: (lead / value) as u32 }
     }
 
     /// Settles which bindings are absent, in place, or share a buffer.
@@ -413,10 +478,16 @@ impl BatchNorm {
         &self,
         kernel: &'static Kernel,
         plan: &Plan,
+        seen_through: bool,
         present: &dyn Fn(&'static str) -> Option<&'a BufferBinding<'a>>,
     ) -> Result<Variant> {
-        let mut variant = Variant::new(kernel, plan.geometry, plan.reduction, plan.held);
+        let settings = plan.settings(&self.config);
+        let activation = if seen_through { Activation::None } else { settings.activation };
+        let mut variant = Variant::new(kernel, Settings { activation, ..settings });
         for (i, binding) in kernel.bindings.iter().enumerate() {
+            if variant.absent & (1 << i) != 0 {
+                continue;
+            }
             let Some(given) = present(binding.name) else {
                 if !binding.optional {
                     return Err(missing(binding.name));
@@ -425,7 +496,7 @@ impl BatchNorm {
                 continue;
             };
             let over = binding.over.and_then(present);
-            if over.is_some_and(|under| under.buffer == given.buffer && under.offset == given.offset) {
+            if over.is_some_and(|under| same_bytes(under, given)) {
                 variant.in_place |= 1 << i;
             }
         }
@@ -465,6 +536,18 @@ impl BatchNorm {
     }
 }
 
+/// Part of a tensor's binding, in bytes, and where in it a part of the tensor begins, in values.
+struct Window {
+    begin: u64,
+    bytes: u64,
+    base: u32,
+}
+
+/// Whether two tensors are the same.
+fn same_bytes(one: &BufferBinding<'_>, other: &BufferBinding<'_>) -> bool {
+    one.buffer == other.buffer && one.offset == other.offset
+}
+
 fn missing(name: &'static str) -> Error {
     Error::Mismatch { name, expected: "a binding".into(), actual: "none".into() }
 }
@@ -478,7 +561,7 @@ fn gradients(input: bool, parameters: bool) -> Result<Gradients> {
         (true, true) => Ok(Gradients::All),
         (true, false) => Ok(Gradients::Input),
         (false, true) => Ok(Gradients::Parameters),
-        (false, false) => Err(none_wanted("dx, dgamma, dbeta")),
+        (false, false) => Err(none_wanted("dx, dresidual, dgamma, dbeta")),
     }
 }
 

@@ -7,6 +7,8 @@ pub struct Capabilities {
     pub limits: wgpu::Limits,
     /// Whether the device was opened with `wgpu::Features::SUBGROUP`.
     pub subgroups: bool,
+    /// Whether it was opened with `wgpu::Features::SHADER_F16`.
+    pub shader_f16: bool,
     /// What kind of adapter it is; software adapters want few small workgroups.
     pub device_type: wgpu::DeviceType,
 }
@@ -17,13 +19,19 @@ impl Capabilities {
         Self {
             limits: device.limits(),
             subgroups: device.features().contains(wgpu::Features::SUBGROUP),
+            shader_f16: device.features().contains(wgpu::Features::SHADER_F16),
             device_type: device.adapter_info().device_type,
         }
     }
 
     /// A device with WebGPU's default limits and no optional feature.
     pub fn default_limits() -> Self {
-        Self { limits: wgpu::Limits::default(), subgroups: false, device_type: wgpu::DeviceType::Other }
+        Self {
+            limits: wgpu::Limits::default(),
+            subgroups: false,
+            shader_f16: false,
+            device_type: wgpu::DeviceType::Other,
+        }
     }
 }
 

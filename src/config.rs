@@ -17,6 +17,12 @@ pub struct Config {
     pub dtype: DType,
     /// What the layer applies last, behind the residual. Default none.
     pub activation: Activation,
+    /// Whether the backward pass works from y instead of x, so that a forward pass may write y over x and only one of them
+    /// has to be kept. Default false.
+    ///
+    /// x is recovered from y, which takes a gamma that is not 0: see [`Config::check_in_place`]. An activation or a residual
+    /// loses what is needed and is refused.
+    pub in_place: bool,
 }
 
 /// What a layer applies to `bn(x) + residual`.
@@ -51,7 +57,13 @@ impl fmt::Display for Activation {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { eps: 1e-5, running: RunningPolicy::default(), dtype: DType::F32, activation: Activation::None }
+        Self {
+            eps: 1e-5,
+            running: RunningPolicy::default(),
+            dtype: DType::F32,
+            activation: Activation::None,
+            in_place: false,
+        }
     }
 }
 
@@ -59,8 +71,13 @@ impl Config {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::Eps`], [`Error::Momentum`] or [`Error::Policy`].
+    /// [`Error::Eps`], [`Error::Momentum`], [`Error::Policy`], or [`Error::InPlace`] for an activation with
+    /// [`Config::in_place`].
     pub fn check(&self) -> Result<()> {
+        if self.in_place && self.activation != Activation::None {
+            let reason = format!("{} does not lead back to x", self.activation);
+            return Err(Error::InPlace { reason });
+        }
         let eps = self.eps as f32;
         // GPUs may flush subnormals, and a flushed eps would divide a constant channel by zero.
         if !eps.is_normal() || eps < 0.0 {
@@ -68,7 +85,36 @@ impl Config {
         }
         self.running.check()
     }
+
+    /// Whether x can be recovered from y well enough for gradients: `x - mean = (y - beta) / (gamma * inv_std)` loses the
+    /// digits that beta has over gamma times the normalized value, so every |gamma| must be at least 2^-10 |beta|, and not
+    /// 0 or nearly so. The kernels cannot refuse: where gamma is 0 they give NaN for dx and dgamma, and where the condition
+    /// does not hold otherwise, gradients with fewer digits.
+    ///
+    /// gamma and beta have one value per channel; beta `None` for 0.
+    ///
+    /// # Errors
+    /// [`Error::InPlace`] that names the first channel for which it does not hold.
+    pub fn check_in_place(gamma: &[f32], beta: Option<&[f32]>) -> Result<()> {
+        for (channel, &gamma) in gamma.iter().enumerate() {
+            let beta = beta.and_then(|beta| beta.get(channel)).map_or(0.0, |beta| beta.abs());
+            // Written so that NaN is refused too.
+            let holds = gamma.abs() >= LEAST_GAMMA * beta && gamma.abs() >= SMALLEST_GAMMA;
+            if !holds {
+                let reason = format!(
+                    "gamma of channel {channel} is {gamma:e} beside beta {beta:e}, from which x cannot be recovered"
+                );
+                return Err(Error::InPlace { reason });
+            }
+        }
+        Ok(())
+    }
 }
+
+/// Least gamma over beta from which x is recovered with 14 of its 24 bits: 2^-10.
+const LEAST_GAMMA: f32 = 1.0 / 1024.0;
+/// Smallest gamma that is used as a divisor.
+const SMALLEST_GAMMA: f32 = 1e-18;
 
 /// How the statistics of a batch enter the running statistics.
 ///

@@ -67,6 +67,12 @@ pub enum Error {
         /// What contradicts what.
         reason: &'static str,
     },
+    /// y does not lead back to x.
+    #[error("the backward pass cannot work from y: {reason}; keep x and leave Config::in_place off")]
+    InPlace {
+        /// What stands against it.
+        reason: String,
+    },
     /// An array or list does not have the size that the shape asks for.
     #[error("{name}: expected {expected}, got {actual}")]
     Mismatch {

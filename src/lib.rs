@@ -17,10 +17,7 @@ mod running;
 pub mod shape;
 mod tuning;
 
-pub use batch_norm::{
-    BackwardFrozen, BackwardTraining, BatchNorm, ForwardTraining, Inference, Statistics, USEFUL_FEATURES,
-    required_limits,
-};
+pub use batch_norm::{Backward, BatchNorm, ForwardTraining, Inference, Statistics, USEFUL_FEATURES, required_limits};
 pub use capabilities::{Capabilities, adapter_key};
 pub use config::{Activation, Average, Config, NonFinite, RunningPolicy, Spread, VarianceEstimate, Window};
 pub use dtype::DType;

@@ -2,8 +2,9 @@
 
 use crate::capabilities::Capabilities;
 use crate::config::{Average, Config, NonFinite, Spread, VarianceEstimate};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::kernels::{Geometry, Gradients, Kernel, Reduction, Span, Strategy, program};
+use crate::kernels::{Geometry, Gradients, Kernel, Reduction, Settings, Span, Storage, Strategy, program};
 use crate::operation::Operation;
 use crate::shape::Shape;
 use crate::tuning::{Preference, Tuning};
@@ -26,6 +27,8 @@ pub struct Choice {
     pub held: Option<u32>,
     /// Whether the second dispatch goes backwards; [`Strategy::Split`] only.
     pub reverse: Option<bool>,
+    /// How the shaders see the elements of tensors; one of the layer's dtype.
+    pub storage: Option<Storage>,
 }
 
 /// What the tile of an interleaved plan may be: so many neighbouring invocations read neighbouring columns.
@@ -57,9 +60,13 @@ pub struct Plan {
     pub columns: u32,
     /// Values of one column that lie side by side.
     pub inner: u32,
-    /// Values of one column.
+    /// Values of one column in all parts.
     pub values: u32,
-    /// Workgroups that share a column.
+    /// How many parts a tensor is split into over the samples: 1 where a binding holds it.
+    pub parts: u32,
+    /// Values of one column in each part but the last, which may have fewer.
+    pub part_values: u32,
+    /// Workgroups that share a column, in each part but the last, which may have fewer.
     pub splits: u32,
     /// Values of a column that one of them takes.
     pub segment: u32,
@@ -67,7 +74,12 @@ pub struct Plan {
     pub held: u32,
     /// Whether the second dispatch goes backwards, to find in a cache what the first read last.
     pub reverse: bool,
+    /// How the shaders see the elements of tensors.
+    pub storage: Storage,
+    /// Whether partial results are merged, in scratch: what takes no sums has none.
+    merges: bool,
     max_workgroups_per_dimension: u32,
+    max_scratch_planes: u64,
 }
 
 impl Plan {
@@ -75,23 +87,24 @@ impl Plan {
     /// `choice` leaves it open.
     ///
     /// # Errors
-    /// [`Error::Limit`] when the tensor exceeds what the device binds or the kernels index, or when a forced workgroup
+    /// [`Error::Limit`] when one sample of a tensor exceeds what the device binds, or a channel what the kernels count, or when a forced workgroup
     /// size exceeds the device's; [`Error::KernelUnavailable`] when a forced choice cannot run.
     pub fn new(
         operation: Operation,
         shape: &Shape,
+        dtype: DType,
         capabilities: &Capabilities,
         tuning: &Tuning,
         choice: &Choice,
     ) -> Result<Self> {
-        check_tensor(shape, &capabilities.limits)?;
+        check_count(shape)?;
         check_program(operation, choice)?;
         let mut preferences = tuning.preferences(operation, shape, capabilities.device_type);
         // What is preferred for another strategy says little about a forced one.
         preferences.sort_by_key(|preference| choice.strategy.is_some_and(|forced| forced != preference.strategy));
         let mut refused = None;
         for preference in preferences {
-            match Self::preferred(operation, shape, capabilities, &preference, choice) {
+            match Self::preferred(operation, shape, dtype, capabilities, &preference, choice) {
                 Ok(plan) => {
                     log::debug!("{operation} {shape}: {plan:?}");
                     return Ok(plan);
@@ -105,15 +118,22 @@ impl Plan {
     fn preferred(
         operation: Operation,
         shape: &Shape,
+        dtype: DType,
         capabilities: &Capabilities,
         preference: &Preference,
         choice: &Choice,
     ) -> Result<Self> {
-        let strategy = choice.strategy.unwrap_or(preference.strategy);
+        let in_parts = !fits_binding(shape, dtype, &capabilities.limits);
+        let preferred = if in_parts { Strategy::Split } else { preference.strategy };
+        let strategy = choice.strategy.unwrap_or(preferred);
+        if in_parts && strategy != Strategy::Split {
+            return Err(unavailable(strategy.name(), "one binding does not hold the tensor".into()));
+        }
         if program(operation, strategy, Gradients::All).is_empty() {
             return Err(unavailable(strategy.name(), format!("{operation} has no such kernel")));
         }
         let geometry = choose_geometry(shape, strategy, choice.geometry, preference)?;
+        let storage = choose_storage(dtype, geometry, capabilities, choice.storage)?;
         let sizes = workgroup_sizes(preference, &capabilities.limits, choice)?;
         let fold = geometry.fold(shape).unwrap_or(1) as u32;
         let rereads = program(operation, strategy, Gradients::All).iter().any(|kernel| kernel.rereads);
@@ -121,7 +141,9 @@ impl Plan {
             return Err(unavailable("reverse", format!("{operation} by {strategy} reads nothing twice")));
         }
         let reverse = choice.reverse.unwrap_or(preference.reverse) && rereads;
-        // The element count fits u32, so do all of these.
+        let slices = slices_per_part(shape, fold as usize, dtype, &capabilities.limits)?;
+        let inner = shape.inner() / geometry.elements_per_value();
+        // m fits u32, so do all of these.
         let open = Self {
             strategy,
             geometry,
@@ -131,16 +153,21 @@ impl Plan {
             interleaved: shape.inner() == 1,
             fold,
             columns: shape.channels() as u32 * fold / geometry.channels_per_value() as u32,
-            inner: (shape.inner() / geometry.elements_per_value()) as u32,
-            values: (shape.values_per_channel() / geometry.elements_per_value()) as u32 / fold,
+            inner: inner as u32,
+            values: (shape.outer() / fold as usize * inner) as u32,
+            parts: (shape.outer() / fold as usize).div_ceil(slices) as u32,
+            part_values: (slices * inner) as u32,
             splits: 1,
             segment: 0,
             held: 0,
             reverse,
+            storage,
+            merges: strategy == Strategy::Split && program(operation, strategy, Gradients::All).len() > 1,
             max_workgroups_per_dimension: capabilities.limits.max_compute_workgroups_per_dimension,
+            max_scratch_planes: capabilities.limits.max_storage_buffer_binding_size / (4 * shape.channels() as u64),
         };
         let laid_out = match strategy {
-            Strategy::Split => open.split(operation, preference, choice)?,
+            Strategy::Split => open.split_in_one_of(&sizes, preference, choice)?,
             Strategy::Whole => open.whole(&sizes, choice)?,
             Strategy::Resident => open.resident(&sizes, preference, choice)?,
         };
@@ -151,27 +178,48 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The smallest workgroup that merges the results of all parts; of one part, every workgroup does.
+    fn split_in_one_of(self, sizes: &[u32], preference: &Preference, choice: &Choice) -> Result<Self> {
+        let sized = sizes.iter().map(|&workgroup_size| Self { workgroup_size, ..self.clone() });
+        let mut laid_out = sized.map(|sized| sized.split(preference, choice));
+        let first = laid_out.next().unwrap_or_else(|| Err(unavailable("split", "no workgroup size is allowed".into())));
+        match first {
+            Err(_) if self.parts > 1 => laid_out.find(Result::is_ok).unwrap_or(first),
+            first => first,
+        }
+    }
+
     /// Lays a column out over several workgroups: enough that no lane's run is longer than the error bound counts on, and
-    /// enough to keep the device busy.
-    fn split(self, operation: Operation, preference: &Preference, choice: &Choice) -> Result<Self> {
+    /// enough to keep the device busy. Every part of a tensor is laid out like the first.
+    fn split(self, preference: &Preference, choice: &Choice) -> Result<Self> {
         refuse(choice.held.map(|held| format!("held {held}")), "a split strategy holds nothing; force resident too")?;
-        let tile = self.tile_in_flight();
+        let (tile, values) = (self.tile_in_flight(), self.part_values);
         let lanes = self.workgroup_size / tile;
         let wanted = preference.workgroups / self.columns.div_ceil(tile);
-        let least = self.values.div_ceil(lanes.saturating_mul(LONGEST_RUN));
-        let merged = program(operation, Strategy::Split, Gradients::All).len() > 1;
-        let most = if merged { lanes * LONGEST_MERGE / self.fold } else { self.values };
-        let splits = choose_splits(least, most.clamp(least, self.values), wanted, choice)?;
+        let least = values.div_ceil(lanes.saturating_mul(LONGEST_RUN));
+        let most = if self.merges { self.most_merged(lanes) / self.parts } else { values };
+        if self.parts > 1 && most < least {
+            let reason = format!("the results of {} parts are more than {lanes} lanes merge", self.parts);
+            return Err(unavailable(Strategy::Split.name(), reason));
+        }
+        let splits = choose_splits(least, most.clamp(least, values), wanted, choice)?;
         // No more splits than there are full rounds of the workgroup, unless forced, and none without a value.
-        let rounds = if choice.splits.is_some() { self.values } else { self.values.div_ceil(lanes) };
-        let segment = self.values.div_ceil(splits.min(rounds));
-        let splits = self.values.div_ceil(segment);
+        let rounds = if choice.splits.is_some() { values } else { values.div_ceil(lanes) };
+        let segment = values.div_ceil(splits.min(rounds));
+        let splits = values.div_ceil(segment);
         if let Some(forced) = choice.splits.filter(|&forced| forced != splits) {
-            let values = self.values;
             let reason = format!("{values} values in equal parts, the last one shorter, make {splits}, not {forced}");
             return Err(unavailable(format!("splits {forced}"), reason));
         }
         Ok(Self { tile, splits, segment, ..self })
+    }
+
+    /// Most partial results of a column that `lanes` may merge: as many in sequence as the error bound counts on, and no more
+    /// than the scratch holds.
+    fn most_merged(&self, lanes: u32) -> u32 {
+        let longest = if self.parts == 1 { LONGEST_MERGE } else { LONGEST_MERGE.max(self.values / LONGEST_RUN + 3) };
+        let held = (self.max_scratch_planes / u64::from(self.fold)).saturating_sub(1) / 2;
+        (lanes.saturating_mul(longest) / self.fold).min(held.try_into().unwrap_or(u32::MAX))
     }
 
     /// Gives a column to one workgroup.
@@ -201,7 +249,7 @@ impl Plan {
     /// Columns per workgroup: channels with few values share one, each lane has four in flight.
     fn tile_in_flight(&self) -> u32 {
         let narrow = if self.interleaved { self.interleaved_tile() } else { 1 };
-        self.tile_for(self.values.div_ceil(4).next_power_of_two(), narrow)
+        self.tile_for(self.part_values.div_ceil(4).next_power_of_two(), narrow)
     }
 
     /// Lays a column out over the registers of one workgroup: of the smallest of `sizes` that holds it.
@@ -261,6 +309,19 @@ impl Plan {
             splits: split.then_some(self.splits),
             held: (self.strategy == Strategy::Resident).then_some(self.held),
             reverse: split.then_some(self.reverse),
+            storage: Some(self.storage),
+        }
+    }
+
+    /// What the text of its kernels depends on.
+    pub fn settings(&self, config: &Config) -> Settings {
+        Settings {
+            geometry: self.geometry,
+            reduction: self.reduction,
+            held: self.held,
+            storage: self.storage,
+            activation: config.activation,
+            from_y: config.in_place,
         }
     }
 
@@ -268,18 +329,52 @@ impl Plan {
         self.columns.div_ceil(self.tile)
     }
 
-    /// Workgroups with work.
-    pub fn groups(&self, span: Span) -> u32 {
+    /// Number of dispatches of a kernel: one for each part of the tensors that it goes over.
+    pub fn parts(&self, span: Span) -> u32 {
         match span {
-            Span::Segment => self.tiles() * self.splits,
+            Span::Segment => self.parts,
+            Span::Column => 1,
+        }
+    }
+
+    /// Values of one column in a part.
+    fn values_of(&self, part: u32) -> u32 {
+        self.part_values.min(self.values - part * self.part_values)
+    }
+
+    /// Workgroups that share a column in a part.
+    fn splits_of(&self, part: u32) -> u32 {
+        self.values_of(part).div_ceil(self.segment)
+    }
+
+    /// Workgroups that share a column, in all parts.
+    pub fn all_splits(&self) -> u32 {
+        (self.parts - 1) * self.splits + self.splits_of(self.parts - 1)
+    }
+
+    /// Elements of a part of a tensor, and of those before it.
+    pub fn elements_of(&self, part: u32) -> [u64; 2] {
+        let of = |values: u32| u64::from(values) * u64::from(self.columns) * self.geometry.elements() as u64;
+        [of(self.values_of(part)), u64::from(part) * of(self.part_values)]
+    }
+
+    /// Elements of a channel in the first part, which the shift is taken from.
+    pub fn first_part(&self) -> u64 {
+        u64::from(self.values_of(0)) * u64::from(self.fold) * self.geometry.elements_per_value() as u64
+    }
+
+    /// Workgroups with work in a part.
+    pub fn groups(&self, span: Span, part: u32) -> u32 {
+        match span {
+            Span::Segment => self.tiles() * self.splits_of(part),
             // Folded samples have the same channels again.
             Span::Column => self.columns.div_ceil(self.fold).div_ceil(self.tile),
         }
     }
 
-    /// The grid to dispatch, folded to two dimensions where one does not hold it; the fold is rounded up.
-    pub fn grid(&self, span: Span) -> [u32; 2] {
-        let groups = self.groups(span);
+    /// The grid to dispatch for a part, folded to two dimensions where one does not hold it; the fold is rounded up.
+    pub fn grid(&self, span: Span, part: u32) -> [u32; 2] {
+        let groups = self.groups(span, part);
         let rows = groups.div_ceil(self.max_workgroups_per_dimension);
         [groups.div_ceil(rows), rows]
     }
@@ -316,10 +411,7 @@ impl Plan {
 
     /// Planes of C floats that the partial results need: for each of the folded samples a shift, and two sums per split.
     pub fn scratch_planes(&self) -> u64 {
-        match self.strategy {
-            Strategy::Split => u64::from(self.fold) * (1 + 2 * u64::from(self.splits)),
-            Strategy::Whole | Strategy::Resident => 0,
-        }
+        if self.merges { u64::from(self.fold) * (1 + 2 * u64::from(self.all_splits())) } else { 0 }
     }
 
     /// The pipeline-overridable constants.
@@ -327,8 +419,9 @@ impl Plan {
         [("WORKGROUP", f64::from(self.workgroup_size)), ("WHOLE", f64::from(u8::from(span == Span::Column)))]
     }
 
-    /// The uniform parameters of one of the operation's kernels.
-    pub fn params(&self, shape: &Shape, config: &Config, kernel: &Kernel) -> Params {
+    /// The uniform parameters of one of the operation's kernels for a part of the tensors, which begins `base` values behind
+    /// the begin of its bindings.
+    pub fn params(&self, shape: &Shape, config: &Config, kernel: &Kernel, part: u32, base: u32) -> Params {
         let policy = &config.running;
         let count = shape.values_per_channel();
         let correction = match policy.variance {
@@ -347,10 +440,16 @@ impl Plan {
             columns: self.columns,
             inner: self.inner,
             fold: self.fold,
-            values: self.values,
-            splits: self.splits,
+            base,
+            values: self.values_of(part),
+            splits: self.splits_of(part),
             segment: self.segment,
-            groups: self.groups(kernel.span),
+            first_split: part * self.splits,
+            part_values: self.part_values,
+            part_splits: self.splits,
+            all_values: self.values,
+            all_splits: self.all_splits(),
+            groups: self.groups(kernel.span, part),
             reverse: u32::from(self.reverse && kernel.rereads),
             channels: shape.channels() as u32,
             count: count as u32,
@@ -381,9 +480,15 @@ pub struct Params {
     pub columns: u32,
     pub inner: u32,
     pub fold: u32,
+    pub base: u32,
     pub values: u32,
     pub splits: u32,
     pub segment: u32,
+    pub first_split: u32,
+    pub part_values: u32,
+    pub part_splits: u32,
+    pub all_values: u32,
+    pub all_splits: u32,
     pub groups: u32,
     pub reverse: u32,
     pub channels: u32,
@@ -404,16 +509,22 @@ pub struct Params {
 
 impl Params {
     /// Names of the fields in order, for the test that holds them against the shader's.
-    pub const FIELDS: [&'static str; 25] = [
+    pub const FIELDS: [&'static str; 31] = [
         "tile",
         "lanes",
         "interleaved",
         "columns",
         "inner",
         "fold",
+        "base",
         "values",
         "splits",
         "segment",
+        "first_split",
+        "part_values",
+        "part_splits",
+        "all_values",
+        "all_splits",
         "groups",
         "reverse",
         "channels",
@@ -437,21 +548,82 @@ fn unavailable(kernel: impl Into<String>, reason: String) -> Error {
     Error::KernelUnavailable { kernel: kernel.into(), reason }
 }
 
-fn check_tensor(shape: &Shape, limits: &wgpu::Limits) -> Result<()> {
-    let bytes = shape.elements() as u64 * 4;
-    let hint = "split the tensor over N, or open the device with a higher limit where the adapter has one";
-    if bytes > limits.max_storage_buffer_binding_size {
-        let limit = "max_storage_buffer_binding_size, in bytes";
-        let allowed = limits.max_storage_buffer_binding_size;
-        return Err(Error::Limit { what: "the tensor", limit, needed: bytes, allowed, hint });
+/// What wgpu binds at most, whatever the device reports.
+const LARGEST_BINDING: u64 = 2_147_483_644;
+
+/// Most elements of a tensor that one binding holds. Indices are u32, and loops look a few rounds ahead.
+fn most_elements(dtype: DType, limits: &wgpu::Limits) -> u64 {
+    let bytes = limits.max_storage_buffer_binding_size.min(LARGEST_BINDING);
+    (bytes / 4 * 4 / dtype.size()).min(u64::from(u32::MAX / 2))
+}
+
+fn fits_binding(shape: &Shape, dtype: DType, limits: &wgpu::Limits) -> bool {
+    shape.elements() as u64 <= most_elements(dtype, limits)
+}
+
+/// How many slices of the tensor a part has, a slice being `fold` samples, or of channels last `fold` positions: all where
+/// one binding holds the tensor.
+fn slices_per_part(shape: &Shape, fold: usize, dtype: DType, limits: &wgpu::Limits) -> Result<usize> {
+    let slices = shape.outer() / fold;
+    if fits_binding(shape, dtype, limits) {
+        return Ok(slices);
     }
-    // Indices are u32, and loops look a few rounds ahead.
+    let slice = (shape.channels() * shape.inner() * fold) as u64;
+    // A part begins where it does, its binding at the device's alignment before it.
+    let slack = u64::from(limits.min_storage_buffer_offset_alignment) / dtype.size();
+    let most = most_elements(dtype, limits).saturating_sub(slack) / slice;
+    if most == 0 {
+        return Err(Error::Limit {
+            what: "one sample",
+            limit: "max_storage_buffer_binding_size, in bytes",
+            needed: (slice + slack) * dtype.size(),
+            allowed: limits.max_storage_buffer_binding_size,
+            hint: "tensors are split over N only: open the device with a higher limit where the adapter has one",
+        });
+    }
+    // Parts of equal size, as far as that goes.
+    let parts = (slices as u64).div_ceil(most);
+    Ok((slices as u64).div_ceil(parts) as usize)
+}
+
+/// m is kept in u32, and values are counted ahead.
+fn check_count(shape: &Shape) -> Result<()> {
     let allowed = u64::from(u32::MAX / 2);
-    if shape.elements() as u64 > allowed {
-        let limit = "elements that the kernels index";
-        return Err(Error::Limit { what: "the tensor", limit, needed: shape.elements() as u64, allowed, hint });
+    match shape.values_per_channel() as u64 {
+        needed if needed > allowed => Err(Error::Limit {
+            what: "the values per channel",
+            limit: "what the kernels count",
+            needed,
+            allowed,
+            hint: "use smaller batches, or statistics() with RunningPolicy::pooled over parts of the data",
+        }),
+        _ => Ok(()),
     }
-    Ok(())
+}
+
+/// f16 as WGSL's own type saves an atomic operation where invocations share words, and costs a conversion elsewhere (up to 16%
+/// on lavapipe).
+fn choose_storage(
+    dtype: DType,
+    geometry: Geometry,
+    capabilities: &Capabilities,
+    forced: Option<Storage>,
+) -> Result<Storage> {
+    let runs = |storage: &Storage| storage.dtype() == dtype && (*storage != Storage::F16 || capabilities.shader_f16);
+    match forced {
+        Some(forced) if !runs(&forced) => Err(unavailable(
+            forced.name(),
+            format!(
+                "the layer's dtype is {dtype}; f16 wants wgpu::Features::SHADER_F16 on the device, f16_words does not"
+            ),
+        )),
+        Some(forced) => Ok(forced),
+        None => {
+            let mut all = Storage::ALL;
+            all.sort_by_key(|storage| storage.in_words() != (geometry != Geometry::Scalar));
+            all.into_iter().find(runs).ok_or_else(|| unavailable(dtype.name(), "no storage is known".into()))
+        }
+    }
 }
 
 /// Refuses a strategy that the operation does not have, before preferences are tried.

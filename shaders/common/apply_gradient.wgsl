@@ -1,22 +1,13 @@
 // dx over a column (gradient.wgsl), where the sums are known.
 
 struct State {
-    shift: Value,
-    remainder: Value,
+    centre: Centre,
     gradient: Gradient,
 }
 
-struct Inputs {
-    x: Value,
-    dy: Value,
-}
-
-fn inputs_at(index: u32) -> Inputs {
-    return Inputs(load_x(index), load_dy(index));
-}
-
 fn dx_of(state: State, a: Inputs) -> Value {
-    return input_gradient(state.gradient, (a.x - state.shift) - state.remainder, a.dy);
+    let x = centred(state.centre, a.x);
+    return input_gradient(state.gradient, x, dz_of(state.centre, x, a.dy, a.residual));
 }
 
 fn four(state: State, at: vec4<u32>, a: Inputs, b: Inputs, c: Inputs, d: Inputs) -> State {

@@ -2,7 +2,7 @@
 
 // Merges the partial results of all splits and folds. Every workgroup of a column does it again, in the same order.
 fn merged_moments(work: Work) -> Moments {
-    let partials = params.splits * params.fold;
+    let partials = params.all_splits * params.fold;
     var count = 0.0;
     var weighted = Value(0.0);
     for (var i = work.lane; i < partials; i += params.lanes) {

@@ -1,28 +1,16 @@
-// The statistics of the batch leave the kernel: into `saved` for the backward pass, four planes of C floats (shift,
-// remainder, biased variance, inv_std), and into the running statistics.
-
-struct Moments {
-    shift: Value,
-    // Mean minus shift.
-    remainder: Value,
-    // Biased variance.
-    variance: Value,
-}
+// The statistics of the batch leave the kernel: for the backward pass (saved.wgsl), and into the running statistics.
 
 // Returns inv_std.
 fn publish(work: Work, moments: Moments) -> Value {
     let inv_std = inv_std_of(moments.variance);
     if (is_writer(work)) {
-        store_statistics(work, moments, inv_std);
+        save(work, moments, inv_std);
+        update_all_running(work, moments);
     }
     return inv_std;
 }
 
-fn store_statistics(work: Work, moments: Moments, inv_std: Value) {
-    store_saved(work, 0u, moments.shift);
-    store_saved(work, 1u, moments.remainder);
-    store_saved(work, 2u, moments.variance);
-    store_saved(work, 3u, inv_std);
+fn update_all_running(work: Work, moments: Moments) {
     for (var c = 0u; c < CHANNELS; c++) {
         let channel = work.column * CHANNELS + c;
         // Folded samples have the same channels again.

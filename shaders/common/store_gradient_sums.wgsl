@@ -2,7 +2,7 @@
 
 fn store_gradient_sums(work: Work, sums: Pair) {
     if (work.owned && work.lane == 0u) {
-        store_scratch(work, dy_row(work.split), sums.a);
-        store_scratch(work, dy_x_row(work.split), sums.b);
+        store_scratch(work, dz_row(work.split), sums.a);
+        store_scratch(work, dz_x_row(work.split), sums.b);
     }
 }

@@ -2,6 +2,8 @@
 // spans four. With inner 1 `fold` samples may count as one, with so many times the columns (rows4.wgsl).
 // A workgroup owns `tile` columns and, of each, one of `splits` segments. Within the workgroup a column has `lanes`
 // invocations, which take its segment's values in turn.
+// A tensor that is too large for one binding is split over the samples into parts, each with dispatches and splits of its
+// own; merges see the splits of all parts.
 
 struct Params {
     // Columns per workgroup and invocations per column, both powers of two: tile * lanes = WORKGROUP.
@@ -12,17 +14,26 @@ struct Params {
     columns: u32,
     inner: u32,
     fold: u32,
-    // Values of one column.
+    // Where this part begins in its binding, in values.
+    base: u32,
+    // Values of one column in this part.
     values: u32,
-    // Workgroups that share a column, and how many of its values each takes.
+    // Workgroups that share a column in this part, and how many of its values each takes.
     splits: u32,
     segment: u32,
+    // Number of the part's first split among those of all parts.
+    first_split: u32,
+    // Values of one column and splits of every part but the last, which may have fewer; and of all parts together.
+    part_values: u32,
+    part_splits: u32,
+    all_values: u32,
+    all_splits: u32,
     // Workgroups with work: column tiles * splits. The dispatch may be rounded up.
     groups: u32,
     // Not 0 when the last workgroup takes the first segment: what was read last is read first, while a cache holds it.
     reverse: u32,
     channels: u32,
-    // m, elements per channel: exact, and as f32.
+    // m, elements per channel in all parts: exact, and as f32.
     count: u32,
     count_f32: f32,
     eps: f32,
@@ -56,6 +67,7 @@ struct Work {
     channel: Bits,
     lane: u32,
     thread: u32,
+    // Among those of all parts.
     split: u32,
     begin: u32,
     end: u32,
@@ -73,7 +85,7 @@ fn work_of(dispatched: u32, thread: u32) -> Work {
     let end = select(begin, min(begin + params.segment, params.values), owned);
     let safe = min(column, params.columns - 1u);
     let lane = select(thread % params.lanes, thread / params.tile, interleaved);
-    return Work(safe, owned, channel_of(safe), lane, thread, split, begin, end);
+    return Work(safe, owned, channel_of(safe), lane, thread, params.first_split + split, begin, end);
 }
 
 // Values of a lane that are summed before they are merged with those before: no sum gets long.
@@ -92,15 +104,18 @@ fn is_writer(work: Work) -> bool {
     return work.owned && work.lane == 0u && work.split == 0u;
 }
 
+// Values of a column in one of the splits of all parts.
 fn values_in_split(split: u32) -> u32 {
-    let begin = split * params.segment;
-    return min(begin + params.segment, params.values) - begin;
+    let part = split / params.part_splits;
+    let begin = (split - part * params.part_splits) * params.segment;
+    let values = min(params.part_values, params.all_values - part * params.part_values);
+    return min(begin + params.segment, values) - begin;
 }
 
-// Index in the tensor of value `i` of a column.
+// Index in the binding of value `i` of a column in this part.
 fn index_of(column: u32, i: u32) -> u32 {
     let slice = i / params.inner;
-    return (slice * params.columns + column) * params.inner + (i - slice * params.inner);
+    return params.base + (slice * params.columns + column) * params.inner + (i - slice * params.inner);
 }
 
 fn is_finite(v: f32) -> bool {

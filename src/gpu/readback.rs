@@ -7,33 +7,40 @@ use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
 const SPLIT: &str = "split the tensor, or open the device with a higher limit where the adapter has one";
 const READING: &str = "reading results back";
 
-/// A buffer that holds `bytes`, usable as storage and as source and destination of copies.
+/// A buffer that holds `bytes`, filled up to whole words of four, usable as storage and as source and destination of copies.
 ///
 /// # Errors
 /// As [`storage`], and what the device reports.
 pub fn upload(device: &wgpu::Device, queue: &wgpu::Queue, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer> {
+    let whole_words = bytes.len() as u64 / 4 * 4;
+    let (words, rest) = bytes.split_at(whole_words as usize);
     let buffer = storage(device, label, bytes.len() as u64)?;
     const DURING: &str = "uploading a tensor";
     // A buffer that was made without an error and has this size is only refused when the device went away.
-    guarded(device, DURING, || queue.write_buffer(&buffer, 0, bytes)).map_err(|error| match error {
+    let write = || {
+        queue.write_buffer(&buffer, 0, words);
+        if !rest.is_empty() {
+            let mut last = [0; 4];
+            last[..rest.len()].copy_from_slice(rest);
+            queue.write_buffer(&buffer, whole_words, &last);
+        }
+    };
+    guarded(device, DURING, write).map_err(|error| match error {
         Error::Device { reason, .. } => Error::DeviceLost { during: DURING, reason },
         error => error,
     })?;
     Ok(buffer)
 }
 
-/// A zeroed buffer of `size` bytes, usable as storage and as source and destination of copies.
+/// A zeroed buffer of `size` bytes, or up to three more for whole words, usable as storage and as source and destination of
+/// copies.
 ///
 /// # Errors
-/// [`Error::Limit`] when no binding of the device holds it whole; [`Error::OutOfMemory`].
+/// [`Error::Limit`] when no buffer of the device is as large; [`Error::OutOfMemory`].
 pub fn storage(device: &wgpu::Device, label: &str, size: u64) -> Result<wgpu::Buffer> {
     use wgpu::BufferUsages as Usage;
-    let allowed = device.limits().max_storage_buffer_binding_size;
-    if size > allowed {
-        let limit = "max_storage_buffer_binding_size, in bytes";
-        return Err(Error::Limit { what: "a buffer", limit, needed: size, allowed, hint: SPLIT });
-    }
-    create(device, label, size, Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST)
+    let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
+    create(device, label, size.next_multiple_of(4), usage)
 }
 
 fn create(device: &wgpu::Device, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {

@@ -13,6 +13,8 @@ const INSTALL: &str = "Without a GPU, a software adapter does: on Debian or Ubun
 pub struct Gpu {
     /// What the adapter says of itself.
     pub info: wgpu::AdapterInfo,
+    /// The adapter, for further devices of it.
+    pub adapter: wgpu::Adapter,
     /// The device, with the adapter's limits and [`USEFUL_FEATURES`] as far as the adapter has them.
     pub device: wgpu::Device,
     /// Its queue.
@@ -63,7 +65,7 @@ impl Gpu {
         });
         let (device, queue) = pollster::block_on(request)
             .map_err(|error| Error::NoDevice { adapter: info.name.clone(), reason: error.to_string() })?;
-        Ok(Self { info, device, queue })
+        Ok(Self { info, adapter: adapter.clone(), device, queue })
     }
 
     /// The adapter's short name: see [`adapter_key`].

@@ -1,18 +1,23 @@
 //! [`HostBatchNorm`]: arrays in, arrays out.
 
-use crate::batch_norm::{BackwardFrozen, BackwardTraining, BatchNorm, ForwardTraining, Inference, Statistics};
+use super::element::Element;
+use crate::batch_norm::{Backward, BatchNorm, ForwardTraining, Inference, Statistics};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::gpu::readback::{Readback, storage, upload};
 use crate::gpu::{Kernels, Step, scope::guarded};
+use crate::host::fold::{Folded, InferenceNorm};
 use crate::running::RunningStatistics;
 use crate::shape::{Layout, Shape};
-use ndarray::{Array, Array1, ArrayView, Dimension};
+use ndarray::{Array, Array1, ArrayView, ArrayView1, Axis, Dimension, RemoveAxis};
 
 /// A batch norm layer with its parameters and running statistics on the host.
 ///
 /// Every call uploads, runs the same kernels as the embedding API, waits, and reads back: for tests, tools and scripts. A
 /// training loop on the GPU binds [`BatchNorm`] instead.
+///
+/// Tensors are arrays of `f32`, `half::f16` or `half::bf16`; [`Config::dtype`] does not matter here. A residual, and all
+/// else that has a tensor's shape, has the type of x.
 ///
 /// Methods whose name ends in `_async` do not block. On native backends somebody else must poll the device while they are
 /// awaited; in a browser nobody has to.
@@ -32,22 +37,25 @@ pub struct HostBatchNorm {
 
 /// What the training forward returns.
 #[derive(Clone, Debug)]
-pub struct Forward<D: Dimension> {
-    /// The normalized batch, in the shape of x.
-    pub y: Array<f32, D>,
+pub struct Forward<T, D: Dimension> {
+    /// The output, in the shape of x.
+    pub y: Array<T, D>,
     /// The batch's statistics, which the backward pass needs.
     pub saved: SavedStatistics,
 }
 
-/// The statistics of a batch as the GPU saved them: `[4][C]` f32.
+/// What a forward pass saved for the backward pass, [`ForwardTraining::saved`]: `[6][C]` f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SavedStatistics {
     values: Vec<f32>,
 }
 
+/// Planes of [`SavedStatistics`].
+const PLANES: usize = crate::kernels::SAVED_PLANES as usize;
+
 impl SavedStatistics {
     fn plane(&self, plane: usize) -> &[f32] {
-        let channels = self.values.len() / 4;
+        let channels = self.values.len() / PLANES;
         &self.values[plane * channels..(plane + 1) * channels]
     }
 
@@ -69,9 +77,11 @@ impl SavedStatistics {
 
 /// What the backward passes return.
 #[derive(Clone, Debug)]
-pub struct Gradients<D: Dimension> {
+pub struct Gradients<T, D: Dimension> {
     /// Gradient by x, in the shape of x.
-    pub dx: Array<f32, D>,
+    pub dx: Array<T, D>,
+    /// Gradient by the residual, in the shape of x; `None` where there was none.
+    pub dresidual: Option<Array<T, D>>,
     /// Gradient by gamma, `[C]`.
     pub dgamma: Array1<f32>,
     /// Gradient by beta, `[C]`.
@@ -112,8 +122,12 @@ impl HostBatchNorm {
     ///
     /// # Errors
     /// A wrong number of channels, what [`BatchNorm::forward_training`] refuses, and what the device reports.
-    pub fn forward_training<D: Dimension>(&mut self, x: ArrayView<'_, f32, D>) -> Result<Forward<D>> {
-        let contents = self.start_forward(&x)?.wait(self.kernels.device())?;
+    pub fn forward_training<T: Element, D: Dimension>(
+        &mut self,
+        x: ArrayView<'_, T, D>,
+        residual: Option<ArrayView<'_, T, D>>,
+    ) -> Result<Forward<T, D>> {
+        let contents = self.start_forward(&x, residual.as_ref())?.wait(self.kernels.device())?;
         self.finish_forward(x.raw_dim(), &contents)
     }
 
@@ -121,8 +135,12 @@ impl HostBatchNorm {
     ///
     /// # Errors
     /// As [`HostBatchNorm::forward_training`].
-    pub async fn forward_training_async<D: Dimension>(&mut self, x: ArrayView<'_, f32, D>) -> Result<Forward<D>> {
-        let contents = self.start_forward(&x)?.finish().await?;
+    pub async fn forward_training_async<T: Element, D: Dimension>(
+        &mut self,
+        x: ArrayView<'_, T, D>,
+        residual: Option<ArrayView<'_, T, D>>,
+    ) -> Result<Forward<T, D>> {
+        let contents = self.start_forward(&x, residual.as_ref())?.finish().await?;
         self.finish_forward(x.raw_dim(), &contents)
     }
 
@@ -130,8 +148,12 @@ impl HostBatchNorm {
     ///
     /// # Errors
     /// A wrong number of channels, what [`BatchNorm::inference`] refuses, and what the device reports.
-    pub fn inference<D: Dimension>(&self, x: ArrayView<'_, f32, D>) -> Result<Array<f32, D>> {
-        let contents = self.start_inference(&x)?.wait(self.kernels.device())?;
+    pub fn inference<T: Element, D: Dimension>(
+        &self,
+        x: ArrayView<'_, T, D>,
+        residual: Option<ArrayView<'_, T, D>>,
+    ) -> Result<Array<T, D>> {
+        let contents = self.start_inference(&x, residual.as_ref())?.wait(self.kernels.device())?;
         array(x.raw_dim(), &contents[0])
     }
 
@@ -139,8 +161,12 @@ impl HostBatchNorm {
     ///
     /// # Errors
     /// As [`HostBatchNorm::inference`].
-    pub async fn inference_async<D: Dimension>(&self, x: ArrayView<'_, f32, D>) -> Result<Array<f32, D>> {
-        let contents = self.start_inference(&x)?.finish().await?;
+    pub async fn inference_async<T: Element, D: Dimension>(
+        &self,
+        x: ArrayView<'_, T, D>,
+        residual: Option<ArrayView<'_, T, D>>,
+    ) -> Result<Array<T, D>> {
+        let contents = self.start_inference(&x, residual.as_ref())?.finish().await?;
         array(x.raw_dim(), &contents[0])
     }
 
@@ -148,54 +174,58 @@ impl HostBatchNorm {
     ///
     /// # Errors
     /// Shapes that differ, what [`BatchNorm::backward_training`] refuses, and what the device reports.
-    pub fn backward_training<D: Dimension>(
+    pub fn backward_training<T: Element, D: Dimension>(
         &self,
-        x: ArrayView<'_, f32, D>,
-        dy: ArrayView<'_, f32, D>,
+        x: ArrayView<'_, T, D>,
+        dy: ArrayView<'_, T, D>,
+        residual: Option<ArrayView<'_, T, D>>,
         saved: &SavedStatistics,
-    ) -> Result<Gradients<D>> {
-        let contents = self.start_backward(&x, &dy, Some(saved))?.wait(self.kernels.device())?;
-        gradients(x.raw_dim(), &contents)
+    ) -> Result<Gradients<T, D>> {
+        let contents = self.start_backward(&x, &dy, residual.as_ref(), Some(saved))?.wait(self.kernels.device())?;
+        gradients(x.raw_dim(), &contents, residual.is_some())
     }
 
     /// As [`HostBatchNorm::backward_training`], without blocking.
     ///
     /// # Errors
     /// As [`HostBatchNorm::backward_training`].
-    pub async fn backward_training_async<D: Dimension>(
+    pub async fn backward_training_async<T: Element, D: Dimension>(
         &self,
-        x: ArrayView<'_, f32, D>,
-        dy: ArrayView<'_, f32, D>,
+        x: ArrayView<'_, T, D>,
+        dy: ArrayView<'_, T, D>,
+        residual: Option<ArrayView<'_, T, D>>,
         saved: &SavedStatistics,
-    ) -> Result<Gradients<D>> {
-        let contents = self.start_backward(&x, &dy, Some(saved))?.finish().await?;
-        gradients(x.raw_dim(), &contents)
+    ) -> Result<Gradients<T, D>> {
+        let contents = self.start_backward(&x, &dy, residual.as_ref(), Some(saved))?.finish().await?;
+        gradients(x.raw_dim(), &contents, residual.is_some())
     }
 
     /// Gradients of inference, the running statistics held fixed.
     ///
     /// # Errors
     /// Shapes that differ, what [`BatchNorm::backward_frozen`] refuses, and what the device reports.
-    pub fn backward_frozen<D: Dimension>(
+    pub fn backward_frozen<T: Element, D: Dimension>(
         &self,
-        x: ArrayView<'_, f32, D>,
-        dy: ArrayView<'_, f32, D>,
-    ) -> Result<Gradients<D>> {
-        let contents = self.start_backward(&x, &dy, None)?.wait(self.kernels.device())?;
-        gradients(x.raw_dim(), &contents)
+        x: ArrayView<'_, T, D>,
+        dy: ArrayView<'_, T, D>,
+        residual: Option<ArrayView<'_, T, D>>,
+    ) -> Result<Gradients<T, D>> {
+        let contents = self.start_backward(&x, &dy, residual.as_ref(), None)?.wait(self.kernels.device())?;
+        gradients(x.raw_dim(), &contents, residual.is_some())
     }
 
     /// As [`HostBatchNorm::backward_frozen`], without blocking.
     ///
     /// # Errors
     /// As [`HostBatchNorm::backward_frozen`].
-    pub async fn backward_frozen_async<D: Dimension>(
+    pub async fn backward_frozen_async<T: Element, D: Dimension>(
         &self,
-        x: ArrayView<'_, f32, D>,
-        dy: ArrayView<'_, f32, D>,
-    ) -> Result<Gradients<D>> {
-        let contents = self.start_backward(&x, &dy, None)?.finish().await?;
-        gradients(x.raw_dim(), &contents)
+        x: ArrayView<'_, T, D>,
+        dy: ArrayView<'_, T, D>,
+        residual: Option<ArrayView<'_, T, D>>,
+    ) -> Result<Gradients<T, D>> {
+        let contents = self.start_backward(&x, &dy, residual.as_ref(), None)?.finish().await?;
+        gradients(x.raw_dim(), &contents, residual.is_some())
     }
 
     /// Lets a batch enter the running statistics by the layer's policy without normalizing it, and returns the batch's own.
@@ -203,7 +233,7 @@ impl HostBatchNorm {
     ///
     /// # Errors
     /// A wrong number of channels, what [`BatchNorm::statistics`] refuses, and what the device reports.
-    pub fn observe<D: Dimension>(&mut self, x: ArrayView<'_, f32, D>) -> Result<SavedStatistics> {
+    pub fn observe<T: Element, D: Dimension>(&mut self, x: ArrayView<'_, T, D>) -> Result<SavedStatistics> {
         let contents = self.start_observe(&x)?.wait(self.kernels.device())?;
         self.finish_observe(&contents)
     }
@@ -212,136 +242,183 @@ impl HostBatchNorm {
     ///
     /// # Errors
     /// As [`HostBatchNorm::observe`].
-    pub async fn observe_async<D: Dimension>(&mut self, x: ArrayView<'_, f32, D>) -> Result<SavedStatistics> {
+    pub async fn observe_async<T: Element, D: Dimension>(&mut self, x: ArrayView<'_, T, D>) -> Result<SavedStatistics> {
         let contents = self.start_observe(&x)?.finish().await?;
         self.finish_observe(&contents)
     }
 
-    fn start_forward<D: Dimension>(&self, x: &ArrayView<'_, f32, D>) -> Pending {
+    /// Folds inference by the running statistics into the linear or convolution layer before this one. `weight` and `bias` are
+    /// that layer's, `output` is the axis of `weight` that counts the output channels; what comes back replaces both, and
+    /// this layer is left out. [`InferenceNorm::fold_into`] has the formula, the axes of common layers and what folding does
+    /// to accuracy.
+    ///
+    /// Only the normalization is folded: an [`Activation`](crate::Activation) of the configuration stays an operation of its
+    /// own, as does a residual. Nothing runs on the GPU.
+    ///
+    /// # Errors
+    /// As [`InferenceNorm::fold_into`].
+    pub fn fold_into<D: RemoveAxis>(
+        &self,
+        weight: ArrayView<'_, f32, D>,
+        output: Axis,
+        bias: Option<ArrayView1<'_, f32>>,
+    ) -> Result<Folded<D>> {
+        let gamma = self.gamma.as_ref().map(|gamma| gamma.view());
+        let beta = self.beta.as_ref().map(|beta| beta.view());
+        InferenceNorm { gamma, beta, running: &self.running, eps: self.config.eps }.fold_into(weight, output, bias)
+    }
+
+    fn start_forward<T: Element, D: Dimension>(
+        &self,
+        x: &ArrayView<'_, T, D>,
+        residual: Option<&ArrayView<'_, T, D>>,
+    ) -> Pending {
         let layer = self.layer(x)?;
-        let (x, y) = (self.tensor("x", x)?, self.empty("y", layer.shape().elements() as u64 * 4)?);
+        if self.config.in_place {
+            let ones = Array1::ones(self.running.channels());
+            let gamma = self.gamma.as_ref().unwrap_or(&ones);
+            Config::check_in_place(&gamma.to_vec(), self.beta.as_ref().map(|beta| beta.to_vec()).as_deref())?;
+        }
+        let residual = self.like("residual", x, residual)?;
+        let (x, y) = (self.tensor("x", x)?, self.empty("y", layer.tensor_size())?);
         let (gamma, beta) = (self.parameter("gamma", &self.gamma)?, self.parameter("beta", &self.beta)?);
         let (saved, scratch) = (self.empty("saved", layer.saved_size())?, self.empty("scratch", layer.scratch_size())?);
         let running = self.upload_running()?;
         let step = layer.forward_training(&ForwardTraining {
-            x: x.as_entire_buffer_binding(),
-            y: y.as_entire_buffer_binding(),
-            gamma: gamma.as_ref().map(wgpu::Buffer::as_entire_buffer_binding),
-            beta: beta.as_ref().map(wgpu::Buffer::as_entire_buffer_binding),
-            saved: saved.as_entire_buffer_binding(),
-            running: Some(running.as_entire_buffer_binding()),
-            scratch: scratch.as_entire_buffer_binding(),
+            x: whole(&x),
+            y: whole(&y),
+            residual: residual.as_ref().map(whole),
+            gamma: gamma.as_ref().map(whole),
+            beta: beta.as_ref().map(whole),
+            saved: whole(&saved),
+            running: Some(whole(&running)),
+            scratch: whole(&scratch),
         })?;
         self.submit(&step, &[&y, &saved, &running])
     }
 
-    fn finish_forward<D: Dimension>(&mut self, dim: D, contents: &[Vec<u8>]) -> Result<Forward<D>> {
-        let forward = Forward { y: array(dim, &contents[0])?, saved: SavedStatistics { values: floats(&contents[1]) } };
+    fn finish_forward<T: Element, D: Dimension>(&mut self, dim: D, contents: &[Vec<u8>]) -> Result<Forward<T, D>> {
+        let forward =
+            Forward { y: array(dim, &contents[0])?, saved: SavedStatistics { values: elements(&contents[1]) } };
         self.running = RunningStatistics::from_bytes(&contents[2])?;
         Ok(forward)
     }
 
-    fn start_inference<D: Dimension>(&self, x: &ArrayView<'_, f32, D>) -> Pending {
+    fn start_inference<T: Element, D: Dimension>(
+        &self,
+        x: &ArrayView<'_, T, D>,
+        residual: Option<&ArrayView<'_, T, D>>,
+    ) -> Pending {
         let layer = self.layer(x)?;
+        let residual = self.like("residual", x, residual)?;
         let x = self.tensor("x", x)?;
         let (gamma, beta) = (self.parameter("gamma", &self.gamma)?, self.parameter("beta", &self.beta)?);
         let running = self.upload_running()?;
         let step = layer.inference(&Inference {
-            x: x.as_entire_buffer_binding(),
-            y: x.as_entire_buffer_binding(),
-            gamma: gamma.as_ref().map(wgpu::Buffer::as_entire_buffer_binding),
-            beta: beta.as_ref().map(wgpu::Buffer::as_entire_buffer_binding),
-            running: running.as_entire_buffer_binding(),
+            x: whole(&x),
+            y: whole(&x),
+            residual: residual.as_ref().map(whole),
+            gamma: gamma.as_ref().map(whole),
+            beta: beta.as_ref().map(whole),
+            running: whole(&running),
+            saved: None,
         })?;
         self.submit(&step, &[&x])
     }
 
-    fn start_backward<D: Dimension>(
+    fn start_backward<T: Element, D: Dimension>(
         &self,
-        x: &ArrayView<'_, f32, D>,
-        dy: &ArrayView<'_, f32, D>,
+        x: &ArrayView<'_, T, D>,
+        dy: &ArrayView<'_, T, D>,
+        residual: Option<&ArrayView<'_, T, D>>,
         saved: Option<&SavedStatistics>,
     ) -> Pending {
         let layer = self.layer(x)?;
-        if x.shape() != dy.shape() {
-            return Err(mismatch("dy", format!("the shape of x, {:?}", x.shape()), format!("{:?}", dy.shape())));
-        }
-        let (x, dy) = (self.tensor("x", x)?, self.tensor("dy", dy)?);
-        if let Some(saved) = saved
-            && saved.values.len() as u64 * 4 != layer.saved_size()
-        {
-            let channels = |values: usize| format!("statistics of {} channels", values / 4);
-            let expected = channels(4 * layer.shape().channels());
+        let frozen = saved.is_none();
+        let saved = saved.cloned().map_or_else(|| self.saved_of_running(), Ok)?;
+        if saved.values.len() as u64 * 4 != layer.saved_size() {
+            let channels = |values: usize| format!("statistics of {} channels", values / PLANES);
+            let expected = channels(PLANES * layer.shape().channels());
             return Err(mismatch("saved", expected, channels(saved.values.len())));
         }
-        let dx = self.empty("dx", x.size())?;
-        let gamma = self.parameter("gamma", &self.gamma)?;
+        let (dy, residual) = (self.like("dy", x, Some(dy))?, self.like("residual", x, residual)?);
+        let x = self.tensor("x", x)?;
+        let dx = self.empty("dx", layer.tensor_size())?;
+        let dresidual = residual.as_ref().map(|_| self.empty("dresidual", layer.tensor_size())).transpose()?;
         let channels = layer.shape().channels() as u64 * 4;
         let (dgamma, dbeta) = (self.empty("dgamma", channels)?, self.empty("dbeta", channels)?);
         let scratch = self.empty("scratch", layer.scratch_size())?;
-        let statistics = match saved {
-            Some(saved) => upload(self.kernels.device(), &self.queue, "saved", bytemuck::cast_slice(&saved.values))?,
-            None => self.upload_running()?,
+        let saved = upload(self.kernels.device(), &self.queue, "saved", bytemuck::cast_slice(&saved.values))?;
+        let bindings = Backward {
+            x: whole(&x),
+            dy: whole(dy.as_ref().ok_or_else(|| mismatch("dy", "an array".into(), "none".into()))?),
+            residual: residual.as_ref().map(whole),
+            dx: Some(whole(&dx)),
+            dresidual: dresidual.as_ref().map(whole),
+            dgamma: Some(whole(&dgamma)),
+            dbeta: Some(whole(&dbeta)),
+            saved: whole(&saved),
+            scratch: whole(&scratch),
         };
-        let whole = wgpu::Buffer::as_entire_buffer_binding;
-        let (x, dy, dx_out) = (whole(&x), whole(&dy), Some(whole(&dx)));
-        let gamma = gamma.as_ref().map(whole);
-        let (dgamma_out, dbeta_out) = (Some(whole(&dgamma)), Some(whole(&dbeta)));
-        let (scratch, statistics) = (whole(&scratch), whole(&statistics));
-        let step = match saved {
-            Some(_) => layer.backward_training(&BackwardTraining {
-                x,
-                dy,
-                dx: dx_out,
-                gamma,
-                dgamma: dgamma_out,
-                dbeta: dbeta_out,
-                saved: statistics,
-                scratch,
-            })?,
-            None => layer.backward_frozen(&BackwardFrozen {
-                x,
-                dy,
-                dx: dx_out,
-                gamma,
-                dgamma: dgamma_out,
-                dbeta: dbeta_out,
-                running: statistics,
-                scratch,
-            })?,
+        let step = match frozen {
+            false => layer.backward_training(&bindings)?,
+            true => layer.backward_frozen(&bindings)?,
         };
-        self.submit(&step, &[&dx, &dgamma, &dbeta])
+        let outputs: Vec<_> = [&dx, &dgamma, &dbeta].into_iter().chain(&dresidual).collect();
+        self.submit(&step, &outputs)
     }
 
-    fn start_observe<D: Dimension>(&self, x: &ArrayView<'_, f32, D>) -> Pending {
+    /// What inference saves.
+    fn saved_of_running(&self) -> Result<SavedStatistics> {
+        let channels = self.running.channels();
+        // As the kernels: a variance that is not finite gives NaN.
+        let of = |var: f32| (1.0 / (f64::from(var) + self.config.eps).sqrt()) as f32;
+        let inv_std = |&var: &f32| if var.is_finite() { of(var) } else { f32::NAN };
+        let parameter = |name, values: &Option<Array1<f32>>, absent| match values {
+            Some(values) if values.len() != channels => Err(wrong_length(name, channels, values.len())),
+            Some(values) => Ok(values.to_vec()),
+            None => Ok(vec![absent; channels]),
+        };
+        let planes = [
+            self.running.mean.clone(),
+            self.running.mean_remainder.clone(),
+            self.running.var.clone(),
+            self.running.var.iter().map(inv_std).collect(),
+            parameter("gamma", &self.gamma, 1.0)?,
+            parameter("beta", &self.beta, 0.0)?,
+        ];
+        Ok(SavedStatistics { values: planes.concat() })
+    }
+
+    fn start_observe<T: Element, D: Dimension>(&self, x: &ArrayView<'_, T, D>) -> Pending {
         let layer = self.layer(x)?;
         let x = self.tensor("x", x)?;
         let (saved, scratch) = (self.empty("saved", layer.saved_size())?, self.empty("scratch", layer.scratch_size())?);
         let running = self.upload_running()?;
         let step = layer.statistics(&Statistics {
-            x: x.as_entire_buffer_binding(),
-            saved: Some(saved.as_entire_buffer_binding()),
-            running: Some(running.as_entire_buffer_binding()),
-            scratch: scratch.as_entire_buffer_binding(),
+            x: whole(&x),
+            saved: Some(whole(&saved)),
+            running: Some(whole(&running)),
+            scratch: whole(&scratch),
         })?;
         self.submit(&step, &[&saved, &running])
     }
 
     fn finish_observe(&mut self, contents: &[Vec<u8>]) -> Result<SavedStatistics> {
         self.running = RunningStatistics::from_bytes(&contents[1])?;
-        Ok(SavedStatistics { values: floats(&contents[0]) })
+        Ok(SavedStatistics { values: elements(&contents[0]) })
     }
 
-    fn layer<D: Dimension>(&self, x: &ArrayView<'_, f32, D>) -> Result<BatchNorm> {
+    fn layer<T: Element, D: Dimension>(&self, x: &ArrayView<'_, T, D>) -> Result<BatchNorm> {
         let shape = Shape::new(x.shape(), self.layout)?;
         let channels = self.running.channels();
         if shape.channels() != channels {
             return Err(mismatch("x", format!("{channels} channels, {}", self.layout), format!("dimensions {shape}")));
         }
-        BatchNorm::new(&self.kernels, shape, self.config)
+        BatchNorm::new(&self.kernels, shape, Config { dtype: T::DTYPE, ..self.config })
     }
 
-    fn tensor<D: Dimension>(&self, name: &str, values: &ArrayView<'_, f32, D>) -> Result<wgpu::Buffer> {
+    fn tensor<T: Element, D: Dimension>(&self, name: &str, values: &ArrayView<'_, T, D>) -> Result<wgpu::Buffer> {
         // Copies only where the view is not in standard order already.
         let dense = values.as_standard_layout();
         let values =
@@ -349,11 +426,26 @@ impl HostBatchNorm {
         upload(self.kernels.device(), &self.queue, name, bytemuck::cast_slice(values))
     }
 
+    /// A tensor that has the shape of `x`, where there is one.
+    fn like<T: Element, D: Dimension>(
+        &self,
+        name: &'static str,
+        x: &ArrayView<'_, T, D>,
+        values: Option<&ArrayView<'_, T, D>>,
+    ) -> Result<Option<wgpu::Buffer>> {
+        match values {
+            Some(values) if values.shape() != x.shape() => {
+                Err(mismatch(name, format!("the shape of x, {:?}", x.shape()), format!("{:?}", values.shape())))
+            }
+            values => values.map(|values| self.tensor(name, values)).transpose(),
+        }
+    }
+
     fn parameter(&self, name: &'static str, values: &Option<Array1<f32>>) -> Result<Option<wgpu::Buffer>> {
         let Some(values) = values else { return Ok(None) };
         let channels = self.running.channels();
         if values.len() != channels {
-            return Err(mismatch(name, format!("{channels} values, one per channel"), format!("{}", values.len())));
+            return Err(wrong_length(name, channels, values.len()));
         }
         self.tensor(name, &values.view()).map(Some)
     }
@@ -382,18 +474,30 @@ fn mismatch(name: &'static str, expected: String, actual: String) -> Error {
     Error::Mismatch { name, expected, actual }
 }
 
-fn floats(bytes: &[u8]) -> Vec<f32> {
-    bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()
+fn wrong_length(name: &'static str, channels: usize, actual: usize) -> Error {
+    mismatch(name, format!("{channels} values, one per channel"), actual.to_string())
 }
 
-fn array<D: Dimension>(dim: D, bytes: &[u8]) -> Result<Array<f32, D>> {
-    Array::from_shape_vec(dim, floats(bytes)).map_err(|error| mismatch("y", "the shape of x".into(), error.to_string()))
+fn whole(buffer: &wgpu::Buffer) -> wgpu::BufferBinding<'_> {
+    buffer.as_entire_buffer_binding()
 }
 
-fn gradients<D: Dimension>(dim: D, contents: &[Vec<u8>]) -> Result<Gradients<D>> {
+/// What lies in a buffer; an odd last element of 16 bits has a neighbour there.
+fn elements<T: Element>(bytes: &[u8]) -> Vec<T> {
+    bytes.chunks_exact(size_of::<T>()).map(bytemuck::pod_read_unaligned).collect()
+}
+
+fn array<T: Element, D: Dimension>(dim: D, bytes: &[u8]) -> Result<Array<T, D>> {
+    let mut values = elements(bytes);
+    values.truncate(dim.size());
+    Array::from_shape_vec(dim, values).map_err(|error| mismatch("y", "the shape of x".into(), error.to_string()))
+}
+
+fn gradients<T: Element, D: Dimension>(dim: D, contents: &[Vec<u8>], residual: bool) -> Result<Gradients<T, D>> {
     Ok(Gradients {
+        dresidual: residual.then(|| array(dim.clone(), &contents[3])).transpose()?,
         dx: array(dim, &contents[0])?,
-        dgamma: floats(&contents[1]).into(),
-        dbeta: floats(&contents[2]).into(),
+        dgamma: elements(&contents[1]).into(),
+        dbeta: elements(&contents[2]).into(),
     })
 }

@@ -1,20 +1,23 @@
 //! The table of kernels: one row per kernel. Tests, checks and benchmarks iterate over it.
 //!
-//! A row names the WGSL parts that make up its shader, what it binds and what it moves. A [`Variant`] is a row with its
-//! geometry, its reduction and its bindings settled, and gives the WGSL text. [`program`] says which kernels an operation
-//! runs.
+//! A row names the WGSL parts that make up its shader, and what it binds. A [`Variant`] is a row with its [`Settings`] and its
+//! bindings settled, and gives the WGSL text. [`program`] says which kernels an operation runs.
 
 mod binding;
+mod geometry;
+mod storage;
 mod variant;
 
 pub use binding::{Access, Binding, Extent};
 pub(crate) use binding::{RUNNING_PLANES, SAVED_PLANES};
-pub use variant::{Geometry, Reduction, Strategy, Variant};
+pub use geometry::Geometry;
+pub use storage::Storage;
+pub use variant::{Reduction, Settings, Strategy, Variant};
 
 use crate::operation::Operation;
 use binding::{
-    BETA, DBETA, DGAMMA, DX, DY, GAMMA, RUNNING, RUNNING_UPDATE, SAVED, SAVED_IF_WANTED, SAVED_OUT, SCRATCH,
-    SCRATCH_OUT, X, Y, Y_OVER_X,
+    BETA, DBETA, DGAMMA, DRESIDUAL, DX, DY, GAMMA, RESIDUAL, RESIDUAL_BEHIND, RUNNING, RUNNING_UPDATE, SAVED,
+    SAVED_IF_WANTED, SAVED_OUT, SCRATCH, SCRATCH_OUT, X, X_BEHIND, Y,
 };
 use parts::*;
 
@@ -51,8 +54,9 @@ mod parts {
     pub(super) const INV_STD: Part = part!("common/inv_std.wgsl");
     pub(super) const PUBLISH: Part = part!("common/publish.wgsl");
     pub(super) const AFFINE: Part = part!("common/affine.wgsl");
-    pub(super) const CENTRE_SAVED: Part = part!("common/centre_saved.wgsl");
-    pub(super) const CENTRE_RUNNING: Part = part!("common/centre_running.wgsl");
+    pub(super) const SAVE: Part = part!("common/saved.wgsl");
+    pub(super) const GATE: Part = part!("common/gate.wgsl");
+    pub(super) const GRADIENT_INPUTS: Part = part!("common/gradient_inputs.wgsl");
     pub(super) const SCRATCH_OF_GRADIENTS: Part = part!("common/gradient_scratch.wgsl");
     pub(super) const MERGE_GRADIENT_SUMS: Part = part!("common/merge_gradient_sums.wgsl");
     pub(super) const GRADIENT_STATE: Part = part!("common/gradient_state.wgsl");
@@ -88,8 +92,12 @@ pub struct Kernel {
     pub reduces: bool,
     /// Which part of a column a workgroup owns.
     pub span: Span,
-    /// Tensor elements that it reads and writes per element of x, with every optional output wanted.
-    pub moves: u32,
+    /// How often it reads each element of the tensors that it binds; it writes each once.
+    pub passes: u32,
+    /// Whether it applies the activation, or sees through it.
+    pub activates: bool,
+    /// Whether it takes the centre of a column from what a forward pass saved.
+    pub centres: bool,
     /// Whether it reads again what a dispatch before it read, so that going backwards finds the last of it in a cache.
     pub rereads: bool,
     /// Whether its lanes hold their values in registers, so that its text depends on how many those are.
@@ -103,7 +111,9 @@ const ROW: Kernel = Kernel {
     bindings: &[],
     reduces: true,
     span: Span::Segment,
-    moves: 0,
+    passes: 1,
+    activates: false,
+    centres: false,
     rereads: false,
     holds: false,
 };
@@ -112,30 +122,29 @@ const MOMENTS: Kernel = Kernel {
     name: "moments",
     parts: &[CURSOR, WALK, SHIFT, COLUMN_MOMENTS, SCRATCH_OF_MOMENTS, part!("moments.wgsl")],
     bindings: &[X, SCRATCH_OUT],
-    moves: 1,
     ..ROW
 };
 const NORMALIZE: Kernel = Kernel {
     name: "normalize",
-    parts: &[CURSOR, WALK, SCRATCH_OF_MOMENTS, MERGE_MOMENTS, INV_STD, PUBLISH, AFFINE, part!("normalize.wgsl")],
-    bindings: &[X, SCRATCH, GAMMA, BETA, SAVED_OUT, RUNNING_UPDATE, Y],
-    moves: 2,
+    parts: &[CURSOR, WALK, SCRATCH_OF_MOMENTS, MERGE_MOMENTS, INV_STD, SAVE, PUBLISH, AFFINE, part!("normalize.wgsl")],
+    bindings: &[X, RESIDUAL, SCRATCH, GAMMA, BETA, SAVED_OUT, RUNNING_UPDATE, Y],
     rereads: true,
+    activates: true,
     ..ROW
 };
 const COLLECT: Kernel = Kernel {
     name: "collect",
-    parts: &[SCRATCH_OF_MOMENTS, MERGE_MOMENTS, INV_STD, PUBLISH, part!("collect.wgsl")],
-    bindings: &[SCRATCH, SAVED_IF_WANTED, RUNNING_UPDATE],
+    parts: &[SCRATCH_OF_MOMENTS, MERGE_MOMENTS, INV_STD, SAVE, PUBLISH, part!("collect.wgsl")],
+    bindings: &[SCRATCH, GAMMA, BETA, SAVED_IF_WANTED, RUNNING_UPDATE],
     span: Span::Column,
     ..ROW
 };
 const FORWARD_RESIDENT: Kernel = Kernel {
     name: "forward_resident",
-    parts: &[CURSOR, SHIFT, INV_STD, PUBLISH, part!("forward_resident.wgsl")],
-    bindings: &[X, GAMMA, BETA, SAVED_OUT, RUNNING_UPDATE, Y],
-    moves: 2,
+    parts: &[CURSOR, SHIFT, INV_STD, SAVE, PUBLISH, part!("forward_resident.wgsl")],
+    bindings: &[X, RESIDUAL, GAMMA, BETA, SAVED_OUT, RUNNING_UPDATE, Y],
     holds: true,
+    activates: true,
     ..ROW
 };
 const FORWARD_WHOLE: Kernel = Kernel {
@@ -147,51 +156,67 @@ const FORWARD_WHOLE: Kernel = Kernel {
         COLUMN_MOMENTS,
         WHOLE_MOMENTS,
         INV_STD,
+        SAVE,
         PUBLISH,
         again(WALK),
         again(AFFINE),
         part!("forward_whole.wgsl"),
     ],
-    bindings: &[X, GAMMA, BETA, SAVED_OUT, RUNNING_UPDATE, Y],
-    moves: 3,
+    bindings: &[X, RESIDUAL, GAMMA, BETA, SAVED_OUT, RUNNING_UPDATE, Y],
+    passes: 2,
+    activates: true,
     ..ROW
 };
 const STATISTICS_WHOLE: Kernel = Kernel {
     name: "statistics_whole",
-    parts: &[CURSOR, WALK, SHIFT, COLUMN_MOMENTS, WHOLE_MOMENTS, INV_STD, PUBLISH, part!("statistics_whole.wgsl")],
-    bindings: &[X, SAVED_IF_WANTED, RUNNING_UPDATE],
-    moves: 1,
+    parts: &[
+        CURSOR,
+        WALK,
+        SHIFT,
+        COLUMN_MOMENTS,
+        WHOLE_MOMENTS,
+        INV_STD,
+        SAVE,
+        PUBLISH,
+        part!("statistics_whole.wgsl"),
+    ],
+    bindings: &[X, GAMMA, BETA, SAVED_IF_WANTED, RUNNING_UPDATE],
     ..ROW
 };
 const INFER: Kernel = Kernel {
     name: "infer",
-    parts: &[CURSOR, WALK, INV_STD, CENTRE_RUNNING, AFFINE, part!("infer.wgsl")],
-    bindings: &[X, GAMMA, BETA, RUNNING, Y_OVER_X],
+    parts: &[CURSOR, WALK, INV_STD, SAVE, AFFINE, part!("infer.wgsl")],
+    bindings: &[X, RESIDUAL, GAMMA, BETA, RUNNING, SAVED_IF_WANTED, Y],
     reduces: false,
-    moves: 2,
+    activates: true,
     ..ROW
 };
+
+/// What most rows of the backward pass have in common.
+const BACKWARD: Kernel = Kernel { activates: true, centres: true, ..ROW };
+
 const GRADIENT_SUMS: Kernel = Kernel {
     name: "gradient_sums",
     parts: &[
         CURSOR,
         WALK,
-        CENTRE_SAVED,
-        SCRATCH_OF_GRADIENTS,
+        GATE,
+        GRADIENT_INPUTS,
         GRADIENT_STATE,
+        SCRATCH_OF_GRADIENTS,
         STORE_GRADIENT_SUMS,
         part!("gradient_sums.wgsl"),
     ],
-    bindings: &[X, DY, SAVED, SCRATCH_OUT],
-    moves: 2,
-    ..ROW
+    bindings: &[X, DY, RESIDUAL_BEHIND, SAVED, SCRATCH_OUT, DRESIDUAL],
+    ..BACKWARD
 };
 const GRADIENT_INPUT: Kernel = Kernel {
     name: "gradient_input",
     parts: &[
         CURSOR,
         WALK,
-        CENTRE_SAVED,
+        GATE,
+        GRADIENT_INPUTS,
         SCRATCH_OF_GRADIENTS,
         MERGE_GRADIENT_SUMS,
         PUBLISH_GRADIENTS,
@@ -199,91 +224,75 @@ const GRADIENT_INPUT: Kernel = Kernel {
         APPLY_GRADIENT,
         part!("gradient_input.wgsl"),
     ],
-    bindings: &[X, DY, SCRATCH, SAVED, GAMMA, DGAMMA, DBETA, DX],
-    moves: 3,
+    bindings: &[X, DY, RESIDUAL_BEHIND, SCRATCH, SAVED, DGAMMA, DBETA, DX],
     rereads: true,
-    ..ROW
+    ..BACKWARD
 };
 const GRADIENT_MERGE: Kernel = Kernel {
     name: "gradient_merge",
-    parts: &[CENTRE_SAVED, SCRATCH_OF_GRADIENTS, MERGE_GRADIENT_SUMS, PUBLISH_GRADIENTS, part!("gradient_merge.wgsl")],
+    parts: &[SCRATCH_OF_GRADIENTS, MERGE_GRADIENT_SUMS, PUBLISH_GRADIENTS, part!("gradient_merge.wgsl")],
     bindings: &[SCRATCH, SAVED, DGAMMA, DBETA],
     span: Span::Column,
-    ..ROW
+    activates: false,
+    ..BACKWARD
 };
 const BACKWARD_RESIDENT: Kernel = Kernel {
     name: "backward_resident",
-    parts: &[CURSOR, CENTRE_SAVED, PUBLISH_GRADIENTS, GRADIENT, part!("backward_resident.wgsl")],
-    bindings: &[X, DY, SAVED, GAMMA, DGAMMA, DBETA, DX],
-    moves: 3,
+    parts: &[CURSOR, GATE, PUBLISH_GRADIENTS, GRADIENT, part!("backward_resident.wgsl")],
+    bindings: &[X, DY, RESIDUAL_BEHIND, SAVED, DGAMMA, DBETA, DRESIDUAL, DX],
     holds: true,
-    ..ROW
+    ..BACKWARD
 };
 const BACKWARD_WHOLE: Kernel = Kernel {
     name: "backward_whole",
     parts: &[
         CURSOR,
         WALK,
-        CENTRE_SAVED,
+        GATE,
+        GRADIENT_INPUTS,
         GRADIENT_STATE,
         PUBLISH_GRADIENTS,
         GRADIENT,
         again(WALK),
+        again(GRADIENT_INPUTS),
         again(APPLY_GRADIENT),
         part!("backward_whole.wgsl"),
     ],
-    bindings: &[X, DY, SAVED, GAMMA, DGAMMA, DBETA, DX],
-    moves: 5,
-    ..ROW
+    bindings: &[X, DY, RESIDUAL_BEHIND, SAVED, DGAMMA, DBETA, DRESIDUAL, DX],
+    passes: 2,
+    ..BACKWARD
 };
 const FROZEN_SUMS: Kernel = Kernel {
     name: "frozen_sums",
     parts: &[
         CURSOR,
         WALK,
-        INV_STD,
-        CENTRE_RUNNING,
-        SCRATCH_OF_GRADIENTS,
+        GATE,
+        GRADIENT_INPUTS,
         GRADIENT_STATE,
+        SCRATCH_OF_GRADIENTS,
         STORE_GRADIENT_SUMS,
         part!("frozen_sums.wgsl"),
     ],
-    bindings: &[X, DY, RUNNING, GAMMA, SCRATCH_OUT, DX],
-    moves: 3,
-    ..ROW
+    bindings: &[X, DY, RESIDUAL_BEHIND, SAVED, SCRATCH_OUT, DRESIDUAL, DX],
+    ..BACKWARD
 };
 const FROZEN_INPUT: Kernel = Kernel {
     name: "frozen_input",
-    parts: &[CURSOR, WALK, INV_STD, CENTRE_RUNNING, part!("frozen_input.wgsl")],
-    bindings: &[DY, RUNNING, GAMMA, DX],
+    parts: &[CURSOR, WALK, GATE, GRADIENT_INPUTS, part!("frozen_input.wgsl")],
+    bindings: &[X_BEHIND, DY, RESIDUAL_BEHIND, SAVED, DRESIDUAL, DX],
     reduces: false,
-    moves: 2,
-    ..ROW
-};
-const FROZEN_MERGE: Kernel = Kernel {
-    name: "frozen_merge",
-    parts: &[
-        INV_STD,
-        CENTRE_RUNNING,
-        SCRATCH_OF_GRADIENTS,
-        MERGE_GRADIENT_SUMS,
-        PUBLISH_GRADIENTS,
-        part!("gradient_merge.wgsl"),
-    ],
-    bindings: &[SCRATCH, RUNNING, DGAMMA, DBETA],
-    span: Span::Column,
-    ..ROW
+    ..BACKWARD
 };
 const FROZEN_WHOLE: Kernel = Kernel {
     name: "frozen_whole",
-    parts: &[CURSOR, WALK, INV_STD, CENTRE_RUNNING, GRADIENT_STATE, PUBLISH_GRADIENTS, part!("frozen_whole.wgsl")],
-    bindings: &[X, DY, RUNNING, GAMMA, DGAMMA, DBETA, DX],
-    moves: 3,
-    ..ROW
+    parts: &[CURSOR, WALK, GATE, GRADIENT_INPUTS, GRADIENT_STATE, PUBLISH_GRADIENTS, part!("frozen_whole.wgsl")],
+    bindings: &[X, DY, RESIDUAL_BEHIND, SAVED, DGAMMA, DBETA, DRESIDUAL, DX],
+    ..BACKWARD
 };
 
 /// The table.
-pub static KERNELS: [&Kernel; 16] = [
+pub static KERNELS: [&Kernel; 15] = [
     &MOMENTS,
     &NORMALIZE,
     &COLLECT,
@@ -298,7 +307,6 @@ pub static KERNELS: [&Kernel; 16] = [
     &BACKWARD_WHOLE,
     &FROZEN_SUMS,
     &FROZEN_INPUT,
-    &FROZEN_MERGE,
     &FROZEN_WHOLE,
 ];
 
@@ -307,9 +315,9 @@ pub static KERNELS: [&Kernel; 16] = [
 pub enum Gradients {
     /// dx, and dgamma or dbeta or both.
     All,
-    /// dx alone.
+    /// dx or the residual's gradient or both.
     Input,
-    /// dgamma or dbeta or both.
+    /// dgamma or dbeta or both, perhaps the residual's gradient, and no dx.
     Parameters,
 }
 
@@ -326,7 +334,7 @@ pub fn program(operation: Operation, strategy: Strategy, gradients: Gradients) -
         (Op::BackwardTraining, By::Split, Of::Parameters) => &[&GRADIENT_SUMS, &GRADIENT_MERGE],
         (Op::BackwardTraining, By::Whole, _) => &[&BACKWARD_WHOLE],
         (Op::BackwardTraining, By::Resident, _) => &[&BACKWARD_RESIDENT],
-        (Op::BackwardFrozen, By::Split, Of::All | Of::Parameters) => &[&FROZEN_SUMS, &FROZEN_MERGE],
+        (Op::BackwardFrozen, By::Split, Of::All | Of::Parameters) => &[&FROZEN_SUMS, &GRADIENT_MERGE],
         (Op::BackwardFrozen, By::Whole, Of::All | Of::Parameters) => &[&FROZEN_WHOLE],
         (Op::BackwardFrozen, By::Split | By::Whole, Of::Input) => &[&FROZEN_INPUT],
         (Op::Statistics, By::Split, _) => &[&MOMENTS, &COLLECT],

@@ -1,24 +1,12 @@
 //! A kernel with every choice made, and its WGSL.
 
-use super::{Access, Binding, Extent, Kernel, Part, part};
+use super::binding::Form;
+use super::{Access, Binding, Extent, Geometry, Kernel, Part, Storage, part};
 use crate::capabilities::Capabilities;
+use crate::config::Activation;
 use crate::error::{Error, Result};
-use crate::shape::Shape;
 use serde::{Deserialize, Serialize};
 use std::fmt;
-
-/// What a value of the shader's inner loops is made of.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Geometry {
-    /// One element. Runs for every shape.
-    Scalar,
-    /// Four neighbouring elements of one channel: inner a multiple of four.
-    Planes4,
-    /// Four neighbouring elements of a row of channels: inner 1, and N * C a multiple of four such that the samples can be
-    /// taken two or four at a time where C alone is not.
-    Rows4,
-}
 
 /// How an operation goes about a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -61,107 +49,6 @@ pub enum Reduction {
     Subgroup,
 }
 
-impl Geometry {
-    /// All, the widest first.
-    pub const ALL: [Self; 3] = [Self::Planes4, Self::Rows4, Self::Scalar];
-
-    /// Name, also the stem of its WGSL part.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Scalar => "scalar",
-            Self::Planes4 => "planes4",
-            Self::Rows4 => "rows4",
-        }
-    }
-
-    fn part(self) -> Part {
-        match self {
-            Self::Scalar => part!("common/scalar.wgsl"),
-            Self::Planes4 => part!("common/planes4.wgsl"),
-            Self::Rows4 => part!("common/rows4.wgsl"),
-        }
-    }
-
-    /// How many samples of a shape count as one, so that values fill its rows: 1 but for [`Geometry::Rows4`] where C is no
-    /// multiple of four. `None` where the geometry does not run for the shape.
-    pub fn fold(self, shape: &Shape) -> Option<usize> {
-        match self {
-            Self::Scalar => Some(1),
-            Self::Planes4 => shape.inner().is_multiple_of(4).then_some(1),
-            Self::Rows4 if shape.inner() == 1 => {
-                let fold = [1, 2, 4].into_iter().find(|fold| (shape.channels() * fold).is_multiple_of(4));
-                fold.filter(|&fold| shape.values_per_channel().is_multiple_of(fold))
-            }
-            Self::Rows4 => None,
-        }
-    }
-
-    /// Channels that a value spans.
-    pub(crate) fn channels_per_value(self) -> usize {
-        if self == Self::Rows4 { 4 } else { 1 }
-    }
-
-    /// Elements of one channel that a value holds.
-    pub(crate) fn elements_per_value(self) -> usize {
-        if self == Self::Planes4 { 4 } else { 1 }
-    }
-
-    /// What stands in WGSL for each part of the work's channels.
-    fn channels(self) -> &'static [&'static str] {
-        match self {
-            Self::Scalar => &["work.channel"],
-            Self::Planes4 => &["work.channel.x"],
-            Self::Rows4 => &["work.channel.x", "work.channel.y", "work.channel.z", "work.channel.w"],
-        }
-    }
-
-    /// Body of a function that loads the value of `work`'s channels in a plane of C.
-    pub(super) fn load_plane(self, array: &str) -> String {
-        let at = |channel: &&str| format!("{array}[plane * params.channels + {channel}]");
-        format!("return Value({});", self.channels().iter().map(at).collect::<Vec<_>>().join(", "))
-    }
-
-    /// Body of a function that stores the value of `work`'s channels in a plane of C. Of the channels of folded samples only
-    /// the first are stored.
-    pub(super) fn store_plane(self, array: &str) -> String {
-        let parts = self.parts_of_value().iter().enumerate().map(|(i, part)| {
-            let channel = format!("work.column * CHANNELS + {i}u");
-            format!("if ({channel} < params.channels) {{ {array}[plane * params.channels + {channel}] = v{part}; }}")
-        });
-        parts.collect::<Vec<_>>().join(" ")
-    }
-
-    /// Body of a function that stores a value in a row of all columns.
-    pub(super) fn store_row(self, array: &str) -> String {
-        let parts = self.parts_of_value().iter().enumerate();
-        let stores = parts
-            .map(|(i, part)| format!("{array}[(row * params.columns + work.column) * CHANNELS + {i}u] = v{part};"));
-        stores.collect::<Vec<_>>().join(" ")
-    }
-
-    /// The parts of a value that belong to channels of their own.
-    fn parts_of_value(self) -> &'static [&'static str] {
-        match self {
-            Self::Scalar => &[""],
-            Self::Planes4 => &[".x"],
-            Self::Rows4 => &[".x", ".y", ".z", ".w"],
-        }
-    }
-
-    /// Body of a function that loads one element of each of `work`'s channels from a tensor.
-    pub(super) fn load_element(self, array: &str) -> String {
-        match self {
-            Self::Scalar => format!("return {array}[index_of(work.column, element)];"),
-            Self::Planes4 => format!("return Value({array}[index_of(work.column, element / 4u)][element % 4u]);"),
-            Self::Rows4 => {
-                let part = |part: &&str| format!("{array}[at{part} / 4u][at{part} % 4u]");
-                let parts = self.parts_of_value().iter().map(part).collect::<Vec<_>>().join(", ");
-                format!("let at = element * params.channels + work.channel; return Value({parts});")
-            }
-        }
-    }
-}
-
 impl Reduction {
     /// All, the one that runs everywhere first.
     pub const ALL: [Self; 2] = [Self::Tree, Self::Subgroup];
@@ -182,12 +69,6 @@ impl Reduction {
     }
 }
 
-impl fmt::Display for Geometry {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
-}
-
 impl fmt::Display for Strategy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
@@ -200,17 +81,56 @@ impl fmt::Display for Reduction {
     }
 }
 
-/// A kernel with its geometry, its reduction and its bindings settled: all that its WGSL text depends on.
+/// What a kernel's text depends on besides its bindings. What a kernel does not depend on is left at its default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Variant {
-    /// The row of the table.
-    pub kernel: &'static Kernel,
+pub struct Settings {
     /// What a value is made of.
     pub geometry: Geometry,
     /// How lanes are summed; [`Reduction::Tree`] for kernels that do not reduce.
     pub reduction: Reduction,
     /// How many values a lane holds; 0 for kernels that hold none.
     pub held: u32,
+    /// How tensors are stored.
+    pub storage: Storage,
+    /// What follows the normalization.
+    pub activation: Activation,
+    /// Whether the backward pass works from y instead of x.
+    pub from_y: bool,
+}
+
+impl Settings {
+    /// Those of a layer of f32 tensors without an activation.
+    pub fn plain(geometry: Geometry, reduction: Reduction, held: u32) -> Self {
+        Self { geometry, reduction, held, storage: Storage::F32, activation: Activation::None, from_y: false }
+    }
+
+    /// Without what `kernel` does not depend on.
+    fn of(self, kernel: &Kernel) -> Self {
+        let reads_x = kernel.bindings.iter().any(|binding| binding.name == "x" && !binding.behind_activation);
+        let stores = kernel.bindings.iter().any(|binding| binding.extent == Extent::Elements);
+        Self {
+            geometry: self.geometry,
+            reduction: if kernel.reduces { self.reduction } else { Reduction::Tree },
+            held: if kernel.holds { self.held } else { 0 },
+            storage: if stores { self.storage } else { Storage::F32 },
+            activation: if kernel.activates { self.activation } else { Activation::None },
+            from_y: self.from_y && kernel.centres && reads_x,
+        }
+    }
+}
+
+/// What may follow the normalization: an activation, whether the backward pass works from y. An activation loses what is
+/// needed for that.
+const FUSIONS: [(Activation, bool); 3] =
+    [(Activation::None, false), (Activation::Relu, false), (Activation::None, true)];
+
+/// A kernel with its settings and its bindings: all that its WGSL text depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Variant {
+    /// The row of the table.
+    pub kernel: &'static Kernel,
+    /// What else its text depends on.
+    pub settings: Settings,
     /// Bit i: whether the i-th binding of the row is absent.
     pub absent: u32,
     /// Bit i: whether the i-th binding of the row is written over the one it names.
@@ -222,22 +142,33 @@ pub struct Variant {
 const WORK: Part = part!("common/work.wgsl");
 const RUNNING: Part = part!("common/running.wgsl");
 const RUNNING_NONE: Part = part!("common/running_none.wgsl");
+const CENTRE_OF_X: Part = part!("common/centre_of_x.wgsl");
+const CENTRE_OF_Y: Part = part!("common/centre_of_y.wgsl");
 
 impl Variant {
     /// The variant with every binding present and apart. What the kernel does not depend on is left out.
-    pub fn new(kernel: &'static Kernel, geometry: Geometry, reduction: Reduction, held: u32) -> Self {
-        let reduction = if kernel.reduces { reduction } else { Reduction::Tree };
-        let held = if kernel.holds { held } else { 0 };
-        Self { kernel, geometry, reduction, held, absent: 0, in_place: 0, pooled: false }
+    pub fn new(kernel: &'static Kernel, settings: Settings) -> Self {
+        let settings = settings.of(kernel);
+        let absent = match settings.activation {
+            Activation::None => mask(kernel, |binding| binding.behind_activation),
+            Activation::Relu => 0,
+        };
+        Self { kernel, settings, absent, in_place: 0, pooled: false }
     }
 
-    /// Every variant of every kernel: what a shader test has to cover.
+    /// Every variant of every kernel that a shader test has to cover: every combination of bindings for f32 tensors without
+    /// an activation, and for all others those with all and with none of what is optional.
     pub fn all() -> impl Iterator<Item = Self> {
         Self::apart().flat_map(|variant| {
-            let optional = mask(variant.kernel, |binding| binding.optional);
+            let Settings { geometry, reduction, held, .. } = variant.settings;
+            let plain = variant.settings == Settings::plain(geometry, reduction, held);
+            let optional = mask(variant.kernel, |binding| binding.optional) & !variant.absent;
             let over = mask(variant.kernel, |binding| binding.over.is_some());
-            subsets(optional).flat_map(move |absent| {
-                subsets(over & !absent)
+            let absences = subsets(optional).filter(move |&absent| plain || absent == 0 || absent == optional);
+            absences.flat_map(move |absent| {
+                let absent = variant.absent | absent;
+                let in_place = subsets(over & !absent).filter(move |&set| variant.may_be_in_place(set));
+                in_place
                     .flat_map(move |in_place| [false, true].map(|pooled| Self { absent, in_place, pooled, ..variant }))
             })
         })
@@ -246,26 +177,69 @@ impl Variant {
     /// Every variant with every binding present and apart: what a check of results has to cover.
     pub fn apart() -> impl Iterator<Item = Self> {
         super::KERNELS.into_iter().flat_map(|kernel| {
-            let reductions = &Reduction::ALL[..if kernel.reduces { 2 } else { 1 }];
-            let held: &[u32] = if kernel.holds { &Strategy::HELD } else { &[0] };
-            Geometry::ALL.into_iter().flat_map(move |geometry| {
-                reductions.iter().flat_map(move |&reduction| {
-                    held.iter().map(move |&held| Self::new(kernel, geometry, reduction, held))
-                })
-            })
+            let mut all: Vec<Self> = Vec::new();
+            for geometry in Geometry::ALL {
+                for reduction in Reduction::ALL {
+                    for held in Strategy::HELD {
+                        for storage in Storage::ALL {
+                            all.extend(FUSIONS.map(|(activation, from_y)| {
+                                Self::new(kernel, Settings { geometry, reduction, held, storage, activation, from_y })
+                            }));
+                        }
+                    }
+                }
+            }
+            // What a kernel does not depend on makes equals.
+            let mut seen = std::collections::HashSet::new();
+            all.retain(|variant| seen.insert(*variant));
+            all
         })
     }
 
-    /// `kernel.geometry`, then the reduction and the values held where they matter: the name in labels and tables.
+    /// Whether these bindings may be in place together: no two over the same one.
+    fn may_be_in_place(&self, set: u32) -> bool {
+        let over = self.kernel.bindings.iter().enumerate().filter(|(i, _)| set & (1 << i) != 0);
+        let mut targets: Vec<_> = over.map(|(_, binding)| binding.over).collect();
+        targets.sort_unstable();
+        targets.windows(2).all(|pair| pair[0] != pair[1])
+    }
+
+    /// Its [`Variant::column_name`], then what tensors are stored in if not f32, the activation if any, and `from_y`: the
+    /// name in labels and tables.
     pub fn name(&self) -> String {
-        let mut name = format!("{}.{}", self.kernel.name, self.geometry);
-        if self.kernel.reduces {
-            name += &format!(".{}", self.reduction);
+        let Settings { storage, activation, from_y, .. } = self.settings;
+        let mut name = self.column_name();
+        if storage != Storage::F32 {
+            name += &format!(".{storage}");
         }
-        if self.kernel.holds {
-            name += &format!(".{}", self.held);
+        if activation != Activation::None {
+            name += &format!(".{activation}");
+        }
+        if from_y {
+            name += ".from_y";
         }
         name
+    }
+
+    /// How it goes about a column: `kernel.geometry`, then the reduction and the values held where they matter.
+    pub fn column_name(&self) -> String {
+        let Settings { geometry, reduction, held, .. } = self.settings;
+        let mut name = format!("{}.{geometry}", self.kernel.name);
+        if self.kernel.reduces {
+            name += &format!(".{reduction}");
+        }
+        if self.kernel.holds {
+            name += &format!(".{held}");
+        }
+        name
+    }
+
+    /// Tensor elements that it reads and writes per element of x; times the size of the dtype, bytes.
+    pub fn moves(&self) -> u32 {
+        let bindings = self.kernel.bindings.iter().enumerate().filter(|(i, _)| self.absent & (1 << i) == 0);
+        let tensors = bindings.map(|(_, binding)| binding).filter(|binding| binding.extent == Extent::Elements);
+        let walks = |binding: &Binding| binding.access == Access::Read && !binding.once;
+        tensors.map(|binding| if walks(binding) { self.kernel.passes } else { 1 }).sum()
     }
 
     /// The bindings that the shader declares, with their numbers.
@@ -286,10 +260,28 @@ impl Variant {
         writers.fold(0, |bits, (_, writer)| bits | mask(self.kernel, |binding| writer.over == Some(binding.name)))
     }
 
+    /// The variable through which the i-th binding is accessed, and how that is declared; `None` for an absent one.
+    fn array(&self, i: usize, binding: &Binding) -> Option<(&'static str, Access)> {
+        let mut writers = self.kernel.bindings.iter().enumerate().filter(|(w, _)| self.in_place & (1 << w) != 0);
+        match writers.find(|(_, writer)| writer.over == Some(binding.name)) {
+            Some((_, writer)) => Some((writer.name, writer.access)),
+            None if self.absent & (1 << i) != 0 => None,
+            None => Some((binding.name, binding.access)),
+        }
+    }
+
     /// The parts of the shader that are files, in order.
     pub fn parts(&self) -> Vec<Part> {
-        let mut parts = vec![self.geometry.part(), WORK];
-        parts.extend(self.reduction.parts());
+        let Settings { geometry, reduction, storage, activation, from_y, .. } = self.settings;
+        let mut parts = vec![geometry.part(), WORK];
+        parts.extend(reduction.parts());
+        parts.extend(storage.part());
+        if self.kernel.activates {
+            parts.push(activation_part(activation));
+        }
+        if self.kernel.centres {
+            parts.push(if from_y { CENTRE_OF_Y } else { CENTRE_OF_X });
+        }
         for (i, binding) in self.kernel.bindings.iter().enumerate() {
             if binding.extent == Extent::Running {
                 parts.push(if self.absent & (1 << i) == 0 { RUNNING } else { RUNNING_NONE });
@@ -301,29 +293,20 @@ impl Variant {
 
     /// The whole shader. Its entry point is `main`.
     pub fn wgsl(&self) -> String {
-        let mut text = format!("// {}\n", self.name());
+        let Settings { geometry, held, storage, .. } = self.settings;
+        let form = Form { geometry, storage };
+        let mut text = format!("// {}\n{}", self.name(), storage.enable());
         for (number, binding) in self.declared() {
-            text += &binding.declaration(number as usize, self.pooled);
+            text += &binding.declaration(number as usize, self.pooled, form);
         }
         for (i, binding) in self.kernel.bindings.iter().enumerate() {
-            let writer = self
-                .kernel
-                .bindings
-                .iter()
-                .enumerate()
-                .find(|(w, writer)| self.in_place & (1 << w) != 0 && writer.over == Some(binding.name));
-            let array = match writer {
-                Some((_, writer)) => Some(writer.name),
-                None if self.absent & (1 << i) != 0 => None,
-                None => Some(binding.name),
-            };
-            text += &binding.accessors(array, self.geometry);
+            text += &binding.accessors(self.array(i, binding), form);
         }
         for part in self.parts() {
             text += "\n";
             text += &match part.again {
                 true => renamed(part.text),
-                false => repeated(part.text, self.held),
+                false => repeated(part.text, held),
             };
         }
         text
@@ -334,11 +317,15 @@ impl Variant {
     /// # Errors
     /// [`Error::KernelUnavailable`] or [`Error::Limit`] that says what is missing.
     pub fn check(&self, capabilities: &Capabilities) -> Result<()> {
-        if self.reduction == Reduction::Subgroup && !capabilities.subgroups {
-            return Err(Error::KernelUnavailable {
-                kernel: self.name(),
-                reason: "the device was opened without wgpu::Features::SUBGROUP".into(),
-            });
+        let unavailable = |feature: &str| Error::KernelUnavailable {
+            kernel: self.name(),
+            reason: format!("the device was opened without wgpu::Features::{feature}"),
+        };
+        if self.settings.reduction == Reduction::Subgroup && !capabilities.subgroups {
+            return Err(unavailable("SUBGROUP"));
+        }
+        if self.settings.storage == Storage::F16 && !capabilities.shader_f16 {
+            return Err(unavailable("SHADER_F16"));
         }
         let (needed, allowed) = (self.declared().count(), capabilities.limits.max_storage_buffers_per_shader_stage);
         if needed > allowed as usize {
@@ -351,6 +338,13 @@ impl Variant {
             });
         }
         Ok(())
+    }
+}
+
+fn activation_part(activation: Activation) -> Part {
+    match activation {
+        Activation::None => part!("common/act_none.wgsl"),
+        Activation::Relu => part!("common/act_relu.wgsl"),
     }
 }
 
