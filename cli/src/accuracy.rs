@@ -1,7 +1,7 @@
 //! `bn check --accuracy`: accuracy by output where the mean is far from zero.
 
 use crate::output::{table, write};
-use crate::{AnyError, Verdict};
+use crate::{AnyError, Verdict, folded};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::{Config, Kernels, Layout, RunningStatistics, Shape};
 use batchnorm_wgpu_check::case::{Inputs, Operation, Setup};
@@ -35,20 +35,30 @@ struct Row {
     error_over_max: Vec<(&'static str, f64)>,
 }
 
-/// Prints the table for each adapter; fails when a figure misses the target.
+/// What was measured on all adapters.
+#[derive(Default, Serialize)]
+struct Report {
+    outputs: Vec<Row>,
+    folded: Vec<folded::Row>,
+}
+
+/// Prints the tables for each adapter; fails when a figure of the first misses the target.
 pub fn run(gpus: &[Gpu], json: Option<&Path>) -> Result<Verdict, AnyError> {
-    let mut all = Vec::new();
+    let mut all = Report::default();
     for gpu in gpus {
-        let rows = MEANS.iter().map(|&mean| measure(gpu, mean)).collect::<Result<Vec<_>, AnyError>>()?;
+        let outputs = MEANS.iter().map(|&mean| measure(gpu, mean)).collect::<Result<Vec<_>, AnyError>>()?;
+        let folded = MEANS.iter().map(|&mean| folded::measure(gpu, mean)).collect::<Result<Vec<_>, AnyError>>()?;
         if json != Some(Path::new("-")) {
-            print(gpu, &rows);
+            print(gpu, &outputs);
+            folded::print(&folded);
         }
-        all.extend(rows);
+        all.outputs.extend(outputs);
+        all.folded.extend(folded);
     }
     if let Some(path) = json {
         write(path, serde_json::to_string_pretty(&all)?.as_bytes())?;
     }
-    let met = all.iter().flat_map(|row| &row.error_over_max).all(|(_, error)| *error <= TARGET);
+    let met = all.outputs.iter().flat_map(|row| &row.error_over_max).all(|(_, error)| *error <= TARGET);
     Ok(if met { Verdict::Passed } else { Verdict::Failed })
 }
 
@@ -72,6 +82,7 @@ fn measure(gpu: &Gpu, mean: f32) -> Result<Row, AnyError> {
     let inputs = Inputs {
         x: Data::Normal { mean }.x(&shape, 11),
         dy: normal(shape.elements(), 12),
+        residual: None,
         gamma: Some(normal(channels, 13).into_iter().map(|z| 1.0 + 0.1 * z).collect()),
         beta: Some(normal(channels, 14)),
         running: RunningStatistics::new(channels),
@@ -82,7 +93,7 @@ fn measure(gpu: &Gpu, mean: f32) -> Result<Row, AnyError> {
     let mut verdicts = Vec::new();
     let mut mean_scale = 1.0;
     for operation in [Operation::ForwardTraining, Operation::BackwardTraining] {
-        let expected = expected(operation, &inputs)?;
+        let expected = expected(operation, &inputs, &vec![None])?;
         if operation == Operation::ForwardTraining {
             mean_scale = scale_of_mean(&expected);
         }
