@@ -1,9 +1,9 @@
 //! The plan without a device: for random shapes, limits and choices, what the kernels and the error bound count on holds.
 
-use batchnorm_wgpu::kernels::{Geometry, Gradients, Reduction, Strategy as By, program};
+use batchnorm_wgpu::kernels::{Geometry, Gradients, Reduction, Span, Storage, Strategy as By, program};
 use batchnorm_wgpu::plan::{LONGEST_MERGE, LONGEST_RUN};
 use batchnorm_wgpu::{
-    Capabilities, Choice, Config, Error, Layout, Operation, Plan, Preference, Shape, Tuning, TuningPoint, wgpu,
+    Capabilities, Choice, Config, DType, Error, Layout, Operation, Plan, Preference, Shape, Tuning, TuningPoint, wgpu,
 };
 use proptest::prelude::*;
 
@@ -23,16 +23,19 @@ fn capabilities() -> impl Strategy<Value = Capabilities> {
         Just(wgpu::DeviceType::IntegratedGpu),
         Just(wgpu::DeviceType::Other)
     ];
-    (device_type, any::<bool>(), 0u32..4, prop_oneof![Just(65535u32), 1u32..200]).prop_map(
-        |(device_type, subgroups, size, grid)| Capabilities {
+    // Mostly bindings that hold the tensor, else so small that it takes several.
+    let binding = prop_oneof![3 => Just(32u64), 1 => 12u64..30];
+    (device_type, any::<[bool; 2]>(), 0u32..4, prop_oneof![Just(65535u32), 1u32..200], binding).prop_map(
+        |(device_type, [subgroups, shader_f16], size, grid, binding)| Capabilities {
             limits: wgpu::Limits {
                 max_compute_invocations_per_workgroup: 100 << size,
                 max_compute_workgroup_size_x: 100 << size,
                 max_compute_workgroups_per_dimension: grid,
-                max_storage_buffer_binding_size: 1 << 32,
+                max_storage_buffer_binding_size: 1 << binding,
                 ..wgpu::Limits::default()
             },
             subgroups,
+            shader_f16,
             device_type,
         },
     )
@@ -44,9 +47,10 @@ fn choice() -> impl Strategy<Value = Choice> {
     let reduction = prop::option::of(prop::sample::select(Reduction::ALL.to_vec()));
     let size = prop::option::of(prop_oneof![(0u32..12).prop_map(|bits| 1 << bits), 0u32..300]);
     let held = prop::option::of(prop_oneof![prop::sample::select(By::HELD.to_vec()), 0u32..40]);
-    let rest = (prop::option::of(0u32..40), held, prop::option::of(any::<bool>()));
+    let storage = prop::option::weighted(0.2, prop::sample::select(Storage::ALL.to_vec()));
+    let rest = (prop::option::of(0u32..40), held, prop::option::of(any::<bool>()), storage);
     (strategy, geometry, reduction, size, rest).prop_map(
-        |(strategy, geometry, reduction, workgroup_size, (splits, held, reverse))| Choice {
+        |(strategy, geometry, reduction, workgroup_size, (splits, held, reverse, storage))| Choice {
             strategy,
             geometry,
             reduction,
@@ -54,6 +58,7 @@ fn choice() -> impl Strategy<Value = Choice> {
             splits,
             held,
             reverse,
+            storage,
         },
     )
 }
@@ -90,13 +95,19 @@ proptest! {
     fn a_plan_covers_every_value_once(
         operation in prop::sample::select(Operation::ALL.to_vec()),
         shape in shape(),
+        dtype in prop::sample::select(DType::ALL.to_vec()),
         capabilities in capabilities(),
         tuning in tuning(),
         choice in choice(),
     ) {
-        let plan = match Plan::new(operation, &shape, &capabilities, &tuning, &choice) {
+        let plan = match Plan::new(operation, &shape, dtype, &capabilities, &tuning, &choice) {
             // Without a forced choice only limits refuse.
-            Err(Error::KernelUnavailable { .. }) => { prop_assert_ne!(choice, Choice::default()); return Ok(()); }
+            Err(Error::KernelUnavailable { kernel, reason }) => {
+                // So many parts that no workgroup merges their results: bindings of a few kilobytes.
+                let many = reason.contains("parts") && capabilities.limits.max_storage_buffer_binding_size < 1 << 22;
+                prop_assert!(choice != Choice::default() || many, "{kernel}: {reason}");
+                return Ok(());
+            }
             Err(Error::Limit { .. }) => return Ok(()),
             Err(error) => return Err(TestCaseError::fail(error.to_string())),
             Ok(plan) => plan,
@@ -111,10 +122,26 @@ proptest! {
         prop_assert_eq!(plan.values as usize * per_value * plan.fold as usize, shape.values_per_channel());
         prop_assert_eq!(plan.inner as usize * per_value, shape.inner());
         prop_assert!(plan.fold == 1 || (plan.geometry == Geometry::Rows4 && plan.strategy == By::Split));
-        // Segments cover the values, and none is empty.
+        // Parts cover the values, each fits a binding wherever its begin is aligned to, and so does what is in words.
+        let (parts, part_values) = (u64::from(plan.parts), u64::from(plan.part_values));
+        prop_assert!(parts * part_values >= plan.values.into() && (parts - 1) * part_values < plan.values.into());
+        let slack = if parts == 1 { 0 } else { u64::from(capabilities.limits.min_storage_buffer_offset_alignment) };
+        let mut elements = 0;
+        for part in 0..plan.parts {
+            let [own, before] = plan.elements_of(part);
+            prop_assert_eq!(before, elements);
+            prop_assert!(own * dtype.size() + slack <= capabilities.limits.max_storage_buffer_binding_size);
+            elements += own;
+        }
+        prop_assert_eq!(elements, shape.elements() as u64);
+        prop_assert_eq!(plan.storage.dtype(), dtype);
+        prop_assert!(plan.storage != Storage::F16 || capabilities.shader_f16);
+        // Segments cover the values of a part, and none is empty.
         let (splits, segment) = (u64::from(plan.splits), u64::from(plan.segment));
-        prop_assert!(splits * segment >= plan.values.into());
-        prop_assert!((splits - 1) * segment < plan.values.into());
+        prop_assert!(splits * segment >= part_values);
+        prop_assert!((splits - 1) * segment < part_values);
+        let scratch = plan.scratch_planes() * shape.channels() as u64 * 4;
+        prop_assert!(scratch <= capabilities.limits.max_storage_buffer_binding_size);
         // Tiles and lanes make up the workgroup.
         prop_assert!(plan.workgroup_size.is_power_of_two() && plan.tile.is_power_of_two());
         prop_assert!(plan.tile <= plan.workgroup_size);
@@ -126,33 +153,39 @@ proptest! {
             // The sequential part of a sum is no longer than the error bound counts on.
             By::Split => {
                 prop_assert!(segment.div_ceil(lanes) <= LONGEST_RUN.into(), "{segment} over {lanes} lanes");
-                let merged = (splits * u64::from(plan.fold)).div_ceil(lanes);
+                let merged = (u64::from(plan.all_splits()) * u64::from(plan.fold)).div_ceil(lanes);
                 let needed = (shape.values_per_channel() as u64).div_ceil(LONGEST_RUN.into());
                 let merges = program(operation, plan.strategy, Gradients::All).len() > 1;
                 // Folded samples round up once each.
                 prop_assert!(!merges || merged <= (needed + 3).max(LONGEST_MERGE.into()), "{merged} merged, {needed}");
             }
-            By::Whole => prop_assert!(plan.splits == 1 && segment.div_ceil(lanes) <= LONGEST_RUN.into()),
+            By::Whole => prop_assert!(plan.parts == 1 && plan.splits == 1 && segment.div_ceil(lanes) <= LONGEST_RUN.into()),
             // Registers hold the column whole.
             By::Resident => {
                 prop_assert!(By::HELD.contains(&plan.held));
-                prop_assert!(lanes * u64::from(plan.held) >= plan.values.into() && plan.splits == 1);
+                prop_assert!(lanes * u64::from(plan.held) >= plan.values.into() && plan.splits == 1 && plan.parts == 1);
             }
         }
         // The plan can be forced as it is.
-        let forced = Plan::new(operation, &shape, &capabilities, &Tuning::none(), &plan.choice()).unwrap();
+        let forced = Plan::new(operation, &shape, dtype, &capabilities, &Tuning::none(), &plan.choice()).unwrap();
         prop_assert_eq!(forced.choice(), plan.choice());
         let kernels = program(operation, plan.strategy, Gradients::All);
         prop_assert!((1..=2).contains(&kernels.len()));
         for kernel in kernels {
-            // The grid holds every workgroup and is hardly larger.
-            let [x, y] = plan.grid(kernel.span).map(u64::from);
-            let dimension = u64::from(capabilities.limits.max_compute_workgroups_per_dimension);
-            let groups = u64::from(plan.groups(kernel.span));
-            prop_assert!(x <= dimension && y <= dimension && x * y >= groups && x * (y - 1) < groups);
-            let params = plan.params(&shape, &Config::default(), kernel);
-            prop_assert_eq!(params.tile * params.lanes, plan.workgroup_size);
-            prop_assert_eq!(params.groups, plan.groups(kernel.span));
+            let mut splits = 0;
+            for part in 0..plan.parts(kernel.span) {
+                // The grid holds every workgroup and is hardly larger.
+                let [x, y] = plan.grid(kernel.span, part).map(u64::from);
+                let dimension = u64::from(capabilities.limits.max_compute_workgroups_per_dimension);
+                let groups = u64::from(plan.groups(kernel.span, part));
+                prop_assert!(x <= dimension && y <= dimension && x * y >= groups && x * (y - 1) < groups);
+                let params = plan.params(&shape, &Config::default(), kernel, part, 0);
+                prop_assert_eq!(params.tile * params.lanes, plan.workgroup_size);
+                prop_assert_eq!(params.groups, plan.groups(kernel.span, part));
+                prop_assert_eq!(params.first_split, splits);
+                splits += params.splits;
+            }
+            prop_assert!(kernel.span == Span::Column || splits == plan.all_splits());
         }
         // What was forced is kept.
         prop_assert!(choice.strategy.is_none_or(|forced| forced == plan.strategy));
@@ -162,6 +195,7 @@ proptest! {
         prop_assert!(choice.splits.is_none_or(|forced| forced == plan.splits));
         prop_assert!(choice.held.is_none_or(|forced| forced == plan.held));
         prop_assert!(choice.reverse.is_none_or(|forced| forced == plan.reverse));
+        prop_assert!(choice.storage.is_none_or(|forced| forced == plan.storage));
     }
 }
 
@@ -203,7 +237,8 @@ fn the_nearest_shape_decides() {
     ];
     let plan = |points: Vec<TuningPoint>, choice: Choice| {
         let tuning = Tuning { points, ..Tuning::none() };
-        Plan::new(Operation::ForwardTraining, &shape, &Capabilities::default_limits(), &tuning, &choice).unwrap()
+        Plan::new(Operation::ForwardTraining, &shape, DType::F32, &Capabilities::default_limits(), &tuning, &choice)
+            .unwrap()
     };
     let resident_plan = plan(points.clone(), Choice::default());
 
@@ -228,7 +263,7 @@ fn forced_choices_are_kept() {
     let choice =
         Choice { geometry: Some(Geometry::Scalar), workgroup_size: Some(64), splits: Some(4), ..Choice::default() };
     let (capabilities, tuning) = (Capabilities::default_limits(), Tuning::none());
-    let plan = Plan::new(Operation::Inference, &shape, &capabilities, &tuning, &choice).unwrap();
+    let plan = Plan::new(Operation::Inference, &shape, DType::F32, &capabilities, &tuning, &choice).unwrap();
     assert_eq!((plan.geometry, plan.workgroup_size, plan.splits), (Geometry::Scalar, 64, 4));
 }
 
@@ -237,7 +272,9 @@ fn the_widest_geometry_that_fits_is_chosen() {
     let chosen = |dims: &[usize], layout| {
         let shape = Shape::new(dims, layout).unwrap();
         let (capabilities, tuning) = (Capabilities::default_limits(), Tuning::none());
-        Plan::new(Operation::Inference, &shape, &capabilities, &tuning, &Choice::default()).unwrap().geometry
+        Plan::new(Operation::Inference, &shape, DType::F32, &capabilities, &tuning, &Choice::default())
+            .unwrap()
+            .geometry
     };
     assert_eq!(chosen(&[2, 3, 8, 8], Layout::ChannelsFirst), Geometry::Planes4);
     assert_eq!(chosen(&[2, 3, 7, 7], Layout::ChannelsFirst), Geometry::Scalar);

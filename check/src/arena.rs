@@ -2,11 +2,12 @@
 //! the inputs are compared after the run, so that a write outside is seen too.
 
 use batchnorm_wgpu::host::{download, upload};
-use batchnorm_wgpu::{Error, Result, wgpu};
+use batchnorm_wgpu::{DType, Error, Result, wgpu};
 use std::collections::HashMap;
 
-/// What outputs and guard bands hold before the run: a NaN that no kernel computes.
-const SENTINEL: u32 = 0xffc5_a5c5;
+/// What outputs and guard bands hold before the run: as f32, and each half of it as f16 and as bf16, a NaN that no kernel
+/// computes.
+const SENTINEL: u32 = 0xffc5_ffc5;
 /// Bytes of a guard band, and the alignment of every tensor: WebGPU's default offset alignment.
 const BAND: u64 = 256;
 
@@ -125,7 +126,48 @@ impl Arena {
     }
 }
 
-/// The first place of an output that still holds the sentinel.
-pub fn unwritten(words: &[u32]) -> Option<usize> {
-    words.iter().position(|&word| word == SENTINEL)
+/// Values as they lie in a tensor's words. Behind an odd last element of 16 bits lies half a sentinel.
+pub fn to_words(values: &[f32], dtype: DType) -> Vec<u32> {
+    let halves = |bits: &dyn Fn(f32) -> u16| {
+        let mut halves: Vec<u16> = values.iter().map(|&value| bits(value)).collect();
+        halves.resize(values.len().next_multiple_of(2), SENTINEL as u16);
+        halves.chunks_exact(2).map(|pair| u32::from(pair[0]) | u32::from(pair[1]) << 16).collect()
+    };
+    match dtype {
+        DType::F32 => values.iter().map(|value| value.to_bits()).collect(),
+        DType::F16 => halves(&|value| half::f16::from_f32(value).to_bits()),
+        DType::Bf16 => halves(&|value| half::bf16::from_f32(value).to_bits()),
+    }
+}
+
+/// The `count` values of a tensor that was written.
+///
+/// # Errors
+/// A sentence about an element that was not written, or about the half word behind the last one if that was.
+pub fn from_words(words: &[u32], dtype: DType, count: usize) -> Result<Vec<f32>, String> {
+    let halves = || words.iter().flat_map(|&word| [word as u16, (word >> 16) as u16]);
+    let sentinel = match dtype {
+        DType::F32 => words.iter().position(|&word| word == SENTINEL),
+        DType::F16 | DType::Bf16 => halves().take(count).position(|half| half == SENTINEL as u16),
+    };
+    if let Some(i) = sentinel {
+        return Err(format!("element {i} was not written"));
+    }
+    if dtype != DType::F32 && halves().skip(count).any(|half| half != SENTINEL as u16) {
+        return Err(format!("the half word behind element {count}, its last, was written"));
+    }
+    Ok(match dtype {
+        DType::F32 => words.iter().map(|&word| f32::from_bits(word)).collect(),
+        DType::F16 => halves().take(count).map(|half| half::f16::from_bits(half).to_f32()).collect(),
+        DType::Bf16 => halves().take(count).map(|half| half::bf16::from_bits(half).to_f32()).collect(),
+    })
+}
+
+/// The nearest value of the dtype, as tensors store it.
+pub fn rounded(value: f32, dtype: DType) -> f32 {
+    match dtype {
+        DType::F32 => value,
+        DType::F16 => half::f16::from_f32(value).to_f32(),
+        DType::Bf16 => half::bf16::from_f32(value).to_f32(),
+    }
 }

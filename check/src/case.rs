@@ -1,12 +1,15 @@
 //! The one case structure: it drives the tests, `bn check` and the planted faults.
 
+use crate::arena::rounded;
 use crate::data::{Data, normal};
 pub use batchnorm_wgpu::Operation;
-use batchnorm_wgpu::kernels::{Geometry, Gradients, Reduction, Strategy, program};
-use batchnorm_wgpu::{Choice, Config, Error, Kernels, Layout, Plan, RunningPolicy, RunningStatistics, Shape};
+use batchnorm_wgpu::kernels::{Geometry, Gradients, Reduction, Settings, Storage, Strategy, Variant, program};
+use batchnorm_wgpu::{
+    Activation, Choice, Config, DType, Error, Kernels, Layout, Plan, RunningPolicy, RunningStatistics, Shape, wgpu,
+};
 use std::fmt;
 
-/// The numbers that go in.
+/// The numbers that go in; those of tensors are values of the layer's dtype.
 #[derive(Clone, Debug)]
 pub struct Inputs {
     /// The tensors' shape.
@@ -17,6 +20,8 @@ pub struct Inputs {
     pub x: Vec<f32>,
     /// Gradient of the output.
     pub dy: Vec<f32>,
+    /// What is added before the activation, or none.
+    pub residual: Option<Vec<f32>>,
     /// Scale, or none.
     pub gamma: Option<Vec<f32>>,
     /// Shift, or none.
@@ -32,12 +37,14 @@ pub struct Setup {
     pub choice: Choice,
     /// Whether all tensors lie in one buffer.
     pub pooled: bool,
-    /// Whether y is written over x (inference) and dx over dy.
+    /// Whether y is written over x (inference) and dx, or where that is not wanted dresidual, over dy.
     pub in_place: bool,
     /// Whether running statistics are given to the training forward.
     pub running: bool,
     /// Whether dx is wanted.
     pub dx: bool,
+    /// Whether the residual's gradient is wanted, where there is a residual.
+    pub dresidual: bool,
     /// Whether dgamma is wanted.
     pub dgamma: bool,
     /// Whether dbeta is wanted.
@@ -47,7 +54,16 @@ pub struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         let choice = Choice::default();
-        Self { choice, pooled: false, in_place: false, running: true, dx: true, dgamma: true, dbeta: true }
+        Self {
+            choice,
+            pooled: false,
+            in_place: false,
+            running: true,
+            dx: true,
+            dresidual: true,
+            dgamma: true,
+            dbeta: true,
+        }
     }
 }
 
@@ -64,7 +80,9 @@ pub struct Case {
     pub gamma: bool,
     /// Whether there is a beta.
     pub beta: bool,
-    /// eps and running-statistics policy.
+    /// Whether there is a residual.
+    pub residual: bool,
+    /// eps, running-statistics policy, dtype, activation.
     pub config: Config,
     /// How the call is set up.
     pub setup: Setup,
@@ -79,7 +97,16 @@ impl Case {
         };
         let config = Config { running, ..Config::default() };
         let data = Data::Normal { mean: 0.5 };
-        Self { operation, shape: shape.clone(), data, gamma: true, beta: true, config, setup: Setup::default() }
+        Self {
+            operation,
+            shape: shape.clone(),
+            data,
+            gamma: true,
+            beta: true,
+            residual: false,
+            config,
+            setup: Setup::default(),
+        }
     }
 
     /// The numbers of the case; the same on every machine.
@@ -100,15 +127,27 @@ impl Case {
                 ..running
             };
         }
+        let stored = |values: Vec<f32>| values.into_iter().map(|value| rounded(value, self.config.dtype)).collect();
         Inputs {
             shape: self.shape.clone(),
             config: self.config,
-            x: self.data.x(&self.shape, 1),
-            dy: normal(self.shape.elements(), 2),
+            x: stored(self.data.x(&self.shape, 1)),
+            dy: stored(normal(self.shape.elements(), 2)),
+            residual: self.residual.then(|| stored(normal(self.shape.elements(), 7))),
             gamma: self.gamma.then(|| parameter(5, 1.0)),
             beta: self.beta.then(|| parameter(6, 0.0)),
             running,
         }
+    }
+
+    /// What its tensors are stored in and what is fused with the normalization, such as `f16 relu residual`.
+    pub fn tensors(&self) -> String {
+        let Config { dtype, activation, in_place, .. } = self.config;
+        let mut words = vec![self.setup.choice.storage.map_or(dtype.name(), Storage::name)];
+        words.extend((activation != Activation::None).then_some(activation.name()));
+        words.extend(self.residual.then_some("residual"));
+        words.extend(in_place.then_some("from y"));
+        words.join(" ")
     }
 
     /// A running mean somewhere near the data, as a trained layer has.
@@ -124,8 +163,15 @@ impl Case {
 impl fmt::Display for Case {
     /// The case's id: operation, shape, data, and whatever differs from the default.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setup { choice, pooled, in_place, running, dx, dgamma, dbeta } = self.setup;
+        let Setup { choice, pooled, in_place, running, dx, dresidual, dgamma, dbeta } = self.setup;
         write!(f, "{} {} {}", self.operation.name(), self.shape, self.data)?;
+        let Config { dtype, activation, .. } = self.config;
+        if dtype != DType::F32 || choice.storage.is_some() {
+            write!(f, " {}", choice.storage.map_or(dtype.name(), Storage::name))?;
+        }
+        if activation != Activation::None {
+            write!(f, " {activation}")?;
+        }
         choice.strategy.map_or(Ok(()), |strategy| write!(f, " {strategy}"))?;
         choice.held.map_or(Ok(()), |held| write!(f, " held={held}"))?;
         choice.reverse.map_or(Ok(()), |reverse| write!(f, " reverse={reverse}"))?;
@@ -136,10 +182,13 @@ impl fmt::Display for Case {
         let flags = [
             (!self.gamma, " no-gamma"),
             (!self.beta, " no-beta"),
+            (self.residual, " residual"),
+            (self.config.in_place, " from-y"),
             (pooled, " pooled"),
             (in_place, " in-place"),
             (!running, " no-running"),
             (!dx, " no-dx"),
+            (self.residual && !dresidual, " no-dresidual"),
             (!dgamma, " no-dgamma"),
             (!dbeta, " no-dbeta"),
             (self.config.running != Case::new(self.operation, &self.shape).config.running, " policy"),
@@ -226,8 +275,210 @@ pub fn matrix(kernels: &Kernels) -> Vec<Case> {
         }
         cases.extend(policy_cases(&shape));
     }
+    cases.extend(tensor_cases(kernels));
     cases.retain(|case| !(case.operation.trains() && case.shape.values_per_channel() == 1));
     cases
+}
+
+/// Values held by the resident kernels of the cases that need only one of them: these have the shortest shaders.
+const LEAST_HELD: u32 = Strategy::HELD[0];
+
+/// Whether some case of the matrix has to run a variant. Of f32 tensors without an activation, every one; of others, whose
+/// text differs in how elements are loaded and stored and in what is done to them, those that hold the fewest values, and
+/// not the reduction by subgroups over single columns of rows, which no plan chooses.
+pub fn must_be_covered(variant: &Variant) -> bool {
+    let Settings { geometry, reduction, held, .. } = variant.settings;
+    let plain = variant.settings == Settings::plain(geometry, reduction, held);
+    let chosen = held <= LEAST_HELD && (geometry != Geometry::Rows4 || reduction == Reduction::Tree);
+    plain || chosen
+}
+
+/// What tensors are stored in, times what is fused with the normalization: by every kernel that
+/// [must be covered](must_be_covered), over a shape for each geometry; with hostile data; and with every combination of the options that they bring.
+fn tensor_cases(kernels: &Kernels) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (i, (geometry, dims, layout)) in TENSOR_SHAPES.into_iter().enumerate() {
+        let Ok(shape) = Shape::new(dims, layout) else { continue };
+        for (storage, operation) in
+            Storage::ALL.into_iter().flat_map(|storage| Operation::ALL.map(|one| (storage, one)))
+        {
+            for fused in fusions(operation, &shape) {
+                let case = stored_as(storage, fused);
+                for strategy in strategies(operation) {
+                    let choices =
+                        Reduction::ALL.map(|reduction| variant_choice(&case, strategy, geometry, reduction, kernels));
+                    let with_choice =
+                        choices.into_iter().flatten().flat_map(|choice| with_tensor_choice(&case, choice, kernels));
+                    for case in with_choice {
+                        if operation == Operation::BackwardFrozen {
+                            // Without sums it has a kernel of its own.
+                            let setup = Setup { dgamma: false, dbeta: false, ..case.setup };
+                            cases.push(Case { setup, ..case.clone() });
+                        }
+                        cases.push(case);
+                    }
+                }
+                let hostile = HOSTILE.map(|data| Case { data, ..case.clone() });
+                // z is 0 everywhere: where ReLU bends.
+                let bent = Case { data: Data::Constant { value: 3.0 }, beta: false, ..case.clone() };
+                let hostile = hostile.iter().chain([&bent]);
+                cases.extend(hostile.flat_map(|case| with_tensor_choice(case, Choice::default(), kernels)));
+                // Which bindings there are and where they lie does not depend on the geometry.
+                for strategy in strategies(operation).filter(|_| i == 0) {
+                    let held = (strategy == Strategy::Resident).then_some(4);
+                    let choice = Choice { strategy: Some(strategy), held, ..Choice::default() };
+                    cases.extend(
+                        tensor_options(&case).iter().flat_map(|case| with_tensor_choice(case, choice, kernels)),
+                    );
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// The choice that forces a kernel variant, where it runs. A reduction by subgroups needs a column that has its workgroup for
+/// itself, which a small workgroup gives it; a few lanes at least, so that there is something to reduce.
+fn variant_choice(
+    case: &Case,
+    strategy: Strategy,
+    geometry: Geometry,
+    reduction: Reduction,
+    kernels: &Kernels,
+) -> Option<Choice> {
+    let sized = |workgroup_size| Choice {
+        strategy: Some(strategy),
+        geometry: Some(geometry),
+        reduction: Some(reduction),
+        workgroup_size,
+        held: (strategy == Strategy::Resident).then_some(LEAST_HELD),
+        ..Choice::default()
+    };
+    let runs = |choice: &Choice| runs(case.operation, &case.shape, kernels, choice);
+    match reduction {
+        Reduction::Tree => Some(sized(None)).filter(runs),
+        Reduction::Subgroup => (3..9).chain(0..3).map(|bits| sized(Some(1 << bits))).find(runs),
+    }
+}
+
+/// A shape for every geometry, with an odd number of elements where that is possible: columns that begin in the middle of a
+/// word, and words that two columns share.
+const TENSOR_SHAPES: [(Geometry, &[usize], Layout); 4] = [
+    (Geometry::Scalar, &[3, 5, 7, 3], Layout::ChannelsFirst),
+    (Geometry::Planes4, &[5, 3, 8, 12], Layout::ChannelsFirst),
+    (Geometry::Rows4, &[37, 8], Layout::ChannelsLast),
+    (Geometry::Rows4, &[34, 6], Layout::ChannelsLast),
+];
+
+/// Data that f16 or bf16 makes something else of than f32.
+const HOSTILE: [Data; 5] =
+    [Data::Constant { value: 3.0 }, Data::Normal { mean: 1e2 }, Data::MixedScales, Data::OneNan, Data::Large];
+
+/// What an operation may be fused with: an activation, a residual, both; and a backward pass from y.
+fn fusions(operation: Operation, shape: &Shape) -> Vec<Case> {
+    let plain = Case::new(operation, shape);
+    if operation == Operation::Statistics {
+        return vec![plain];
+    }
+    let with = |activation, residual, in_place| {
+        let config = Config { activation, in_place, ..plain.config };
+        Case { residual, config, ..plain.clone() }
+    };
+    let residual = match operation {
+        // Without an activation the backward pass does not read it.
+        Operation::ForwardTraining | Operation::Inference => Some(with(Activation::None, true, false)),
+        _ => None,
+    };
+    let others = [
+        with(Activation::Relu, false, false),
+        with(Activation::Relu, true, false),
+        with(Activation::None, false, true),
+    ];
+    std::iter::once(plain.clone()).chain(residual).chain(others).collect()
+}
+
+fn stored_as(storage: Storage, case: Case) -> Case {
+    let choice = Choice { storage: Some(storage), ..case.setup.choice };
+    Case { config: Config { dtype: storage.dtype(), ..case.config }, ..with_choice(case, choice) }
+}
+
+/// The case with a choice besides that of its storage, where that runs.
+fn with_tensor_choice(case: &Case, choice: Choice, kernels: &Kernels) -> Option<Case> {
+    let choice = Choice { storage: case.setup.choice.storage, ..choice };
+    runs_as(case.operation, &case.shape, case.config.dtype, kernels, &choice).then(|| with_choice(case.clone(), choice))
+}
+
+/// What a residual, an activation and a dtype bring besides what [`option_cases`] has: which of the tensors are wanted, and
+/// where they lie.
+fn tensor_options(case: &Case) -> Vec<Case> {
+    let with = |change: &dyn Fn(&mut Setup)| {
+        let mut setup = case.setup;
+        change(&mut setup);
+        Case { setup, ..case.clone() }
+    };
+    let mut cases = vec![with(&|setup| setup.pooled = true)];
+    match case.operation {
+        Operation::Inference => cases.push(with(&|setup| setup.in_place = true)),
+        Operation::BackwardTraining | Operation::BackwardFrozen => {
+            cases.push(with(&|setup| setup.in_place = true));
+            cases.push(with(&|setup| (setup.in_place, setup.pooled) = (true, true)));
+            cases.push(with(&|setup| setup.dx = false));
+            cases.push(with(&|setup| (setup.dgamma, setup.dbeta) = (false, false)));
+            if case.residual {
+                cases.push(with(&|setup| setup.dresidual = false));
+                cases.push(with(&|setup| (setup.dresidual, setup.in_place) = (false, true)));
+                cases.push(with(&|setup| (setup.dx, setup.in_place) = (false, true)));
+                cases.push(with(&|setup| {
+                    (setup.dx, setup.dgamma, setup.dbeta) = (false, false, false);
+                }));
+                cases.push(Case { gamma: false, beta: false, ..case.clone() });
+            }
+        }
+        Operation::ForwardTraining | Operation::Statistics => {}
+    }
+    cases
+}
+
+/// Cases for a device whose bindings are so small that each tensor takes several of them: every operation by every geometry,
+/// dtype and fusion, parts that begin anywhere in a word, a last part that is shorter.
+pub fn part_cases(kernels: &Kernels) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (i, (dims, layout)) in PART_SHAPES.into_iter().enumerate() {
+        let Ok(shape) = Shape::new(dims, layout) else { continue };
+        for (storage, operation) in
+            Storage::ALL.into_iter().flat_map(|storage| Operation::ALL.map(|one| (storage, one)))
+        {
+            // Dtypes and fusions meet parts once; parts meet every geometry.
+            let fused = fusions(operation, &shape).into_iter().take(if i == 0 { usize::MAX } else { 1 });
+            for case in fused.map(|case| stored_as(storage, case)) {
+                let geometries = Geometry::ALL.map(|geometry| Choice { geometry: Some(geometry), ..Choice::default() });
+                let split = Choice { splits: Some(2), workgroup_size: Some(16), ..Choice::default() };
+                let choices = geometries.into_iter().chain([split]);
+                cases.extend(choices.flat_map(|choice| with_tensor_choice(&case, choice, kernels)));
+                let hostile = [Data::FirstIsOutlier, Data::OneNan].map(|data| Case { data, ..case.clone() });
+                let options = if i == 0 { tensor_options(&case) } else { Vec::new() };
+                let others = hostile.into_iter().chain(options);
+                cases.extend(others.flat_map(|case| with_tensor_choice(&case, Choice::default(), kernels)));
+            }
+        }
+    }
+    cases
+}
+
+/// Shapes of [`part_cases`]: each tensor is larger than [`PART_BYTES`], whatever its dtype.
+const PART_SHAPES: [(&[usize], Layout); 4] = [
+    (&[13, 5, 7, 9], Layout::ChannelsFirst),
+    (&[11, 3, 8, 12], Layout::ChannelsFirst),
+    (&[20, 23, 6], Layout::ChannelsLast),
+    (&[401, 8], Layout::ChannelsLast),
+];
+
+/// Bytes of the largest binding of the device for [`part_cases`].
+pub const PART_BYTES: u64 = 1536;
+
+/// The limits of that device, given those of the adapter; few workgroups per dimension, so that grids are folded too.
+pub fn part_limits(adapter: wgpu::Limits) -> wgpu::Limits {
+    wgpu::Limits { max_storage_buffer_binding_size: PART_BYTES, max_compute_workgroups_per_dimension: 7, ..adapter }
 }
 
 /// The strategies that an operation has.
@@ -258,7 +509,12 @@ fn choices(operation: Operation, shape: &Shape, held: u32, kernels: &Kernels) ->
 
 /// Whether an operation can run with a choice on a device.
 pub fn runs(operation: Operation, shape: &Shape, kernels: &Kernels, choice: &Choice) -> bool {
-    Plan::new(operation, shape, kernels.capabilities(), kernels.tuning(), choice)
+    runs_as(operation, shape, DType::F32, kernels, choice)
+}
+
+/// Whether an operation can run with tensors of a dtype and a choice on a device.
+pub fn runs_as(operation: Operation, shape: &Shape, dtype: DType, kernels: &Kernels, choice: &Choice) -> bool {
+    Plan::new(operation, shape, dtype, kernels.capabilities(), kernels.tuning(), choice)
         .map_or_else(|error| !matches!(error, Error::KernelUnavailable { .. } | Error::Limit { .. }), |_| true)
 }
 

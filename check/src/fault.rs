@@ -13,16 +13,21 @@ pub struct Fault {
     pub name: &'static str,
     /// Texts that are changed, wherever they stand, and what they become.
     pub edits: &'static [(&'static str, &'static str)],
+    /// Whether only tensors of several bindings can show it.
+    pub in_parts: bool,
 }
 
 macro_rules! fault {
     ($name:literal, $($from:literal, $to:literal),+ $(,)?) => {
-        Fault { name: $name, edits: &[$(($from, $to)),+] }
+        Fault { name: $name, edits: &[$(($from, $to)),+], in_parts: false }
+    };
+    (in parts $name:literal, $($from:literal, $to:literal),+ $(,)?) => {
+        Fault { in_parts: true, ..fault!($name, $($from, $to),+) }
     };
 }
 
 /// The faults.
-pub const FAULTS: [Fault; 39] = [
+pub const FAULTS: [Fault; 61] = [
     fault!(
         "a barrier of the tree is dropped",
         "pairs[work.thread].b += pairs[other].b;\n            }\n            workgroupBarrier();",
@@ -94,7 +99,7 @@ pub const FAULTS: [Fault; 39] = [
         "select(Value(0.0), refined, finite)",
     ),
     fault!("gamma is forgotten", "let scale = load_gamma(work, 0u) * inv_std;", "let scale = inv_std;"),
-    fault!("beta is forgotten", "* state.scale + state.beta", "* state.scale"),
+    fault!("beta is forgotten", "* state.scale + state.beta;", "* state.scale;"),
     fault!("momentum is swapped", "default: { return params.momentum; }", "default: { return 1.0 - params.momentum; }"),
     fault!(
         "m / (m - 1) is forgotten",
@@ -109,10 +114,10 @@ pub const FAULTS: [Fault; 39] = [
     ),
     fault!(
         "dx forgets the mean of dy",
-        "((dy - gradient.mean_dy) - centred * gradient.slope)",
-        "(dy - centred * gradient.slope)",
+        "((dz - gradient.mean_dz) - centred * gradient.slope)",
+        "(dz - centred * gradient.slope)",
     ),
-    fault!("dx forgets the slope", "((dy - gradient.mean_dy) - centred * gradient.slope)", "(dy - gradient.mean_dy)",),
+    fault!("dx forgets the slope", "((dz - gradient.mean_dz) - centred * gradient.slope)", "(dz - gradient.mean_dz)",),
     fault!("dgamma forgets inv_std", "store_dgamma(work, 0u, dgamma);", "store_dgamma(work, 0u, sums.b);"),
     fault!(
         "every split publishes",
@@ -126,7 +131,7 @@ pub const FAULTS: [Fault; 39] = [
         "block.end = min(begin + BLOCK * params.lanes + 1u, work.end);",
     ),
     fault!("the second block is forgotten", "own = merge_run(own, block.count, block.mean, block.m2);", "own = block;"),
-    fault!("folded samples are not merged", "i < params.splits * params.fold;", "i < params.splits;"),
+    fault!("folded samples are not merged", "i < params.all_splits * params.fold;", "i < params.all_splits;"),
     fault!(
         "folded samples publish again",
         "if (channel < params.channels) {\n            update_running",
@@ -143,6 +148,68 @@ pub const FAULTS: [Fault; 39] = [
         "select(Value(0.0), d1 - remainder, inside1)",
         "d1 - remainder",
     ),
+    fault!("the residual is forgotten", "activated(normalized + a.residual)", "activated(normalized)"),
+    fault!(
+        "relu makes a NaN 0",
+        "- Bits(0x80000000u) <= Bits(0x7f800000u)",
+        "- Bits(0x80000000u) <= Bits(0x7fffffffu)"
+    ),
+    fault!(
+        "relu lets the gradient through at 0",
+        "select(select(dy, Value(0.0), negative), Value(0.0), bits == Bits(0u))",
+        "select(dy, Value(0.0), negative)",
+    ),
+    fault!(
+        "the mask forgets the residual",
+        "(centred * centre.scale + centre.beta) + residual",
+        "centred * centre.scale + centre.beta"
+    ),
+    fault!(
+        "the mask forgets beta",
+        "(centred * centre.scale + centre.beta) + residual",
+        "centred * centre.scale + residual"
+    ),
+    fault!("the residual's gradient is dy", "store_dresidual(at, dz);", "store_dresidual(at, a.dy);"),
+    fault!("dx takes dy for dz", "dz_of(state.centre, x, a.dy, a.residual));\n}", "a.dy);\n}"),
+    fault!("from y the scale is not divided out", "(y - centre.beta) * centre.stretch", "y - centre.beta"),
+    fault!("from y beta stays", "(y - centre.beta) * centre.stretch", "y * centre.stretch"),
+    fault!("gamma is not saved", "store_saved(work, 4u, load_gamma(work, 0u));", "store_saved(work, 4u, Value(1.0));"),
+    fault!(
+        "f16 rounds toward 0",
+        "((magnitude >> Bits(13u)) & Bits(1u)) - Bits(0x37fff001u)",
+        "Bits(0u) - Bits(0x38000000u)"
+    ),
+    fault!(
+        "f16 flushes what is small",
+        "select(normal, small, magnitude < Bits(0x38800000u))",
+        "select(normal, Bits(0u), magnitude < Bits(0x38800000u))"
+    ),
+    fault!(
+        "f16 loses infinity",
+        "min(exponent >> Bits(13u), Bits(0x7c00u))",
+        "min(exponent >> Bits(13u), Bits(0x7bffu))"
+    ),
+    fault!(
+        "bf16 rounds toward 0",
+        "(bits + Bits(0x7fffu) + ((bits >> Bits(16u)) & Bits(1u))) >> Bits(16u)",
+        "bits >> Bits(16u)"
+    ),
+    fault!(
+        "bf16 takes the other half",
+        "vec2<u32>(word << 16u, word & 0xffff0000u)",
+        "vec2<u32>(word & 0xffff0000u, word << 16u)"
+    ),
+    fault!("a half word overwrites its neighbour", "((old ^ narrow(v)) & 0xffffu) << at", "(old ^ narrow(v)) << at"),
+    fault!("a half word keeps what it was", "(old ^ narrow(v)) & 0xffffu", "narrow(v) & 0xffffu"),
+    fault!(in parts "a part begins where its binding does", "return params.base + (slice", "return (slice"),
+    fault!(in parts "a part has a shift of its own", "if (params.first_split == 0u) {", "if (true) {"),
+    fault!(in parts "only the first part is merged", "i < params.all_splits * params.fold;", "i < params.splits * params.fold;"),
+    fault!(
+        in parts "the last part counts as a full one",
+        "min(params.part_values, params.all_values - part * params.part_values)",
+        "params.part_values"
+    ),
+    fault!(in parts "every part publishes", "params.first_split + split, begin, end", "split, begin, end"),
     fault!("a resident lane writes behind its column", "if (inside1) {\n        store_", "if (true) {\n        store_"),
 ];
 

@@ -3,8 +3,9 @@
 
 use crate::case::{Inputs, Operation, Setup};
 use crate::judge::{Expected, expected};
+use crate::run::first_parts;
 use crate::suite::{Outcome, judge};
-use batchnorm_wgpu::{Config, Kernels, Layout, RunningPolicy, RunningStatistics, Shape, wgpu};
+use batchnorm_wgpu::{Activation, Config, DType, Kernels, Layout, RunningPolicy, RunningStatistics, Shape, wgpu};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use std::collections::HashMap;
 use std::path::Path;
@@ -32,8 +33,8 @@ pub enum GoldenError {
         /// What it is.
         actual: String,
     },
-    /// The case asks for what the library cannot do yet.
-    #[error("{file}: not supported yet: {what}")]
+    /// The case asks for what the library does not do.
+    #[error("{file}: not supported: {what}")]
     Unsupported {
         /// The file.
         file: String,
@@ -93,14 +94,10 @@ impl Golden {
         let training = reader.key("mode", None, &[("train", true), ("eval", false)])?;
         let layout = [("channels_first", Layout::ChannelsFirst), ("channels_last", Layout::ChannelsLast)];
         let layout = reader.key("layout", Some(Layout::ChannelsFirst), &layout)?;
-        let relu = reader.key("activation", Some(false), &[("none", false), ("relu", true)])?;
-        if relu {
-            return Err(reader.unsupported("activation relu"));
-        }
-        if reader.tensors.tensor("residual").is_ok() {
-            return Err(reader.unsupported("a residual"));
-        }
         let inputs = reader.inputs(layout, training)?;
+        if training && inputs.shape.values_per_channel() == 1 {
+            return Err(reader.unsupported("one value per channel in training"));
+        }
         let answers = reader.answers(&inputs)?;
         Ok(Self {
             file: file.into(),
@@ -121,6 +118,7 @@ impl Golden {
         let mut outcome = Outcome {
             case: self.file.clone(),
             operation: forward.name(),
+            tensors: String::new(),
             kernels: Vec::new(),
             verdicts: Vec::new(),
             failure: None,
@@ -130,7 +128,7 @@ impl Golden {
         let mut failures = Vec::new();
         for operation in operations {
             let judged = self
-                .expectations(operation)
+                .expectations(kernels, operation)
                 .map_err(crate::run::RunError::from)
                 .and_then(|expected| judge(kernels, queue, operation, &self.inputs, &Setup::default(), &expected));
             match judged {
@@ -164,8 +162,9 @@ impl Golden {
     }
 
     /// What the file says, with the bound of the library's own reference, or with the file's tolerance.
-    fn expectations(&self, operation: Operation) -> batchnorm_wgpu::Result<Vec<Expected>> {
-        let mut known = expected(operation, &self.inputs)?;
+    fn expectations(&self, kernels: &Kernels, operation: Operation) -> batchnorm_wgpu::Result<Vec<Expected>> {
+        let parts = first_parts(kernels, operation, &self.inputs, &Setup::default())?;
+        let mut known = expected(operation, &self.inputs, &parts)?;
         known.retain(|expected| self.answers.contains_key(expected.name));
         for expected in &mut known {
             let answer = &self.answers[expected.name];
@@ -232,7 +231,14 @@ impl Reader<'_> {
         let x = self.tensors.tensor("x").map_err(|error| self.wrong("x", "a tensor", error.to_string()))?;
         let shape = Shape::new(x.shape(), layout).map_err(library)?;
         let channels = shape.channels();
-        let config = Config { eps: self.number("eps")?.unwrap_or(1e-5), running: self.policy()?, ..Config::default() };
+        let activation = [("none", Activation::None), ("relu", Activation::Relu)];
+        let config = Config {
+            eps: self.number("eps")?.unwrap_or(1e-5),
+            running: self.policy()?,
+            dtype: self.dtype(&x)?,
+            activation: self.key("activation", Some(Activation::None), &activation)?,
+            ..Config::default()
+        };
         config.check().map_err(library)?;
         let tracked = match self.tensors.tensor("num_batches_tracked") {
             Ok(view) => self.count(&view)?,
@@ -244,9 +250,11 @@ impl Reader<'_> {
             return Err(self.wrong("running_mean, running_var", "both, in mode eval", "not both"));
         }
         let (mean, var) = (mean.unwrap_or(vec![0.0; channels]), var.unwrap_or(vec![1.0; channels]));
+        let tensor = |name| self.stored(name, config.dtype, shape.dims());
         Ok(Inputs {
-            x: self.floats("x", shape.dims())?.unwrap_or_default(),
-            dy: self.floats("dy", shape.dims())?.unwrap_or(vec![0.0; shape.elements()]),
+            x: tensor("x")?.unwrap_or_default(),
+            dy: tensor("dy")?.unwrap_or(vec![0.0; shape.elements()]),
+            residual: tensor("residual")?,
             gamma: self.floats("weight", &[channels])?,
             beta: self.floats("bias", &[channels])?,
             running: RunningStatistics::from_mean_var(&mean, &var, tracked).map_err(library)?,
@@ -265,19 +273,36 @@ impl Reader<'_> {
         u32::try_from(count).map_err(|_| self.wrong(name, "0 to 4294967295", count.to_string()))
     }
 
-    /// A tensor of f32 that the kernels read; `None` when the file has none of that name.
+    fn dtype(&self, x: &TensorView<'_>) -> Result<DType, GoldenError> {
+        match x.dtype() {
+            Dtype::F32 => Ok(DType::F32),
+            Dtype::F16 => Ok(DType::F16),
+            Dtype::BF16 => Ok(DType::Bf16),
+            other => Err(self.wrong("x", "F32, F16 or BF16", format!("{other:?}"))),
+        }
+    }
+
+    /// Parameters; `None` when the file has none of that name.
     fn floats(&self, name: &str, dims: &[usize]) -> Result<Option<Vec<f32>>, GoldenError> {
+        self.stored(name, DType::F32, dims)
+    }
+
+    /// What the kernels read, stored in `dtype`; `None` when the file has none of that name.
+    fn stored(&self, name: &str, dtype: DType, dims: &[usize]) -> Result<Option<Vec<f32>>, GoldenError> {
         let Ok(view) = self.tensors.tensor(name) else { return Ok(None) };
         if view.shape() != dims {
             return Err(self.wrong(name, format!("shape {dims:?}"), format!("{:?}", view.shape())));
         }
-        match view.dtype() {
-            Dtype::F32 => {}
-            Dtype::F16 | Dtype::BF16 => return Err(self.unsupported(format!("{name} of {:?}", view.dtype()))),
-            other => return Err(self.wrong(name, "F32, F16 or BF16", format!("{other:?}"))),
+        let expected = match dtype {
+            DType::F32 => Dtype::F32,
+            DType::F16 => Dtype::F16,
+            DType::Bf16 => Dtype::BF16,
+        };
+        if view.dtype() != expected {
+            return Err(self.wrong(name, format!("{expected:?}"), format!("{:?}", view.dtype())));
         }
-        let bytes = view.data().chunks_exact(4);
-        Ok(Some(bytes.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()))
+        // An f64 holds all of them, and so an f32 does.
+        Ok(Some(self.wide(name, &view)?.into_iter().map(|value| value as f32).collect()))
     }
 
     /// The tensors called `expected.NAME`, in float64.
@@ -288,10 +313,9 @@ impl Reader<'_> {
             let Some(name) = full.strip_prefix("expected.") else { continue };
             let view = self.tensors.tensor(full).map_err(|error| self.wrong(full, "a tensor", error.to_string()))?;
             let expected = match name {
-                "y" | "dx" => elements,
+                "y" | "dx" | "dresidual" => elements,
                 "batch_mean" | "batch_var" | "running_mean" | "running_var" | "dweight" | "dbias" => channels,
                 "num_batches_tracked" => 1,
-                "dresidual" => return Err(self.unsupported("a residual's gradient")),
                 _ => return Err(self.wrong(full, "the name of an output", "another name")),
             };
             let values = self.wide(full, &view)?;
@@ -352,7 +376,7 @@ mod tests {
         assert!(refused(&[GOOD[0], GOOD[1], ("eps", "tiny")]).contains("decimal"));
         assert!(refused(&[GOOD[0], GOOD[1], ("eps", "-1")]).contains("eps"));
         assert!(refused(&[GOOD[0], ("mode", "eval")]).contains("running_mean"));
-        assert!(refused(&[GOOD[0], GOOD[1], ("activation", "relu")]).contains("not supported"));
+        assert!(refused(&[GOOD[0], GOOD[1], ("activation", "gelu")]).contains("none or relu"));
     }
 
     #[test]

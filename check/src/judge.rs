@@ -2,9 +2,10 @@
 
 use crate::case::{Inputs, Operation};
 use crate::run::{Results, batches};
+use batchnorm_wgpu::DType;
 use batchnorm_wgpu::Result;
-use batchnorm_wgpu::reference::bound::{self, DType, StatisticsBound, compare};
-use batchnorm_wgpu::reference::{self, Affine, RunningStatistics, Statistics};
+use batchnorm_wgpu::reference::bound::{self, Execution, StatisticsBound, compare, settle_overflow};
+use batchnorm_wgpu::reference::{self, Layer, RunningStatistics, Statistics};
 use serde::Serialize;
 
 /// What one output should be.
@@ -96,32 +97,42 @@ fn output(results: &Results, name: &str) -> Option<Vec<f64>> {
         "skipped" => running.map(|running| counts(&running.skipped)),
         "values" => running.map(|running| running.values.iter().map(|&count| count as f64).collect()),
         "dx" => results.dx.as_deref().map(widen),
+        "dresidual" => results.dresidual.as_deref().map(widen),
         "dweight" => results.dgamma.as_deref().map(widen),
         "dbias" => results.dbeta.as_deref().map(widen),
         _ => None,
     }
 }
 
+/// Outputs that are stored in the layer's dtype.
+const TENSORS: [&str; 3] = ["y", "dx", "dresidual"];
+
 /// The inputs in float64.
 struct Wide<'a> {
     inputs: &'a Inputs,
     x: Vec<f64>,
     dy: Vec<f64>,
+    residual: Option<Vec<f64>>,
     gamma: Option<Vec<f64>>,
     beta: Option<Vec<f64>>,
     running: RunningStatistics,
 }
 
-/// Everything that `operation` returns for `inputs`, with tolerances.
+/// Values per channel in the first part of each batch, as [`first_parts`](crate::run::first_parts) tells.
+pub type FirstParts = Vec<Option<u64>>;
+
+/// Everything that `operation` returns for `inputs`, with tolerances. `parts` has an entry for each batch of the population
+/// for [`Operation::Statistics`], and one for the others.
 ///
 /// # Errors
 /// What the reference refuses.
-pub fn expected(operation: Operation, inputs: &Inputs) -> Result<Vec<Expected>> {
+pub fn expected(operation: Operation, inputs: &Inputs, parts: &FirstParts) -> Result<Vec<Expected>> {
     let running = &inputs.running;
     let wide = Wide {
         inputs,
         x: widen(&inputs.x),
         dy: widen(&inputs.dy),
+        residual: inputs.residual.as_deref().map(widen),
         gamma: inputs.gamma.as_deref().map(widen),
         beta: inputs.beta.as_deref().map(widen),
         running: RunningStatistics {
@@ -138,22 +149,37 @@ pub fn expected(operation: Operation, inputs: &Inputs) -> Result<Vec<Expected>> 
             values: running.values.clone(),
         },
     };
+    let execution = &wide.execution(parts.first().copied().flatten());
     let mut expected = match operation {
-        Operation::ForwardTraining => forward_training(&wide),
-        Operation::Inference => inference(&wide),
-        Operation::BackwardTraining => backward(&wide, true),
-        Operation::BackwardFrozen => backward(&wide, false),
-        Operation::Statistics => population(&wide),
+        Operation::ForwardTraining => forward_training(&wide, execution),
+        Operation::Inference => inference(&wide, execution),
+        Operation::BackwardTraining => backward(&wide, true, execution),
+        Operation::BackwardFrozen => backward(&wide, false, execution),
+        Operation::Statistics => population(&wide, parts),
     }?;
     // The root of the largest f32 is 1.8e19.
     let overflowing = inputs.x.iter().any(|x| x.is_nan() || x.abs() >= 1e18);
-    expected.iter_mut().for_each(|expected| expected.overflowing = overflowing);
+    for expected in &mut expected {
+        expected.overflowing = overflowing;
+        let dtype = if TENSORS.contains(&expected.name) { inputs.config.dtype } else { DType::F32 };
+        settle_overflow(&mut expected.want, &mut expected.tolerance, dtype);
+    }
     Ok(expected)
 }
 
 impl Wide<'_> {
-    fn affine(&self) -> Affine<'_> {
-        Affine { gamma: self.gamma.as_deref(), beta: self.beta.as_deref() }
+    fn layer(&self) -> Layer<'_> {
+        Layer {
+            gamma: self.gamma.as_deref(),
+            beta: self.beta.as_deref(),
+            eps: self.inputs.config.eps,
+            residual: self.residual.as_deref(),
+            activation: self.inputs.config.activation,
+        }
+    }
+
+    fn execution(&self, first_part: Option<u64>) -> Execution {
+        Execution { dtype: self.inputs.config.dtype, in_place: self.inputs.config.in_place, first_part }
     }
 
     /// Expects NaN in the channels whose variance no f32 holds: there the kernels answer NaN, not a sound-looking value.
@@ -177,10 +203,10 @@ fn overflows(statistics: &Statistics, channel: usize) -> bool {
     statistics.var[channel] * statistics.count as f64 > f32::MAX.into()
 }
 
-fn forward_training(wide: &Wide<'_>) -> Result<Vec<Expected>> {
+fn forward_training(wide: &Wide<'_>, execution: &Execution) -> Result<Vec<Expected>> {
     let Inputs { shape, config, .. } = wide.inputs;
-    let want = reference::forward_training(&wide.x, shape, wide.affine(), config.eps)?;
-    let bound = bound::forward_training(&wide.x, shape, wide.affine(), config.eps, DType::F32)?;
+    let want = reference::forward_training(&wide.x, shape, &wide.layer())?;
+    let bound = bound::forward_training(&wide.x, shape, &wide.layer(), execution)?;
     let y = Expected::new("y", want.y, bound.y);
     let batch = finite_in_f32(want.statistics.clone());
     let mut var = Expected::new("batch_var", batch.var.clone(), bound.statistics.var.clone());
@@ -211,57 +237,60 @@ fn expected_running(running: RunningStatistics, tolerance: StatisticsBound) -> V
     ]
 }
 
-fn inference(wide: &Wide<'_>) -> Result<Vec<Expected>> {
-    let Inputs { shape, config, .. } = wide.inputs;
+fn inference(wide: &Wide<'_>, execution: &Execution) -> Result<Vec<Expected>> {
+    let shape = &wide.inputs.shape;
     let (mean, var) = (&wide.running.mean, &wide.running.var);
-    let want = reference::inference(&wide.x, shape, mean, var, wide.affine(), config.eps)?;
-    let tolerance = bound::inference(&wide.x, shape, mean, var, wide.affine(), config.eps, DType::F32)?;
+    let want = reference::inference(&wide.x, shape, mean, var, &wide.layer())?;
+    let tolerance = bound::inference(&wide.x, shape, mean, var, &wide.layer(), execution)?;
     Ok(vec![Expected::new("y", want, tolerance)])
 }
 
-fn backward(wide: &Wide<'_>, training: bool) -> Result<Vec<Expected>> {
-    let Inputs { shape, config, .. } = wide.inputs;
-    let (x, dy, gamma, eps) = (&wide.x, &wide.dy, wide.gamma.as_deref(), config.eps);
+fn backward(wide: &Wide<'_>, training: bool, execution: &Execution) -> Result<Vec<Expected>> {
+    let shape = &wide.inputs.shape;
+    let (x, dy, layer) = (&wide.x, &wide.dy, &wide.layer());
     let (mean, var) = (&wide.running.mean, &wide.running.var);
     let (want, bound) = match training {
         true => (
-            reference::backward_training(x, dy, shape, gamma, eps)?,
-            bound::backward_training(x, dy, shape, gamma, eps, DType::F32)?,
+            reference::backward_training(x, dy, shape, layer)?,
+            bound::backward_training(x, dy, shape, layer, execution)?,
         ),
         false => (
-            reference::backward_frozen(x, dy, shape, mean, var, gamma, eps)?,
-            bound::backward_frozen(x, dy, shape, mean, var, gamma, eps, DType::F32)?,
+            reference::backward_frozen(x, dy, shape, mean, var, layer)?,
+            bound::backward_frozen(x, dy, shape, mean, var, layer, execution)?,
         ),
     };
-    let expected = [
+    let mut expected = vec![
         Expected::new("dx", want.dx, bound.dx),
         Expected::new("dweight", want.dgamma, bound.dgamma),
         Expected::new("dbias", want.dbeta, bound.dbeta),
     ];
+    if wide.residual.is_some() {
+        expected.push(Expected::new("dresidual", want.dresidual, bound.dresidual));
+    }
     if !training {
-        return Ok(expected.into());
+        return Ok(expected);
     }
     let statistics = reference::statistics(x, shape)?;
-    // dbeta does not depend on the variance.
+    // Without an activation to see through, dbeta and dresidual do not depend on the variance.
     let affected = |expected: Expected| match expected.name {
-        "dbias" => expected,
+        "dbias" | "dresidual" => expected,
         _ => wide.nan_where_overflowing(&statistics, expected),
     };
-    Ok(expected.map(affected).into())
+    Ok(expected.into_iter().map(affected).collect())
 }
 
 /// The statistics of the concatenation of all batches, within what streaming them batch by batch may add up to. A channel
 /// with a batch that is not finite has those of its other batches.
-fn population(wide: &Wide<'_>) -> Result<Vec<Expected>> {
+fn population(wide: &Wide<'_>, parts: &FirstParts) -> Result<Vec<Expected>> {
     let Inputs { shape, config, .. } = wide.inputs;
     let mut streamed = wide.running.clone();
     let mut tolerance = StatisticsBound::exact(shape.channels());
     let mut rest = wide.x.as_slice();
-    for batch in batches(shape)? {
+    for (batch, &part) in batches(shape)?.into_iter().zip(parts) {
         let (x, behind) = rest.split_at(batch.elements());
         rest = behind;
         let statistics = finite_in_f32(reference::statistics(x, &batch)?);
-        let bound = bound::statistics(x, &batch)?;
+        let bound = bound::statistics(x, &batch, &wide.execution(part))?;
         tolerance = bound::running(&streamed, &tolerance, &statistics, &bound, &config.running)?;
         streamed.update(&statistics, &config.running)?;
     }

@@ -1,11 +1,11 @@
 //! One call on the GPU, between guard bands.
 
-use crate::arena::{Arena, Outputs, unwritten};
+use crate::arena::{Arena, Outputs, from_words, to_words};
 use crate::case::{Inputs, Operation, Setup};
 use batchnorm_wgpu::host::guarded;
 use batchnorm_wgpu::{
-    BackwardFrozen, BackwardTraining, BatchNorm, Error, ForwardTraining, Inference, Kernels, Result, RunningStatistics,
-    Shape, Statistics, Step, wgpu,
+    Backward, BatchNorm, Choice, DType, Error, ForwardTraining, Inference, Kernels, Result, RunningStatistics, Shape,
+    Statistics, Step, wgpu,
 };
 
 /// What came out of a call; `None` for what it does not compute or was not asked for.
@@ -23,6 +23,8 @@ pub struct Results {
     pub running: Option<RunningStatistics>,
     /// Gradient by x.
     pub dx: Option<Vec<f32>>,
+    /// Gradient by the residual.
+    pub dresidual: Option<Vec<f32>>,
     /// Gradient by gamma.
     pub dgamma: Option<Vec<f32>>,
     /// Gradient by beta.
@@ -58,7 +60,7 @@ pub fn run(
     let mut arena = fill(operation, inputs, setup, &layers)?;
     let device = kernels.device();
     arena.upload(device, queue)?;
-    let steps = bind(&arena, operation, inputs, setup, &layers)?;
+    let steps = bind(kernels, &arena, operation, inputs, setup, &layers)?;
     guarded(device, "running a case", || {
         let mut encoder = device.create_command_encoder(&Default::default());
         {
@@ -70,7 +72,26 @@ pub fn run(
     let images = arena.download(device, queue)?;
     let outputs = arena.outputs(&images).map_err(RunError::Memory)?;
     let kernels = steps.iter().flat_map(Step::kernels).map(str::to_owned).collect();
-    Ok(Results { kernels, ..results(operation, setup, outputs)? })
+    Ok(Results { kernels, ..results(operation, inputs, setup, outputs)? })
+}
+
+/// Values per channel in the first part of each batch, `None` where one binding holds it: the shift is taken from there.
+///
+/// # Errors
+/// What the library refuses.
+pub fn first_parts(
+    kernels: &Kernels,
+    operation: Operation,
+    inputs: &Inputs,
+    setup: &Setup,
+) -> Result<Vec<Option<u64>>> {
+    // The statistics of a backward pass are those of its forward pass.
+    let taken_by = if operation == Operation::BackwardTraining { Operation::ForwardTraining } else { operation };
+    let of = |layer: &BatchNorm| {
+        let plan = layer.plan(taken_by)?;
+        Ok((plan.parts > 1).then(|| plan.first_part()))
+    };
+    layers(kernels, operation, inputs, setup)?.iter().map(of).collect()
 }
 
 /// One layer, or one for each batch of a population.
@@ -106,36 +127,54 @@ pub(crate) fn batches(shape: &Shape) -> Result<Vec<Shape>> {
     sizes.into_iter().map(with).collect()
 }
 
-fn words(values: &[f32]) -> Vec<u32> {
-    values.iter().map(|value| value.to_bits()).collect()
+/// Where the tensors of a call lie.
+struct Places {
+    y: &'static str,
+    dx: &'static str,
+    dresidual: &'static str,
+}
+
+/// Forward passes in place write y over x, backward passes one of their tensors over dy.
+fn places(operation: Operation, inputs: &Inputs, setup: &Setup) -> Places {
+    let y_over_x = inputs.config.in_place || (operation == Operation::Inference && setup.in_place);
+    Places {
+        y: if y_over_x { "x" } else { "y" },
+        dx: if setup.in_place && setup.dx { "dy" } else { "dx" },
+        dresidual: if setup.in_place && !setup.dx { "dy" } else { "dresidual" },
+    }
+}
+
+fn is_backward(operation: Operation) -> bool {
+    matches!(operation, Operation::BackwardTraining | Operation::BackwardFrozen)
 }
 
 fn fill(operation: Operation, inputs: &Inputs, setup: &Setup, layers: &[BatchNorm]) -> Result<Arena> {
     let mut arena = Arena::new(setup.pooled);
-    let backward = matches!(operation, Operation::BackwardTraining | Operation::BackwardFrozen);
-    let tensor = inputs.x.len() as u64 * 4;
-    let channels = inputs.shape.channels() as u64 * 4;
+    let (dtype, places) = (inputs.config.dtype, places(operation, inputs, setup));
+    let (tensor, channels) = (dtype.bytes(inputs.x.len()), inputs.shape.channels() as u64 * 4);
 
     let mut rest = inputs.x.as_slice();
     for (name, layer) in BATCHES.into_iter().zip(layers) {
         let (batch, behind) = rest.split_at(layer.shape().elements());
         rest = behind;
-        match operation == Operation::Inference && setup.in_place {
-            true => arena.in_out(name, words(batch)),
-            false => arena.input(name, words(batch)),
+        match places.y == "x" && operation != Operation::Statistics {
+            true => arena.in_out(name, to_words(batch, dtype)),
+            false => arena.input(name, to_words(batch, dtype)),
         }
     }
-    let forward = matches!(operation, Operation::ForwardTraining | Operation::BackwardTraining);
-    if forward || (operation == Operation::Inference && !setup.in_place) {
+    if operation != Operation::Statistics && places.y == "y" {
         arena.output("y", tensor);
     }
+    if let Some(residual) = &inputs.residual {
+        arena.input("residual", to_words(residual, dtype));
+    }
     if let Some(gamma) = &inputs.gamma {
-        arena.input("gamma", words(gamma));
+        arena.input("gamma", to_words(gamma, DType::F32));
     }
     if let Some(beta) = &inputs.beta {
-        arena.input("beta", words(beta));
+        arena.input("beta", to_words(beta, DType::F32));
     }
-    if operation.trains() || operation == Operation::Statistics {
+    if operation != Operation::Inference {
         arena.output("saved", layers[0].saved_size());
     }
     let updates = matches!(operation, Operation::ForwardTraining | Operation::Statistics);
@@ -146,25 +185,28 @@ fn fill(operation: Operation, inputs: &Inputs, setup: &Setup, layers: &[BatchNor
     }
     // Scratch is not checked for sentinels: a kernel may use less than it was promised.
     arena.output("scratch", layers.iter().map(BatchNorm::scratch_size).max().unwrap_or_default());
-    if backward {
+    if is_backward(operation) {
         match setup.in_place {
-            true => arena.in_out("dy", words(&inputs.dy)),
-            false => arena.input("dy", words(&inputs.dy)),
+            true => arena.in_out("dy", to_words(&inputs.dy, dtype)),
+            false => arena.input("dy", to_words(&inputs.dy, dtype)),
         }
-        if setup.dx && !setup.in_place {
-            arena.output("dx", tensor);
-        }
-        if setup.dgamma {
-            arena.output("dgamma", channels);
-        }
-        if setup.dbeta {
-            arena.output("dbeta", channels);
-        }
+        let wanted = [
+            (setup.dx && places.dx == "dx", "dx", tensor),
+            (wants_dresidual(inputs, setup) && places.dresidual == "dresidual", "dresidual", tensor),
+            (setup.dgamma, "dgamma", channels),
+            (setup.dbeta, "dbeta", channels),
+        ];
+        wanted.iter().filter(|(wanted, ..)| *wanted).for_each(|&(_, name, bytes)| arena.output(name, bytes));
     }
     Ok(arena)
 }
 
+fn wants_dresidual(inputs: &Inputs, setup: &Setup) -> bool {
+    inputs.residual.is_some() && setup.dresidual
+}
+
 fn bind(
+    kernels: &Kernels,
     arena: &Arena,
     operation: Operation,
     inputs: &Inputs,
@@ -172,47 +214,60 @@ fn bind(
     layers: &[BatchNorm],
 ) -> Result<Vec<Step>> {
     let layer = &layers[0];
+    let places = places(operation, inputs, setup);
     let wanted = |given: bool, name| given.then(|| arena.binding(name)).transpose();
     let gamma = wanted(inputs.gamma.is_some(), "gamma")?;
     let beta = wanted(inputs.beta.is_some(), "beta")?;
+    let residual = wanted(inputs.residual.is_some(), "residual")?;
     let running = arena.binding("running")?;
     let scratch = arena.binding("scratch")?;
     let x = arena.binding("x")?;
-    let dx = wanted(setup.dx, if setup.in_place { "dy" } else { "dx" });
     let forward = |running| {
-        let (x, gamma, beta, scratch) = (x.clone(), gamma.clone(), beta.clone(), scratch.clone());
-        let (y, saved) = (arena.binding("y")?, arena.binding("saved")?);
-        layer.forward_training(&ForwardTraining { x, y, gamma, beta, saved, running, scratch })
+        layer.forward_training(&ForwardTraining {
+            x: x.clone(),
+            y: arena.binding(places.y)?,
+            residual: residual.clone(),
+            gamma: gamma.clone(),
+            beta: beta.clone(),
+            saved: arena.binding("saved")?,
+            running,
+            scratch: scratch.clone(),
+        })
     };
-    Ok(match operation {
-        Operation::ForwardTraining => vec![forward(setup.running.then_some(running))?],
-        Operation::Inference => {
-            let y = arena.binding(if setup.in_place { "x" } else { "y" })?;
-            vec![layer.inference(&Inference { x, y, gamma, beta, running })?]
-        }
-        Operation::BackwardTraining => vec![
-            forward(None)?,
-            layer.backward_training(&BackwardTraining {
-                x: x.clone(),
-                dy: arena.binding("dy")?,
-                dx: dx?,
-                gamma: gamma.clone(),
-                dgamma: wanted(setup.dgamma, "dgamma")?,
-                dbeta: wanted(setup.dbeta, "dbeta")?,
-                saved: arena.binding("saved")?,
-                scratch: scratch.clone(),
-            })?,
-        ],
-        Operation::BackwardFrozen => vec![layer.backward_frozen(&BackwardFrozen {
-            x,
+    let inference = |layer: &BatchNorm, saved| {
+        layer.inference(&Inference {
+            x: x.clone(),
+            y: arena.binding(places.y)?,
+            residual: residual.clone(),
+            gamma: gamma.clone(),
+            beta: beta.clone(),
+            running: running.clone(),
+            saved,
+        })
+    };
+    let backward = || {
+        Ok::<_, Error>(Backward {
+            x: x.clone(),
             dy: arena.binding("dy")?,
-            dx: dx?,
-            gamma,
+            residual: residual.clone(),
+            dx: wanted(setup.dx, places.dx)?,
+            dresidual: wanted(wants_dresidual(inputs, setup), places.dresidual)?,
             dgamma: wanted(setup.dgamma, "dgamma")?,
             dbeta: wanted(setup.dbeta, "dbeta")?,
-            running,
-            scratch,
-        })?],
+            saved: arena.binding("saved")?,
+            scratch: scratch.clone(),
+        })
+    };
+    Ok(match operation {
+        Operation::ForwardTraining => vec![forward(setup.running.then(|| running.clone()))?],
+        Operation::Inference => vec![inference(layer, None)?],
+        Operation::BackwardTraining => vec![forward(None)?, layer.backward_training(&backward()?)?],
+        Operation::BackwardFrozen => {
+            // Inference lacks some of the strategies that may be forced on the backward pass.
+            let choice = Choice { storage: setup.choice.storage, ..Choice::default() };
+            let first = BatchNorm::with_choice(kernels, layer.shape().clone(), inputs.config, &choice)?;
+            vec![inference(&first, Some(arena.binding("saved")?))?, layer.backward_frozen(&backward()?)?]
+        }
         Operation::Statistics => {
             let step = |(name, layer): (&'static str, &BatchNorm)| {
                 layer.statistics(&Statistics {
@@ -227,22 +282,29 @@ fn bind(
     })
 }
 
-fn results(operation: Operation, setup: &Setup, mut outputs: Outputs) -> Result<Results, RunError> {
-    let mut take = |name: &'static str| -> Result<Option<Vec<f32>>, RunError> {
-        let Some(words) = outputs.remove(name) else { return Ok(None) };
-        if let Some(i) = unwritten(&words) {
-            return Err(RunError::Memory(format!("element {i} of {name} was not written")));
-        }
-        Ok(Some(words.into_iter().map(f32::from_bits).collect()))
-    };
-    let y = take(if operation == Operation::Inference && setup.in_place { "x" } else { "y" })?;
-    let saved = take("saved")?.filter(|_| operation != Operation::Statistics);
-    let (dx, dgamma, dbeta) = (take(if setup.in_place { "dy" } else { "dx" })?, take("dgamma")?, take("dbeta")?);
+fn results(operation: Operation, inputs: &Inputs, setup: &Setup, mut outputs: Outputs) -> Result<Results, RunError> {
+    let places = places(operation, inputs, setup);
     let running = match outputs.remove("running").filter(|_| setup.running) {
         Some(words) => Some(RunningStatistics::from_bytes(bytemuck::cast_slice(&words))?),
         None => None,
     };
-    let planes: Option<Vec<&[f32]>> = saved.as_ref().map(|saved| saved.chunks_exact(saved.len() / 4).collect());
+    let mut take = |name: &'static str, dtype, count| -> Result<Option<Vec<f32>>, RunError> {
+        let Some(words) = outputs.remove(name) else { return Ok(None) };
+        from_words(&words, dtype, count).map(Some).map_err(|error| RunError::Memory(format!("{name}: {error}")))
+    };
+    let (dtype, elements, channels) = (inputs.config.dtype, inputs.shape.elements(), inputs.shape.channels());
+    let forward = matches!(operation, Operation::ForwardTraining | Operation::Inference);
+    let y = take(places.y, dtype, elements)?.filter(|_| forward);
+    let saved = take("saved", DType::F32, 0)?.filter(|_| operation != Operation::Statistics);
+    let (dx, dresidual) = match (setup.dx, wants_dresidual(inputs, setup)) {
+        (false, false) => (None, None),
+        (true, false) => (take(places.dx, dtype, elements)?, None),
+        (dx, true) => {
+            let dresidual = take(places.dresidual, dtype, elements)?;
+            (if dx { take(places.dx, dtype, elements)? } else { None }, dresidual)
+        }
+    };
+    let planes: Option<Vec<&[f32]>> = saved.as_ref().map(|saved| saved.chunks_exact(channels).collect());
     let mean = |planes: &Vec<&[f32]>| {
         planes[0].iter().zip(planes[1]).map(|(&shift, &rest)| f64::from(shift) + f64::from(rest)).collect()
     };
@@ -253,7 +315,8 @@ fn results(operation: Operation, setup: &Setup, mut outputs: Outputs) -> Result<
         batch_var: planes.as_ref().map(|planes| planes[2].to_vec()),
         running,
         dx,
-        dgamma,
-        dbeta,
+        dresidual,
+        dgamma: take("dgamma", DType::F32, channels)?,
+        dbeta: take("dbeta", DType::F32, channels)?,
     })
 }

@@ -1,10 +1,10 @@
 //! Running cases and summing them up by kernel.
 
-use crate::case::{Case, Inputs, Operation, Setup};
-use crate::judge::{Expected, Verdict, expected};
-use crate::run::{RunError, run};
-use batchnorm_wgpu::kernels::{Reduction, Variant};
-use batchnorm_wgpu::{Kernels, wgpu};
+use crate::case::{Case, Inputs, Operation, Setup, must_be_covered};
+use crate::judge::{Expected, FirstParts, Verdict, expected};
+use crate::run::{RunError, first_parts, run};
+use batchnorm_wgpu::kernels::Variant;
+use batchnorm_wgpu::{Capabilities, Kernels, wgpu};
 use serde::Serialize;
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -16,6 +16,8 @@ pub struct Outcome {
     pub case: String,
     /// What was run.
     pub operation: &'static str,
+    /// What its tensors are stored in and what is fused with the normalization.
+    pub tensors: String,
     /// Names of the kernels that ran.
     pub kernels: Vec<String>,
     /// The verdicts, one per output; empty when the call failed.
@@ -26,19 +28,20 @@ pub struct Outcome {
     pub refused: bool,
 }
 
-/// Expectations by inputs. They depend neither on the device nor on the setup, so each is computed once.
+/// Expectations by inputs. They depend neither on the device nor on the setup but where the shift comes from, so each is
+/// computed once.
 #[derive(Default)]
 pub struct Expectations {
     known: HashMap<String, Vec<Expected>>,
 }
 
 impl Expectations {
-    fn of(&mut self, case: &Case, inputs: &Inputs) -> batchnorm_wgpu::Result<&[Expected]> {
+    fn of(&mut self, case: &Case, inputs: &Inputs, parts: &FirstParts) -> batchnorm_wgpu::Result<&[Expected]> {
         // The id of a case without its setup, and the policy in full.
-        let key = format!("{} {:?}", Case { setup: Setup::default(), ..case.clone() }, case.config);
+        let key = format!("{} {:?} {parts:?}", Case { setup: Setup::default(), ..case.clone() }, case.config);
         match self.known.entry(key) {
             Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(free) => Ok(free.insert(expected(case.operation, inputs)?)),
+            Entry::Vacant(free) => Ok(free.insert(expected(case.operation, inputs, parts)?)),
         }
     }
 }
@@ -59,20 +62,20 @@ impl<'a> Suite<'a> {
     /// Runs one case.
     pub fn run(&mut self, case: &Case) -> Outcome {
         let inputs = case.inputs();
-        let outcome = self
-            .expectations
-            .of(case, &inputs)
+        let outcome = first_parts(&self.kernels, case.operation, &inputs, &case.setup)
+            .and_then(|parts| self.expectations.of(case, &inputs, &parts))
             .map_err(RunError::from)
             .and_then(|expected| judge(&self.kernels, &self.queue, case.operation, &inputs, &case.setup, expected));
         let outcome = outcome.unwrap_or_else(|error| Outcome {
             case: String::new(),
             operation: case.operation.name(),
+            tensors: String::new(),
             kernels: Vec::new(),
             verdicts: Vec::new(),
             failure: Some(error.to_string()),
             refused: matches!(error, RunError::Library(_)),
         });
-        Outcome { case: case.to_string(), ..outcome }
+        Outcome { case: case.to_string(), tensors: case.tensors(), ..outcome }
     }
 }
 
@@ -102,6 +105,7 @@ pub fn judge(
     Ok(Outcome {
         case: String::new(),
         operation: operation.name(),
+        tensors: String::new(),
         kernels: results.kernels,
         verdicts,
         failure: (!failures.is_empty()).then(|| failures.join("; ")),
@@ -112,6 +116,7 @@ pub fn judge(
 fn wanted(name: &str, setup: &Setup) -> bool {
     match name {
         "dx" => setup.dx,
+        "dresidual" => setup.dresidual,
         "dweight" => setup.dgamma,
         "dbias" => setup.dbeta,
         "running_mean" | "running_var" | "num_batches_tracked" | "averaged" | "skipped" | "values" => setup.running,
@@ -119,12 +124,13 @@ fn wanted(name: &str, setup: &Setup) -> bool {
     }
 }
 
-/// What the cases say of one kernel variant.
+/// What some of the cases say.
 #[derive(Clone, Debug, Serialize)]
 pub struct Row {
-    /// Name of the variant.
-    pub kernel: String,
-    /// Number of cases that it took part in.
+    /// What they have in common: a way to go about a column (`normalize.planes4.tree`), or what tensors are stored in and
+    /// what is fused (`f16 relu residual`).
+    pub of: String,
+    /// Number of cases.
     pub cases: usize,
     /// Number of them that failed.
     pub failed: usize,
@@ -136,19 +142,47 @@ pub struct Row {
     pub worst_case: String,
 }
 
-/// Sums outcomes up by kernel variant, in the order of the table. A variant that the device runs and no case covers has a
-/// row with no cases: a hole in the matrix.
-pub fn by_kernel(outcomes: &[Outcome], subgroups: bool) -> Vec<Row> {
-    let mut order: Vec<String> = Vec::new();
-    for variant in Variant::apart().filter(|variant| subgroups || variant.reduction == Reduction::Tree) {
-        if !order.contains(&variant.name()) {
-            order.push(variant.name());
+/// What the cases of an adapter say.
+#[derive(Clone, Debug, Serialize)]
+pub struct Summary {
+    /// By how kernels go about a column, in the order of the table.
+    pub kernels: Vec<Row>,
+    /// By what tensors are stored in and what is fused.
+    pub tensors: Vec<Row>,
+    /// Kernel variants that the device runs and a case [must cover](must_be_covered), and none did: holes in the matrix.
+    pub holes: Vec<String>,
+}
+
+impl Summary {
+    /// Sums outcomes up, for a device of these capabilities.
+    pub fn new(outcomes: &[Outcome], capabilities: &Capabilities) -> Self {
+        let variants: Vec<Variant> = Variant::apart().filter(|variant| variant.check(capabilities).is_ok()).collect();
+        let columns: HashMap<String, String> =
+            variants.iter().map(|variant| (variant.name(), variant.column_name())).collect();
+        let ran: BTreeSet<&String> = outcomes.iter().flat_map(|outcome| &outcome.kernels).collect();
+        let column = |kernel: &String| columns.get(kernel).unwrap_or(kernel).clone();
+        let mut kernels = rows(outcomes, |outcome| outcome.kernels.iter().map(column).collect());
+        let order: HashMap<String, usize> =
+            variants.iter().enumerate().map(|(i, variant)| (variant.column_name(), i)).collect();
+        kernels.sort_by_key(|row| order.get(&row.of).copied());
+        Self {
+            kernels,
+            tensors: rows(outcomes, |outcome| BTreeSet::from([outcome.tensors.clone()])),
+            holes: variants
+                .iter()
+                .filter(|variant| must_be_covered(variant))
+                .map(Variant::name)
+                .filter(|name| !ran.contains(name))
+                .collect(),
         }
     }
-    let mut rows: BTreeMap<&str, Row> = BTreeMap::new();
+}
+
+fn rows(outcomes: &[Outcome], of: impl Fn(&Outcome) -> BTreeSet<String>) -> Vec<Row> {
+    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
     for outcome in outcomes {
-        for kernel in outcome.kernels.iter().collect::<BTreeSet<_>>() {
-            let row = rows.entry(kernel).or_insert_with(|| empty(kernel));
+        for name in of(outcome) {
+            let row = rows.entry(name.clone()).or_insert_with(|| empty(name));
             row.cases += 1;
             row.failed += usize::from(outcome.failure.is_some());
             for verdict in &outcome.verdicts {
@@ -160,10 +194,9 @@ pub fn by_kernel(outcomes: &[Outcome], subgroups: bool) -> Vec<Row> {
             }
         }
     }
-    order.iter().map(|kernel| rows.remove(kernel.as_str()).unwrap_or_else(|| empty(kernel))).collect()
+    rows.into_values().collect()
 }
 
-fn empty(kernel: &str) -> Row {
-    let (worst_output, worst_case) = (String::new(), String::new());
-    Row { kernel: kernel.into(), cases: 0, failed: 0, worst: 0.0, worst_output, worst_case }
+fn empty(of: String) -> Row {
+    Row { of, cases: 0, failed: 0, worst: 0.0, worst_output: String::new(), worst_case: String::new() }
 }

@@ -1,22 +1,23 @@
 //! What callers get wrong, each with the error it owes them; and the host layer, which most callers start with.
 
 use super::Adapter;
-use batchnorm_wgpu::host::{Gpu, HostBatchNorm};
+use batchnorm_wgpu::host::half::f16;
+use batchnorm_wgpu::host::{Gpu, HostBatchNorm, InferenceNorm};
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Strategy};
-use batchnorm_wgpu::reference::{self, Affine, bound};
+use batchnorm_wgpu::reference::{self, Layer, bound, bound::Execution};
 use batchnorm_wgpu::{
-    BackwardTraining, BatchNorm, Choice, Config, Error, ForwardTraining, Inference, Kernels, Layout, RunningPolicy,
-    RunningStatistics, Shape, Statistics, wgpu,
+    Activation, Backward, BatchNorm, Choice, Config, DType, Error, ForwardTraining, Inference, Kernels, Layout,
+    RunningPolicy, RunningStatistics, Shape, Statistics, wgpu,
 };
 use batchnorm_wgpu_check::data::normal;
 use libtest_mimic::{Failed, Trial};
-use ndarray::{Array, Array2, Array4, Axis, s};
+use ndarray::{Array, Array2, Array3, Array4, Axis, s};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A check and its name.
 type Check = (&'static str, fn(&Adapter) -> Result<(), Failed>);
 
-const CHECKS: [Check; 15] = [
+const CHECKS: [Check; 18] = [
     ("small_buffers_are_refused", small_buffers),
     ("wrong_usage_is_refused", wrong_usage),
     ("misaligned_offsets_are_refused", misaligned_offset),
@@ -25,6 +26,8 @@ const CHECKS: [Check; 15] = [
     ("nothing_wanted_is_refused", nothing_wanted),
     ("choices_that_cannot_run_are_refused", impossible_choices),
     ("tensors_beyond_the_limits_are_refused", beyond_limits),
+    ("what_cannot_run_in_place_is_refused", in_place),
+    ("the_host_layer_takes_half_precision", host_half),
     ("a_device_with_few_bindings_is_refused", few_bindings),
     ("statistics_too_far_apart_are_skipped", too_far_apart),
     ("a_lost_device_is_an_error", lost_device),
@@ -32,6 +35,7 @@ const CHECKS: [Check; 15] = [
     ("the_host_layer_agrees_with_the_reference", host_layer),
     ("the_host_layer_pools_a_data_set", host_population),
     ("the_host_layer_need_not_block", host_async),
+    ("the_host_layer_folds_what_it_holds", host_fold),
 ];
 
 /// The checks as tests of an adapter.
@@ -78,6 +82,7 @@ impl Fixture {
         ForwardTraining {
             x: self.tensor.as_entire_buffer_binding(),
             y: self.other.as_entire_buffer_binding(),
+            residual: None,
             gamma: None,
             beta: None,
             saved: self.saved.as_entire_buffer_binding(),
@@ -144,11 +149,12 @@ fn overlaps(adapter: &Adapter) -> Result<(), Failed> {
         let bindings = ForwardTraining { y: at(&fixture.tensor, offset), ..fixture.forward() };
         owed("y over x", fixture.layer.forward_training(&bindings), overlap)?;
     }
-    let backward = |dx, dgamma, dbeta| BackwardTraining {
+    let backward = |dx, dgamma, dbeta| Backward {
         x: at(&fixture.tensor, 0),
         dy: fixture.other.as_entire_buffer_binding(),
+        residual: None,
         dx,
-        gamma: None,
+        dresidual: None,
         dgamma,
         dbeta,
         saved: fixture.saved.as_entire_buffer_binding(),
@@ -161,17 +167,19 @@ fn overlaps(adapter: &Adapter) -> Result<(), Failed> {
     owed("dgamma over dy", fixture.layer.backward_training(&backward(None, whole(), None)), overlap)?;
     fixture.layer.backward_training(&backward(whole(), gradients(), None))?;
     // x and dy may be the same bytes, but not where the buffer is written too: a browser refuses aliased writable bindings.
-    let same = BackwardTraining { dy: at(&fixture.tensor, 0), ..backward(whole(), None, None) };
+    let same = Backward { dy: at(&fixture.tensor, 0), ..backward(whole(), None, None) };
     fixture.layer.backward_training(&same)?;
-    let pooled = BackwardTraining { dx: gradients(), ..same };
+    let pooled = Backward { dx: gradients(), ..same };
     owed("aliases in a pool", fixture.layer.backward_training(&pooled), overlap)?;
     let running = buffer(adapter, RunningStatistics::size(8), wgpu::BufferUsages::STORAGE);
     let inference = |y| Inference {
         x: at(&fixture.tensor, 0),
         y,
+        residual: None,
         gamma: None,
         beta: None,
         running: running.as_entire_buffer_binding(),
+        saved: None,
     };
     owed("half", fixture.layer.inference(&inference(at(&fixture.tensor, size / 2))), overlap)?;
     fixture.layer.inference(&inference(at(&fixture.tensor, 0)))?;
@@ -218,17 +226,86 @@ fn impossible_choices(adapter: &Adapter) -> Result<(), Failed> {
 
 fn beyond_limits(adapter: &Adapter) -> Result<(), Failed> {
     let limited = adapter.with_default_limits()?;
-    // 512 MiB where a binding holds 128.
-    let shape = Shape::new(&[128, 64, 128, 128], Layout::ChannelsFirst)?;
+    // Samples of 256 MiB where a binding holds 128: tensors are split over samples only.
+    let shape = Shape::new(&[2, 64, 1024, 1024], Layout::ChannelsFirst)?;
     let outcome = BatchNorm::new(&limited.kernels, shape, Config::default());
-    owed("tensor", outcome, |error| matches!(error, Error::Limit { what: "the tensor", .. }))
+    owed("sample", outcome, |error| matches!(error, Error::Limit { what: "one sample", .. }))?;
+    let shape = Shape::new(&[128, 64, 128, 128], Layout::ChannelsFirst)?;
+    let choice = Choice { strategy: Some(Strategy::Resident), ..Choice::default() };
+    let outcome = BatchNorm::with_choice(&limited.kernels, shape, Config::default(), &choice);
+    owed("parts of a resident tensor", outcome, |error| matches!(error, Error::KernelUnavailable { .. }))
+}
+
+/// What does not lead back from y to x is refused, and where gamma is 0 all the same the gradients say so.
+fn in_place(adapter: &Adapter) -> Result<(), Failed> {
+    let refused = |error: &Error| matches!(error, Error::InPlace { .. });
+    let config = Config { in_place: true, ..Config::default() };
+    let shape = Shape::new(&[4, 8, 6, 6], Layout::ChannelsFirst)?;
+    let layer = |config| BatchNorm::new(&adapter.kernels, shape.clone(), config);
+    owed("relu", layer(Config { activation: Activation::Relu, ..config }), refused)?;
+    let fixture = Fixture { layer: layer(config)?, ..Fixture::new(adapter)? };
+    let size = fixture.other.size();
+    let x_is_y = ForwardTraining { y: at(&fixture.tensor, 0), ..fixture.forward() };
+    fixture.layer.forward_training(&x_is_y)?;
+    let residual = ForwardTraining { residual: Some(at(&fixture.tensor, size)), ..fixture.forward() };
+    owed("residual", fixture.layer.forward_training(&residual), |error| {
+        matches!(error, Error::Mismatch { name: "residual", .. })
+    })?;
+    owed("gamma 0", Config::check_in_place(&[1.0, 0.0], None), refused)?;
+    owed("gamma NaN", Config::check_in_place(&[f32::NAN], None), refused)?;
+    owed("gamma beside beta", Config::check_in_place(&[1.0, 1e-3], Some(&[100.0, 2.0])), refused)?;
+    Config::check_in_place(&[1.0, -0.5], Some(&[3.0, 0.0]))?;
+
+    let mut host = HostBatchNorm::new(&adapter.device, &adapter.queue, 2, Layout::ChannelsFirst, config)?;
+    host.gamma = Some(vec![1.0, 0.0].into());
+    let x: Array2<f32> = Array::from_shape_vec((50, 2), normal(100, 61))?;
+    owed("gamma 0 on the host", host.forward_training(x.view(), None), refused)?;
+    // The frozen backward takes gamma as it is.
+    let gradients = host.backward_frozen(x.view(), x.view(), None)?;
+    let nan = |channel: usize| gradients.dx.column(channel).iter().all(|dx| dx.is_nan());
+    if nan(0) || gradients.dgamma[0].is_nan() || gradients.dbeta[1].is_nan() || !gradients.dgamma[1].is_nan() {
+        return Err(format!("gradients where gamma is 0: {gradients:?}").into());
+    }
+    Ok(())
+}
+
+/// Arrays of f16 with an odd number of elements, ReLU and a residual.
+fn host_half(adapter: &Adapter) -> Result<(), Failed> {
+    let (dims, activation) = ((7, 3, 5), Activation::Relu);
+    let shape = Shape::new(&[7, 3, 5], Layout::ChannelsFirst)?;
+    let config = Config { activation, ..Config::default() };
+    let mut layer = HostBatchNorm::new(&adapter.device, &adapter.queue, 3, Layout::ChannelsFirst, config)?;
+    let tensor = |seed| -> Result<_, Failed> {
+        let values = normal(shape.elements(), seed).into_iter().map(f16::from_f32).collect();
+        Ok(Array::from_shape_vec(dims, values)?)
+    };
+    let (x, dy, residual) = (tensor(71)?, tensor(72)?, tensor(73)?);
+    let wide = |values: &Array3<f16>| values.iter().map(|&value| f64::from(value)).collect::<Vec<f64>>();
+    let (x64, dy64, residual64) = (wide(&x), wide(&dy), wide(&residual));
+    let of_f64 = &Layer { residual: Some(&residual64), activation, ..Layer::default() };
+    let execution = &Execution { dtype: DType::F16, ..Execution::default() };
+
+    let forward = layer.forward_training(x.view(), Some(residual.view()))?;
+    let want = reference::forward_training(&x64, &shape, of_f64)?;
+    let tolerance = bound::forward_training(&x64, &shape, of_f64, execution)?;
+    within("y", wide(&forward.y), &want.y, &tolerance.y)?;
+    let gradients = layer.backward_training(x.view(), dy.view(), Some(residual.view()), &forward.saved)?;
+    let want = reference::backward_training(&x64, &dy64, &shape, of_f64)?;
+    let tolerance = bound::backward_training(&x64, &dy64, &shape, of_f64, execution)?;
+    within("dx", wide(&gradients.dx), &want.dx, &tolerance.dx)?;
+    let dresidual = gradients.dresidual.ok_or("no gradient of the residual")?;
+    within("dresidual", wide(&dresidual), &want.dresidual, &tolerance.dresidual)?;
+    let other = Array3::<f16>::default((7, 3, 4));
+    owed("residual", layer.inference(x.view(), Some(other.view())), |error| {
+        matches!(error, Error::Mismatch { name: "residual", .. })
+    })
 }
 
 fn few_bindings(adapter: &Adapter) -> Result<(), Failed> {
     let limits = wgpu::Limits { max_storage_buffers_per_shader_stage: 4, ..wgpu::Limits::default() };
     let own = Gpu::from_adapter(&adapter.adapter, limits, wgpu::Features::empty())?;
     let mut layer = HostBatchNorm::new(&own.device, &own.queue, 3, Layout::ChannelsFirst, Config::default())?;
-    let outcome = layer.forward_training(Array2::<f32>::ones((4, 3)).view());
+    let outcome = layer.forward_training(Array2::<f32>::ones((4, 3)).view(), None);
     owed("bindings", outcome, |error| matches!(error, Error::Limit { what: "the bindings of a kernel", .. }))
 }
 
@@ -257,10 +334,10 @@ fn lost_device(adapter: &Adapter) -> Result<(), Failed> {
     let own = adapter.with_default_limits()?;
     let mut layer = HostBatchNorm::new(&own.device, &own.queue, 3, Layout::ChannelsFirst, Config::default())?;
     let x = Array2::<f32>::ones((4, 3));
-    layer.forward_training(x.view())?;
+    layer.forward_training(x.view(), None)?;
     own.device.destroy();
     let lost = |error: &Error| matches!(error, Error::DeviceLost { .. });
-    owed("after destroy", layer.forward_training(x.view()), lost)
+    owed("after destroy", layer.forward_training(x.view(), None), lost)
 }
 
 fn threads_share(adapter: &Adapter) -> Result<(), Failed> {
@@ -302,44 +379,43 @@ fn host_layer(adapter: &Adapter) -> Result<(), Failed> {
     layer.beta = None;
     let (x64, dy64) = (widen(x.iter()), widen(dy.iter()));
     let gamma = layer.gamma.as_ref().map(widen);
-    let affine = Affine { gamma: gamma.as_deref(), beta: None };
-    let eps = Config::default().eps;
+    let (of_f64, execution) = (&Layer { gamma: gamma.as_deref(), ..Layer::default() }, &Execution::default());
 
-    let forward = layer.forward_training(x)?;
-    let want = reference::forward_training(&x64, &shape, affine, eps)?;
-    let tolerance = bound::forward_training(&x64, &shape, affine, eps, bound::DType::F32)?;
+    let forward = layer.forward_training(x, None)?;
+    let want = reference::forward_training(&x64, &shape, of_f64)?;
+    let tolerance = bound::forward_training(&x64, &shape, of_f64, execution)?;
     within("y", widen(&forward.y), &want.y, &tolerance.y)?;
     within("mean", forward.saved.mean().to_vec(), &want.statistics.mean, &tolerance.statistics.mean)?;
     within("var", widen(&forward.saved.var()), &want.statistics.var, &tolerance.statistics.var)?;
 
-    let gradients = layer.backward_training(x, dy.view(), &forward.saved)?;
-    let want = reference::backward_training(&x64, &dy64, &shape, gamma.as_deref(), eps)?;
-    let tolerance = bound::backward_training(&x64, &dy64, &shape, gamma.as_deref(), eps, bound::DType::F32)?;
+    let gradients = layer.backward_training(x, dy.view(), None, &forward.saved)?;
+    let want = reference::backward_training(&x64, &dy64, &shape, of_f64)?;
+    let tolerance = bound::backward_training(&x64, &dy64, &shape, of_f64, execution)?;
     within("dx", widen(&gradients.dx), &want.dx, &tolerance.dx)?;
     within("dgamma", widen(&gradients.dgamma), &want.dgamma, &tolerance.dgamma)?;
     within("dbeta", widen(&gradients.dbeta), &want.dbeta, &tolerance.dbeta)?;
 
     let (mean, var) = (widen(&layer.running.mean), widen(&layer.running.var));
-    let y = layer.inference(x)?;
-    let want = reference::inference(&x64, &shape, &mean, &var, affine, eps)?;
+    let y = layer.inference(x, None)?;
+    let want = reference::inference(&x64, &shape, &mean, &var, of_f64)?;
     // The remainder of the running mean lies below half an ulp of the mean.
     let slack = 1e-6;
     within("inference", widen(&y), &want, &vec![slack; want.len()])?;
-    let frozen = layer.backward_frozen(x, dy.view())?;
-    let want = reference::backward_frozen(&x64, &dy64, &shape, &mean, &var, gamma.as_deref(), eps)?;
+    let frozen = layer.backward_frozen(x, dy.view(), None)?;
+    let want = reference::backward_frozen(&x64, &dy64, &shape, &mean, &var, of_f64)?;
     within("frozen dx", widen(&frozen.dx), &want.dx, &vec![10.0 * slack; want.dx.len()])?;
 
     let mut narrow = HostBatchNorm::new(&adapter.device, &adapter.queue, 3, Layout::ChannelsFirst, Config::default())?;
     let batch = Array2::<f32>::ones((4, 3));
-    let outcome = narrow.backward_training(batch.view(), batch.view(), &forward.saved);
+    let outcome = narrow.backward_training(batch.view(), batch.view(), None, &forward.saved);
     owed("saved of another layer", outcome, |error| matches!(error, Error::Mismatch { name: "saved", .. }))?;
     narrow.running.var.pop();
-    let outcome = narrow.forward_training(batch.view());
+    let outcome = narrow.forward_training(batch.view(), None);
     owed("ragged statistics", outcome, |error| matches!(error, Error::Mismatch { name: "var", .. }))?;
     let wrong = Array2::<f32>::ones((4, 6));
-    owed("channels", layer.inference(wrong.view()), |error| matches!(error, Error::Mismatch { name: "x", .. }))?;
+    owed("channels", layer.inference(wrong.view(), None), |error| matches!(error, Error::Mismatch { name: "x", .. }))?;
     let empty = Array2::<f32>::ones((0, 5));
-    owed("empty", layer.inference(empty.view()), |error| matches!(error, Error::EmptyBatch { .. }))?;
+    owed("empty", layer.inference(empty.view(), None), |error| matches!(error, Error::EmptyBatch { .. }))?;
     owed("no such adapter", Gpu::open(Some("none of that name")), |error| matches!(error, Error::NoAdapter { .. }))
 }
 
@@ -379,17 +455,35 @@ fn host_async(adapter: &Adapter) -> Result<(), Failed> {
             }
         });
         let outcome = pollster::block_on(async {
-            let forward = waiting.forward_training_async(x.view()).await?;
-            let gradients = waiting.backward_training_async(x.view(), x.view(), &forward.saved).await?;
-            let y = waiting.inference_async(x.view()).await?;
+            let forward = waiting.forward_training_async(x.view(), None).await?;
+            let gradients = waiting.backward_training_async(x.view(), x.view(), None, &forward.saved).await?;
+            let y = waiting.inference_async(x.view(), None).await?;
             Ok::<_, Error>((forward, gradients, y))
         });
         done.store(true, Ordering::Relaxed);
         outcome
     })?;
-    let expected = blocking.forward_training(x.view())?;
+    let expected = blocking.forward_training(x.view(), None)?;
     let same = forward.y == expected.y
-        && gradients.dx == blocking.backward_training(x.view(), x.view(), &expected.saved)?.dx
-        && y == blocking.inference(x.view())?;
+        && gradients.dx == blocking.backward_training(x.view(), x.view(), None, &expected.saved)?.dx
+        && y == blocking.inference(x.view(), None)?;
     if same { Ok(()) } else { Err("blocking and async calls differ".into()) }
+}
+
+fn host_fold(adapter: &Adapter) -> Result<(), Failed> {
+    let config = Config { eps: 1e-3, ..Config::default() };
+    let mut layer = HostBatchNorm::new(&adapter.device, &adapter.queue, 3, Layout::ChannelsFirst, config)?;
+    layer.gamma = Some(normal(3, 51).into());
+    layer.beta = Some(normal(3, 52).into());
+    layer.observe(Array::from_shape_vec((50, 3), normal(150, 53))?.view())?;
+    let (weight, bias) = (Array2::from_shape_vec((4, 3), normal(12, 54))?, Array::from(normal(3, 55)));
+    let norm = InferenceNorm {
+        gamma: layer.gamma.as_ref().map(|gamma| gamma.view()),
+        beta: layer.beta.as_ref().map(|beta| beta.view()),
+        running: &layer.running,
+        eps: config.eps,
+    };
+    let expected = norm.fold_into(weight.view(), Axis(1), Some(bias.view()))?;
+    let folded = layer.fold_into(weight.view(), Axis(1), Some(bias.view()))?;
+    if folded == expected { Ok(()) } else { Err(format!("{folded:?}, expected {expected:?}").into()) }
 }

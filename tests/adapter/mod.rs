@@ -1,5 +1,7 @@
 //! The adapters that the tests run on.
 
+pub mod conversion;
+pub mod large;
 pub mod misuse;
 
 use batchnorm_wgpu::Capabilities;
@@ -37,6 +39,11 @@ impl Adapter {
     /// The same adapter on a device with default limits and no features.
     pub fn with_default_limits(&self) -> batchnorm_wgpu::Result<Self> {
         Self::open(self.adapter.clone(), wgpu::Limits::default(), wgpu::Features::empty())
+    }
+
+    /// The same adapter on a device with other limits.
+    pub fn with_limits(&self, limits: wgpu::Limits) -> batchnorm_wgpu::Result<Self> {
+        Self::open(self.adapter.clone(), limits, self.device.features())
     }
 
     /// A test on this adapter.

@@ -1,0 +1,122 @@
+//! The conversion of elements of 16 bits, by itself: every value of both types, and around every point where rounding turns.
+
+use super::Adapter;
+use batchnorm_wgpu::host::half::{bf16, f16};
+use batchnorm_wgpu::host::{download, guarded, storage, upload};
+use batchnorm_wgpu::kernels::Variant;
+use batchnorm_wgpu::wgpu;
+use libtest_mimic::Failed;
+
+/// One invocation for each input: what it becomes, and what that is read as.
+const KERNEL: &str = "
+alias Value = f32;
+alias Bits = u32;
+@group(0) @binding(0) var<storage, read> inputs: array<f32>;
+@group(0) @binding(1) var<storage, read_write> outputs: array<vec2<u32>>;
+
+@compute @workgroup_size(64)
+fn main(@builtin(global_invocation_id) id: vec3<u32>) {
+    let bits = narrow(inputs[id.x]);
+    let read = halves(bits | (bits << 16u));
+    // Both halves of a word are read alike.
+    outputs[id.x] = vec2<u32>(bits, select(0x7fedcba9u, bitcast<u32>(read.x), bitcast<u32>(read.x) == bitcast<u32>(read.y)));
+}
+";
+
+/// A 16-bit type as the crate `half` has it.
+struct Type {
+    part: &'static str,
+    narrow: fn(f32) -> u16,
+    widen: fn(u16) -> f32,
+}
+
+const TYPES: [Type; 2] = [
+    Type {
+        part: "common/f16.wgsl",
+        narrow: |value| f16::from_f32(value).to_bits(),
+        widen: |bits| f16::from_bits(bits).to_f32(),
+    },
+    Type {
+        part: "common/bf16.wgsl",
+        narrow: |value| bf16::from_f32(value).to_bits(),
+        widen: |bits| bf16::from_bits(bits).to_f32(),
+    },
+];
+
+/// Rounding to nearest with ties to even, overflow to infinity, NaN to NaN; subnormals of f32 may be flushed on the way.
+pub fn holds(adapter: &Adapter) -> Result<(), Failed> {
+    for kind in &TYPES {
+        let inputs = inputs(kind);
+        let outputs = run(adapter, kind, &inputs)?;
+        for (&input, &[bits, read]) in inputs.iter().zip(&outputs) {
+            let want = (kind.narrow)(input);
+            let flushed = input.is_subnormal() && bits as u16 & 0x7fff == 0;
+            let both_nan = (kind.widen)(want).is_nan() && (kind.widen)(bits as u16).is_nan();
+            if bits > 0xffff || (bits as u16 != want && !both_nan && !flushed) {
+                return Err(format!("{}: {input:e} became {bits:#x}, expected {want:#x}", kind.part).into());
+            }
+            let (read, want) = (f32::from_bits(read), (kind.widen)(bits as u16));
+            // Widening is exact, but for what a device flushes.
+            let small = want.abs() < (kind.widen)(0x0400).max(f32::MIN_POSITIVE);
+            if read.to_bits() != want.to_bits() && !(read.is_nan() && want.is_nan()) && !(small && read == 0.0) {
+                return Err(format!("{}: {bits:#x} is read as {read:e}, expected {want:e}", kind.part).into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Every value of the type, the middle between it and the next, and their f32 neighbours.
+fn inputs(kind: &Type) -> Vec<f32> {
+    let all = (0..=u16::MAX).flat_map(|bits| {
+        let value = (kind.widen)(bits);
+        let next = (kind.widen)(bits.saturating_add(1));
+        let middle = if next.is_finite() { 0.5 * value + 0.5 * next } else { value * (1.0 + 1.0 / 4096.0) };
+        [value, middle].into_iter().flat_map(|at| [-1i32, 0, 1].map(|step| neighbour(at, step)))
+    });
+    let beyond = [65519.9, 65520.0, 65536.0, 1e30, f32::MAX, 3.4e38, f32::INFINITY, f32::NAN];
+    let mut inputs: Vec<f32> = all.chain(beyond).chain(beyond.map(|value| -value)).collect();
+    inputs.resize(inputs.len().next_multiple_of(64), 0.0);
+    inputs
+}
+
+fn neighbour(value: f32, step: i32) -> f32 {
+    f32::from_bits(value.to_bits().wrapping_add_signed(step))
+}
+
+fn run(adapter: &Adapter, kind: &Type, inputs: &[f32]) -> Result<Vec<[u32; 2]>, Failed> {
+    let part = Variant::apart().flat_map(|variant| variant.parts()).find(|part| part.path == kind.part);
+    let wgsl = KERNEL.to_owned() + part.ok_or("no variant has the part")?.text;
+    let (device, queue) = (&adapter.device, &adapter.queue);
+    let from = upload(device, queue, "inputs", bytemuck::cast_slice(inputs))?;
+    let to = storage(device, "outputs", 8 * inputs.len() as u64)?;
+    guarded(device, "converting", || {
+        let source = wgpu::ShaderSource::Wgsl(wgsl.into());
+        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });
+        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+            label: None,
+            layout: None,
+            module: &module,
+            entry_point: Some("main"),
+            compilation_options: Default::default(),
+            cache: None,
+        });
+        let entries = [
+            wgpu::BindGroupEntry { binding: 0, resource: from.as_entire_binding() },
+            wgpu::BindGroupEntry { binding: 1, resource: to.as_entire_binding() },
+        ];
+        let layout = &pipeline.get_bind_group_layout(0);
+        let bind_group =
+            device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries });
+        let mut encoder = device.create_command_encoder(&Default::default());
+        {
+            let mut pass = encoder.begin_compute_pass(&Default::default());
+            pass.set_pipeline(&pipeline);
+            pass.set_bind_group(0, &bind_group, &[]);
+            pass.dispatch_workgroups((inputs.len() / 64) as u32, 1, 1);
+        }
+        queue.submit([encoder.finish()])
+    })?;
+    let bytes = download(device, queue, &[&to])?.remove(0);
+    Ok(bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned).collect())
+}
