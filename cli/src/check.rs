@@ -5,8 +5,8 @@ use crate::output::{figure, progress, table, write};
 use crate::{AnyError, Verdict, accuracy, golden};
 use batchnorm_wgpu::Kernels;
 use batchnorm_wgpu::host::Gpu;
-use batchnorm_wgpu_check::case::matrix;
-use batchnorm_wgpu_check::suite::{Expectations, Outcome, Row, Suite, by_kernel};
+use batchnorm_wgpu_check::case::{matrix, part_cases, part_limits};
+use batchnorm_wgpu_check::suite::{Expectations, Outcome, Row, Suite, Summary};
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde::Serialize;
 use std::path::PathBuf;
@@ -26,13 +26,13 @@ pub struct CheckArgs {
     /// Only cases whose id contains this text; the kernels that they leave out are not reported as holes
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Print the accuracy of each output for channel means up to a million deviations instead
+    /// Print the accuracy of each output for channel means up to a million deviations instead, and that of folding
     #[arg(long)]
     accuracy: bool,
     /// Run the golden cases (*.safetensors, see tests/golden/README.md) of a folder instead
     #[arg(long, value_name = "DIR", conflicts_with_all = ["accuracy", "filter", "json", "junit"])]
     golden: Option<PathBuf>,
-    /// Golden cases that ask for what is not supported yet do not fail
+    /// Golden cases that ask for what is not supported do not fail
     #[arg(long, requires = "golden")]
     allow_unsupported: bool,
     /// Write every case with its verdicts as JSON to FILE, or to standard output
@@ -50,18 +50,14 @@ struct AdapterReport {
     name: String,
     driver: String,
     seconds: f64,
-    kernels: Vec<Row>,
+    #[serde(flatten)]
+    summary: Summary,
     outcomes: Vec<Outcome>,
 }
 
 impl AdapterReport {
     fn failures(&self) -> impl Iterator<Item = (&Outcome, &str)> {
         self.outcomes.iter().filter_map(|outcome| Some((outcome, outcome.failure.as_deref()?)))
-    }
-
-    /// Kernel variants that no case ran.
-    fn holes(&self) -> impl Iterator<Item = &Row> {
-        self.kernels.iter().filter(|row| row.cases == 0)
     }
 }
 
@@ -107,7 +103,7 @@ pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
         write(path, junit(&reports, arguments.filter.is_none()).to_string()?.as_bytes())?;
     }
     let whole = arguments.filter.is_none();
-    let failed = |report: &AdapterReport| report.failures().count() > 0 || (whole && report.holes().count() > 0);
+    let failed = |report: &AdapterReport| report.failures().count() > 0 || (whole && !report.summary.holes.is_empty());
     Ok(if reports.iter().any(failed) { Verdict::Failed } else { Verdict::Passed })
 }
 
@@ -115,23 +111,31 @@ fn check(gpu: &Gpu, arguments: &CheckArgs, expectations: &mut Expectations) -> R
     let kernels = Kernels::new(&gpu.device);
     let capabilities = kernels.capabilities().clone();
     let mut cases = matrix(&kernels);
+    // A second device, whose bindings are so small that tensors take several.
+    let small = Gpu::from_adapter(&gpu.adapter, part_limits(gpu.device.limits()), gpu.device.features())?;
+    let small_kernels = Kernels::new(&small.device);
+    let mut in_parts = part_cases(&small_kernels);
     if let Some(text) = &arguments.filter {
         cases.retain(|case| case.to_string().contains(text));
-        if cases.is_empty() {
+        in_parts.retain(|case| case.to_string().contains(text));
+        if cases.is_empty() && in_parts.is_empty() {
             return Err(format!("no case contains {text:?}; `bn check --json` lists them all").into());
         }
     }
     let begin = Instant::now();
-    let mut suite = Suite::new(kernels, gpu.queue.clone(), expectations);
-    let bar = progress(cases.len() as u64, &gpu.key());
-    let outcomes: Vec<Outcome> = bar.wrap_iter(cases.iter()).map(|case| suite.run(case)).collect();
+    let bar = progress((cases.len() + in_parts.len()) as u64, &gpu.key());
+    let mut outcomes: Vec<Outcome> = Vec::new();
+    for (kernels, queue, cases) in [(kernels, &gpu.queue, &cases), (small_kernels, &small.queue, &in_parts)] {
+        let mut suite = Suite::new(kernels, queue.clone(), expectations);
+        outcomes.extend(bar.wrap_iter(cases.iter()).map(|case| suite.run(case)));
+    }
     bar.finish_and_clear();
     Ok(AdapterReport {
         adapter: gpu.key(),
         name: gpu.info.name.clone(),
         driver: gpu.info.driver_info.clone(),
         seconds: begin.elapsed().as_secs_f64(),
-        kernels: by_kernel(&outcomes, capabilities.subgroups),
+        summary: Summary::new(&outcomes, &capabilities),
         outcomes,
     })
 }
@@ -141,28 +145,13 @@ const PRINTED: usize = 10;
 
 fn print(report: &AdapterReport, whole: bool) {
     println!("{}: {} {}", report.adapter, report.name, report.driver);
-    let rows = report.kernels.iter().filter(|row| whole || row.cases > 0).map(|row| {
-        let verdict = match row {
-            Row { cases: 0, .. } => "not covered",
-            Row { failed: 0, .. } => "ok",
-            _ => "FAILED",
-        };
-        vec![
-            row.kernel.clone(),
-            verdict.into(),
-            row.cases.to_string(),
-            row.failed.to_string(),
-            figure(row.worst),
-            row.worst_output.clone(),
-            row.worst_case.clone(),
-        ]
-    });
-    let header = ["kernel", "verdict", "cases", "failed", "worst error/bound", "of", "in"];
-    let mut table = table(&header, 2, rows);
-    for column in table.column_iter_mut().skip(5) {
-        column.set_cell_alignment(comfy_table::CellAlignment::Left);
+    print_rows("kernel", &report.summary.kernels);
+    print_rows("tensors", &report.summary.tensors);
+    let holes = if whole { report.summary.holes.as_slice() } else { &[] };
+    holes.iter().take(PRINTED).for_each(|hole| println!("NOT COVERED by any case: {hole}"));
+    if holes.len() > PRINTED {
+        println!("... and {} more", holes.len() - PRINTED);
     }
-    println!("{table}");
     for (outcome, failure) in report.failures().take(PRINTED) {
         println!("FAILED {}\n       {failure}", outcome.case);
     }
@@ -171,6 +160,26 @@ fn print(report: &AdapterReport, whole: bool) {
         println!("... and {} more; --json FILE has all", failed - PRINTED);
     }
     println!("{}: {} passed, {failed} failed, in {:.1} s\n", report.adapter, cases - failed, report.seconds);
+}
+
+fn print_rows(of: &str, rows: &[Row]) {
+    let cells = rows.iter().map(|row| {
+        vec![
+            row.of.clone(),
+            if row.failed == 0 { "ok" } else { "FAILED" }.into(),
+            row.cases.to_string(),
+            row.failed.to_string(),
+            figure(row.worst),
+            row.worst_output.clone(),
+            row.worst_case.clone(),
+        ]
+    });
+    let header = [of, "verdict", "cases", "failed", "worst error/bound", "of", "in"];
+    let mut table = table(&header, 2, cells);
+    for column in table.column_iter_mut().skip(5) {
+        column.set_cell_alignment(comfy_table::CellAlignment::Left);
+    }
+    println!("{table}");
 }
 
 /// `whole`: whether a kernel that no case ran is a failure.
@@ -189,10 +198,10 @@ fn junit(reports: &[AdapterReport], whole: bool) -> Report {
             case.set_classname(format!("{}.{}", report.adapter, outcome.operation));
             suite.add_test_case(case);
         }
-        for hole in report.holes().filter(|_| whole) {
+        for hole in report.summary.holes.iter().filter(|_| whole) {
             let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
             status.set_message("no case covers this kernel variant");
-            suite.add_test_case(TestCase::new(hole.kernel.clone(), status));
+            suite.add_test_case(TestCase::new(hole.clone(), status));
         }
         junit.add_test_suite(suite);
     }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 pub enum Judged {
     /// It ran.
     Ran(Outcome),
-    /// It asks for what the library cannot do yet, and this was allowed.
+    /// It asks for what the library does not do, and this was allowed.
     Unsupported(String),
 }
 
@@ -48,6 +48,7 @@ pub fn run(gpu: &Gpu, files: &[PathBuf], allow_unsupported: bool) -> Vec<Judged>
         Err(error) => Judged::Ran(Outcome {
             case: path.display().to_string(),
             operation: "golden",
+            tensors: String::new(),
             kernels: Vec::new(),
             verdicts: Vec::new(),
             failure: Some(error.to_string()),

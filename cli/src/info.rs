@@ -3,10 +3,9 @@
 use crate::output::table;
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::{adapter_key, adapters};
-use batchnorm_wgpu::kernels::{Reduction, Variant};
-use batchnorm_wgpu::{USEFUL_FEATURES, wgpu};
+use batchnorm_wgpu::kernels::Variant;
+use batchnorm_wgpu::{Capabilities, USEFUL_FEATURES, wgpu};
 use serde::Serialize;
-use std::collections::BTreeSet;
 
 /// Arguments of `bn info`.
 #[derive(clap::Args)]
@@ -86,7 +85,7 @@ pub fn run(arguments: &InfoArgs) -> Result<Verdict, AnyError> {
     println!("{}", table(&header, 4, cells));
     println!("invocations: per workgroup; binding: largest storage binding; buffers: storage buffers per stage;");
     println!(
-        "offset: alignment of a binding's offset in bytes; kernels: variants that run (the rest needs subgroups)."
+        "offset: alignment of a binding's offset in bytes; kernels: variants that run (the rest needs subgroups or f16)."
     );
     Ok(Verdict::Passed)
 }
@@ -94,10 +93,16 @@ pub fn run(arguments: &InfoArgs) -> Result<Verdict, AnyError> {
 fn row(adapter: &wgpu::Adapter) -> Row {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
     let subgroups = (features & USEFUL_FEATURES).contains(wgpu::Features::SUBGROUP);
-    let names = |subgroups| -> BTreeSet<String> {
-        let runs = |variant: &Variant| subgroups || variant.reduction == Reduction::Tree;
-        Variant::all().filter(runs).map(|variant| variant.name()).collect()
+    let own = Capabilities {
+        limits: limits.clone(),
+        subgroups: features.contains(wgpu::Features::SUBGROUP),
+        shader_f16: features.contains(wgpu::Features::SHADER_F16),
+        device_type: info.device_type,
     };
+    let names = |capabilities: &Capabilities| -> Vec<String> {
+        Variant::apart().filter(|variant| variant.check(capabilities).is_ok()).map(|variant| variant.name()).collect()
+    };
+    let all = Capabilities { subgroups: true, shader_f16: true, ..own.clone() };
     Row {
         key: adapter_key(&info),
         name: info.name.clone(),
@@ -122,7 +127,7 @@ fn row(adapter: &wgpu::Adapter) -> Row {
         storage_binding_bytes: limits.max_storage_buffer_binding_size,
         storage_buffers_per_stage: limits.max_storage_buffers_per_shader_stage,
         offset_alignment: limits.min_storage_buffer_offset_alignment,
-        kernels_in_all: names(true).len(),
-        kernels: names(subgroups).into_iter().collect(),
+        kernels_in_all: names(&all).len(),
+        kernels: names(&own),
     }
 }

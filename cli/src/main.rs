@@ -6,6 +6,7 @@ mod accuracy;
 mod adapter;
 mod bench;
 mod check;
+mod folded;
 mod golden;
 mod info;
 mod output;
@@ -29,6 +30,9 @@ const EXAMPLES: &str = "Examples:
   bn check --all-adapters        every kernel against the float64 reference
   bn check --accuracy            accuracy where the mean is far from zero
   bn bench --quick               time of each operation beside a copy kernel
+  bn bench --quick --dtype f32,f16,bf16
+                                 time of an element as it has fewer bytes
+  bn bench --quick --fused       a residual and a relu in one step, beside separate passes
   bn report benches/records      one page of all records that `bn bench --record` made
   bn tune --out FILE             the fastest plans of this adapter, for `bn bench --tuning FILE`
   bn check --golden DIR          cases exported from PyTorch or elsewhere

@@ -1,7 +1,9 @@
 //! The plans that `bn bench --kernels` and `bn tune` compare.
 
-use batchnorm_wgpu::kernels::{Geometry, Gradients, Reduction, Strategy, program};
-use batchnorm_wgpu::{Capabilities, Choice, Kernels, Operation, Plan, Preference, Shape, Tuning, TuningPoint, wgpu};
+use batchnorm_wgpu::kernels::{Geometry, Gradients, Reduction, Storage, Strategy, program};
+use batchnorm_wgpu::{
+    Capabilities, Choice, DType, Kernels, Operation, Plan, Preference, Shape, Tuning, TuningPoint, wgpu,
+};
 
 /// Workgroup sizes that are tried.
 fn workgroup_sizes(capabilities: &Capabilities) -> &'static [u32] {
@@ -23,8 +25,15 @@ fn workgroups(capabilities: &Capabilities) -> &'static [u32] {
 /// A preference, and the choice that forces the plan it leads to.
 pub type Candidate = (Preference, Choice);
 
-/// Every kernel that runs for an operation and shape: each strategy, geometry and reduction, laid out as the plan would.
-pub fn variants(operation: Operation, shape: &Shape, kernels: &Kernels) -> Vec<Choice> {
+/// Every kernel that runs for an operation, shape and dtype, stored as `storage` says: each strategy, geometry and
+/// reduction, laid out as the plan would.
+pub fn variants(
+    operation: Operation,
+    shape: &Shape,
+    dtype: DType,
+    storage: Option<Storage>,
+    kernels: &Kernels,
+) -> Vec<Choice> {
     let mut found: Vec<Choice> = Vec::new();
     for strategy in Strategy::ALL {
         let reduces = program(operation, strategy, Gradients::All).iter().any(|kernel| kernel.reduces);
@@ -35,9 +44,10 @@ pub fn variants(operation: Operation, shape: &Shape, kernels: &Kernels) -> Vec<C
                     strategy: Some(strategy),
                     geometry: Some(geometry),
                     reduction: reduces.then_some(reduction),
+                    storage,
                     ..Choice::default()
                 };
-                let plan = Plan::new(operation, shape, kernels.capabilities(), kernels.tuning(), &choice);
+                let plan = Plan::new(operation, shape, dtype, kernels.capabilities(), kernels.tuning(), &choice);
                 found.extend(plan.map(|plan| plan.choice()).ok());
             }
         }
@@ -91,7 +101,7 @@ fn plan_of(operation: Operation, shape: &Shape, capabilities: &Capabilities, pre
         held: (prefer.strategy == Strategy::Resident).then_some(prefer.held),
         ..Choice::default()
     };
-    let plan = Plan::new(operation, shape, capabilities, &only, &choice).ok()?;
+    let plan = Plan::new(operation, shape, DType::F32, capabilities, &only, &choice).ok()?;
     let places = u64::from(plan.workgroup_size / plan.tile) * u64::from(plan.held);
     // Most lanes would hold nothing.
     (places <= 4 * u64::from(plan.values)).then(|| plan.choice())

@@ -22,6 +22,7 @@ pub struct CopyKernel {
     bind_groups: Vec<wgpu::BindGroup>,
     workgroup_size: u32,
     workgroups: u32,
+    segments: bool,
     bytes: u64,
 }
 
@@ -65,7 +66,14 @@ impl CopyKernel {
                 let pipeline = pipeline(gpu, workgroup_size, segments)?;
                 for &workgroups in numbers {
                     let bind_groups = pairs.iter().map(|pair| bind(gpu, &pipeline, pair)).collect();
-                    all.push(Self { pipeline: pipeline.clone(), bind_groups, workgroup_size, workgroups, bytes });
+                    all.push(Self {
+                        pipeline: pipeline.clone(),
+                        bind_groups,
+                        workgroup_size,
+                        workgroups,
+                        segments,
+                        bytes,
+                    });
                 }
             }
         }
@@ -80,6 +88,12 @@ impl CopyKernel {
             pass.dispatch_workgroups(self.workgroups, 1, 1);
         };
         Job { steps: self.bind_groups.len(), encode: Box::new(encode) }
+    }
+
+    /// Invocations per workgroup, workgroups, and whether each has a segment of its own: what suits a kernel that goes over
+    /// its tensors once.
+    pub fn layout(&self) -> (u32, u32, bool) {
+        (self.workgroup_size, self.workgroups, self.segments)
     }
 
     /// Fraction of this kernel's speed at which `own` moves `bytes`, where both were timed in turn.

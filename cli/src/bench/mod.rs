@@ -3,6 +3,8 @@
 mod candidates;
 mod clock;
 mod copy;
+mod epilogue;
+mod fused;
 pub mod record;
 pub mod tune;
 mod workload;
@@ -11,16 +13,20 @@ use crate::adapter::AdapterArgs;
 use crate::output::{figure, progress, read_tuning, table, write};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::Gpu;
-use batchnorm_wgpu::kernels::{Geometry, Reduction, Strategy};
-use batchnorm_wgpu::{BatchNorm, Choice, Config, Kernels, Layout, Operation, Options, Plan, RuntimeChecks, Shape};
+use batchnorm_wgpu::kernels::{Geometry, Reduction, Storage, Strategy};
+use batchnorm_wgpu::{
+    BatchNorm, Choice, Config, DType, Kernels, Layout, Operation, Options, Plan, RuntimeChecks, Shape,
+};
 use batchnorm_wgpu_check::case::{Case, Setup};
 use batchnorm_wgpu_check::suite::{Expectations, Suite};
 use clock::{Stopwatch, encoding, quantile};
 use copy::CopyKernel;
-use record::{PlanFigures, Record, Row, SCHEMA, dims_and_layout};
+use epilogue::Epilogues;
+use indicatif::ProgressBar;
+use record::{FusedRow, Fusion, PlanFigures, Record, Row, SCHEMA, dims_and_layout};
 use std::path::PathBuf;
 use std::time::Duration;
-use workload::{OPERATIONS, Tensors, job, shapes};
+use workload::{OPERATIONS, Tensors, Use, job, shapes};
 
 /// Arguments of `bn bench`.
 #[derive(clap::Args)]
@@ -36,6 +42,12 @@ pub struct BenchArgs {
     /// Only this operation
     #[arg(long, value_name = "NAME", value_parser = operation)]
     operation: Option<Operation>,
+    /// What tensors are stored in: f32, f16, bf16 or several of them, separated by commas, on the same values
+    #[arg(long, value_name = "LIST", value_parser = dtype, value_delimiter = ',', default_value = "f32")]
+    dtype: Vec<DType>,
+    /// Besides, time relu(bn(x)) and relu(bn(x) + residual) in one step beside separate passes
+    #[arg(long)]
+    fused: bool,
     /// Time every kernel that runs, not only the chosen one; on the small shapes
     #[arg(long)]
     kernels: bool,
@@ -60,6 +72,9 @@ pub struct BenchArgs {
     /// Force the direction of the second dispatch
     #[arg(long, value_name = "BOOL")]
     reverse: Option<bool>,
+    /// Force how the shaders see elements of the dtype it belongs to, such as f16_words
+    #[arg(long, value_name = "NAME", value_parser = storage)]
+    storage: Option<Storage>,
     /// Go by a tuning file that `bn tune` wrote
     #[arg(long, value_name = "FILE")]
     tuning: Option<PathBuf>,
@@ -104,13 +119,38 @@ impl Checks {
 }
 
 impl BenchArgs {
-    fn choice(&self) -> Choice {
+    /// What is forced for tensors of a dtype. A storage is forced on those of its own.
+    fn choice(&self, dtype: DType) -> Choice {
         let Self { strategy, geometry, reduction, workgroup_size, splits, held, reverse, .. } = *self;
-        Choice { strategy, geometry, reduction, workgroup_size, splits, held, reverse }
+        let storage = self.storage.filter(|storage| storage.dtype() == dtype);
+        Choice { strategy, geometry, reduction, workgroup_size, splits, held, reverse, storage }
     }
 
     fn operations(&self) -> Vec<Operation> {
         self.operation.map_or(OPERATIONS.to_vec(), |one| vec![one])
+    }
+
+    /// What is fused, and how; nothing unless asked for.
+    fn fusions(&self) -> Vec<(Operation, Fusion)> {
+        let operations = self.operations().into_iter().filter(|operation| fused::OPERATIONS.contains(operation));
+        let all = operations.flat_map(|operation| Fusion::ALL.map(|fusion| (operation, fusion)));
+        if self.fused { all.collect() } else { Vec::new() }
+    }
+
+    /// The dtypes, each once, in the order given.
+    fn dtypes(&self) -> Result<Vec<DType>, AnyError> {
+        let mut dtypes: Vec<DType> = Vec::new();
+        for &dtype in &self.dtype {
+            if !dtypes.contains(&dtype) {
+                dtypes.push(dtype);
+            }
+        }
+        match self.storage {
+            Some(storage) if !dtypes.contains(&storage.dtype()) => {
+                Err(format!("--storage {storage} wants --dtype {}", storage.dtype()).into())
+            }
+            _ => Ok(dtypes),
+        }
     }
 }
 
@@ -136,6 +176,14 @@ fn reduction(name: &str) -> Result<Reduction, String> {
     named(name, &Reduction::ALL, Reduction::name)
 }
 
+fn dtype(name: &str) -> Result<DType, String> {
+    named(name, &DType::ALL, DType::name)
+}
+
+fn storage(name: &str) -> Result<Storage, String> {
+    named(name, &Storage::ALL, Storage::name)
+}
+
 /// What all rows of a run share.
 struct Bench<'a> {
     gpu: &'a Gpu,
@@ -147,11 +195,19 @@ struct Bench<'a> {
     copy_times: Vec<f64>,
 }
 
+/// What a run found.
+#[derive(Default)]
+struct Found {
+    rows: Vec<Row>,
+    fused: Vec<FusedRow>,
+    failures: Vec<String>,
+}
+
 /// Verifies and times every operation.
 pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
     let gpu = arguments.adapter.open_with(clock::FEATURES)?;
     let shapes = shapes(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
-    let operations = arguments.operations();
+    let dtypes = arguments.dtypes()?;
     let tuning = arguments.tuning.as_deref().map(read_tuning).transpose()?;
     let options = Options { tuning, runtime_checks: arguments.runtime_checks.options(), edit: None };
     let copy = CopyKernel::fastest(&gpu)?;
@@ -164,23 +220,18 @@ pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
         least: Duration::from_millis(if arguments.quick { 20 } else { 30 }),
         copy_times: Vec::new(),
     };
-    let (mut rows, mut failures) = (Vec::new(), Vec::new());
-    let bar = progress((shapes.len() * operations.len()) as u64, &gpu.key());
-    for shape in &shapes {
-        let tensors = Tensors::new(&gpu, shape)?;
-        for &operation in &operations {
-            bar.set_message(format!("{operation} {shape}"));
-            let all = arguments.kernels && workload::is_small(shape);
-            match bench.rows(&tensors, operation, &arguments.choice(), all) {
-                Ok(found) => rows.extend(found),
-                Err(error) => failures.push(format!("{operation} {shape}: {error}")),
-            }
-            bar.inc(1);
-        }
+    let epilogues = Epilogues::new(&gpu, &copy, if arguments.fused { &dtypes } else { &[] })?;
+    let steps = arguments.operations().len() + arguments.fusions().len();
+    let bar = progress((shapes.len() * dtypes.len() * steps) as u64, &gpu.key());
+    let mut found = Found::default();
+    for (shape, &dtype) in shapes.iter().flat_map(|shape| dtypes.iter().map(move |dtype| (shape, dtype))) {
+        bench.time(shape, dtype, arguments, &bar, &mut found)?;
+        bench.time_fused(shape, dtype, arguments, &epilogues, &bar, &mut found)?;
     }
     bar.finish_and_clear();
-    if !rows.is_empty() {
-        deliver(&bench.record(rows), arguments)?;
+    let Found { rows, fused, failures } = found;
+    if !rows.is_empty() || !fused.is_empty() {
+        deliver(&bench.record(rows, fused), arguments)?;
     }
     match failures.is_empty() {
         true => Ok(Verdict::Passed),
@@ -208,6 +259,56 @@ fn deliver(record: &Record, arguments: &BenchArgs) -> Result<(), AnyError> {
 }
 
 impl Bench<'_> {
+    /// Every operation on a shape and dtype.
+    fn time(
+        &mut self,
+        shape: &Shape,
+        dtype: DType,
+        arguments: &BenchArgs,
+        bar: &ProgressBar,
+        found: &mut Found,
+    ) -> Result<(), AnyError> {
+        let all = arguments.kernels && workload::is_small(shape);
+        let tensors = Tensors::new(self.gpu, shape, dtype)?;
+        for operation in arguments.operations() {
+            let what = format!("{operation} {shape} {dtype}");
+            bar.set_message(what.clone());
+            match self.rows(&tensors, operation, &arguments.choice(dtype), all) {
+                Ok(rows) => found.rows.extend(rows),
+                Err(error) => found.failures.push(format!("{what}: {error}")),
+            }
+            bar.inc(1);
+        }
+        Ok(())
+    }
+
+    /// What is fused, on a shape and dtype.
+    fn time_fused(
+        &self,
+        shape: &Shape,
+        dtype: DType,
+        arguments: &BenchArgs,
+        epilogues: &Epilogues,
+        bar: &ProgressBar,
+        found: &mut Found,
+    ) -> Result<(), AnyError> {
+        let fusions = arguments.fusions();
+        if fusions.is_empty() {
+            return Ok(());
+        }
+        let tensors = Tensors::apart(self.gpu, shape, dtype)?;
+        for (operation, fusion) in fusions {
+            let what = format!("{operation} {} {shape} {dtype}", fusion.name());
+            bar.set_message(what.clone());
+            match self.fused_row(&tensors, epilogues, (operation, fusion), &arguments.choice(dtype)) {
+                Ok(row) => found.fused.push(row),
+                Err(error) => found.failures.push(format!("{what}: {error}")),
+            }
+            bar.inc(1);
+        }
+        Ok(())
+    }
+
     /// The row of the chosen plan, and where all are wanted those of the others.
     fn rows(
         &mut self,
@@ -217,10 +318,12 @@ impl Bench<'_> {
         all: bool,
     ) -> Result<Vec<Row>, AnyError> {
         let chosen = self.row(tensors, operation, choice, *choice == Choice::default())?;
-        let own = self.layer(tensors.shape(), choice)?.plan(operation)?.choice();
+        let config = Config { dtype: tensors.dtype(), ..Config::default() };
+        let own = self.layer(tensors.shape(), &config, choice)?.plan(operation)?.choice();
         let mut rows = vec![chosen];
         if all {
-            let others = candidates::variants(operation, tensors.shape(), &self.kernels);
+            let (shape, dtype) = (tensors.shape(), tensors.dtype());
+            let others = candidates::variants(operation, shape, dtype, choice.storage, &self.kernels);
             for other in others.iter().filter(|&other| *other != own) {
                 rows.push(self.row(tensors, operation, other, false)?);
             }
@@ -228,26 +331,28 @@ impl Bench<'_> {
         Ok(rows)
     }
 
-    fn layer(&self, shape: &Shape, choice: &Choice) -> Result<BatchNorm, AnyError> {
-        Ok(BatchNorm::with_choice(&self.kernels, shape.clone(), Config::default(), choice)?)
+    fn layer(&self, shape: &Shape, config: &Config, choice: &Choice) -> Result<BatchNorm, AnyError> {
+        Ok(BatchNorm::with_choice(&self.kernels, shape.clone(), *config, choice)?)
     }
 
     fn row(&mut self, tensors: &Tensors, operation: Operation, choice: &Choice, chosen: bool) -> Result<Row, AnyError> {
-        let shape = tensors.shape();
-        let layer = self.layer(shape, choice)?;
-        let steps = tensors.steps(self.gpu, &layer, operation)?;
-        verify(self.gpu, &self.kernels, operation, shape, &layer.plan(operation)?)?;
+        let (shape, dtype) = (tensors.shape(), tensors.dtype());
+        let config = Config { dtype, ..Config::default() };
+        let layer = self.layer(shape, &config, choice)?;
+        let steps = tensors.steps(self.gpu, &layer, operation, Use::Plain)?;
+        verify(self.gpu, &self.kernels, (operation, false), shape, &config, &layer.plan(operation)?)?;
         let (copy, own) = (self.copy.job(), job(&steps));
         let samples = self.watch.measure(&[&copy, &own], self.rounds, self.least)?;
         self.copy_times.extend(&samples[0].times);
         let microseconds = samples[1].timing();
-        let bytes = shape.elements() as u64 * 4;
+        let bytes = shape.elements() as u64 * dtype.size();
         let moved = u64::from(operation.least_moves()) * bytes;
         let (dims, layout) = dims_and_layout(shape);
         Ok(Row {
             operation,
             dims,
             layout,
+            dtype,
             bytes,
             chosen,
             kernels: steps[0].kernels().map(str::to_owned).collect(),
@@ -259,7 +364,7 @@ impl Bench<'_> {
         })
     }
 
-    fn record(&self, rows: Vec<Row>) -> Record {
+    fn record(&self, rows: Vec<Row>, fused: Vec<FusedRow>) -> Record {
         let info = &self.gpu.info;
         Record {
             schema: SCHEMA.into(),
@@ -274,22 +379,32 @@ impl Bench<'_> {
             clock: self.watch.clock(),
             copy: self.copy.record(quantile(&self.copy_times, 0.5)),
             rows,
+            fused,
         }
     }
 }
 
-/// Holds the results of the kernels of `plan` against the reference. Tensors that the reference would take too long for are
-/// cut first; a column then has other splits.
-fn verify(gpu: &Gpu, kernels: &Kernels, operation: Operation, shape: &Shape, plan: &Plan) -> Result<(), AnyError> {
+/// Holds the results of the kernels of `plan` against the reference, with a residual or without. Tensors that the reference
+/// would take too long for are cut first; a column then has other splits.
+fn verify(
+    gpu: &Gpu,
+    kernels: &Kernels,
+    (operation, residual): (Operation, bool),
+    shape: &Shape,
+    config: &Config,
+    plan: &Plan,
+) -> Result<(), AnyError> {
     let small = cut(shape)?;
     let whole = plan.choice();
     let choices = [whole, Choice { splits: None, ..whole }, Choice { splits: None, workgroup_size: None, ..whole }];
     let runs = |choice: &Choice| {
-        let layer = BatchNorm::with_choice(kernels, small.clone(), Config::default(), choice);
+        let layer = BatchNorm::with_choice(kernels, small.clone(), *config, choice);
         layer.and_then(|layer| layer.plan(operation)).is_ok()
     };
     let choice = choices.into_iter().find(runs).ok_or("its plan cannot be verified on a smaller tensor")?;
-    let case = Case { setup: Setup { choice, ..Setup::default() }, ..Case::new(operation, &small) };
+    let ordinary = Case::new(operation, &small);
+    let config = Config { running: ordinary.config.running, ..*config };
+    let case = Case { config, residual, setup: Setup { choice, ..Setup::default() }, ..ordinary };
     let mut expectations = Expectations::default();
     let outcome = Suite::new(kernels.clone(), gpu.queue.clone(), &mut expectations).run(&case);
     match outcome.failure {
@@ -342,27 +457,95 @@ fn print(record: &Record) {
         copy.workgroup_size,
         record.clock.describe()
     );
-    let rows = record.rows.iter().map(|row| {
+    if !record.rows.is_empty() {
+        print_rows(&record.rows);
+        print_dtypes(&record.rows);
+    }
+    if !record.fused.is_empty() {
+        fused::print(&record.fused);
+    }
+}
+
+fn print_rows(rows: &[Row]) {
+    let lines = rows.iter().map(|row| {
         vec![
             row.operation.to_string(),
             row.shape(),
+            row.dtype.to_string(),
             describe(&row.plan),
             format!("{:.1}", row.bytes as f64 / 1e6),
             row.kernels.len().to_string(),
             format!("{:.0}", row.microseconds.median),
             format!("{:.0}", row.microseconds.spread),
+            figure(row.nanoseconds_per_element()),
             figure(row.gigabytes_per_second),
             format!("{:.2}", row.fraction_of_copy),
             format!("{:.1}", row.encode_microseconds),
         ]
     });
-    let header = ["operation", "shape", "plan", "MB", "dispatches", "us", "spread", "GB/s", "of copy", "encode us"];
-    println!("{}", table(&header, 3, rows));
+    let header = [
+        "operation",
+        "shape",
+        "dtype",
+        "plan",
+        "MB",
+        "dispatches",
+        "us",
+        "spread",
+        "ns/element",
+        "GB/s",
+        "of copy",
+        "encode us",
+    ];
+    println!("{}", table(&header, 4, lines));
     println!(
         "plan: workgroups x size, what a value is, how sums are taken; us: median of a step; spread: half of the samples lie within"
     );
-    println!("it; GB/s: on the bytes that must move, 2 tensors forward and 3 backward; of copy: that over the copy");
-    println!("kernel's, timed in turn with it; encode us: host time to record a step.");
+    println!(
+        "it; ns/element: that for each element of x; GB/s: on the bytes that must move, 2 tensors forward and 3 backward; of"
+    );
+    println!("copy: that over the copy kernel's, timed in turn with it; encode us: host time to record a step.");
+}
+
+/// How the time of an element goes down with its bytes: a line for each operation, where f32 and another dtype were timed.
+fn print_dtypes(rows: &[Row]) {
+    let others: Vec<DType> = DType::ALL.into_iter().filter(|&dtype| dtype != DType::F32).collect();
+    let of = |operation| others.iter().map(move |&dtype| relative_to_f32(rows, operation, dtype)).collect::<Vec<_>>();
+    let all: Vec<_> = OPERATIONS.into_iter().map(|operation| (operation, of(operation))).collect();
+    let lines: Vec<Vec<String>> = all
+        .into_iter()
+        .filter(|(_, ratios)| ratios.iter().any(Option::is_some))
+        .map(|(operation, ratios)| {
+            let cells = ratios.into_iter().map(|ratio| ratio.map_or("-".into(), |ratio| format!("{ratio:.2}")));
+            [operation.to_string()].into_iter().chain(cells).collect()
+        })
+        .collect();
+    if lines.is_empty() {
+        return;
+    }
+    let header: Vec<&str> = ["operation"].into_iter().chain(others.iter().map(|dtype| dtype.name())).collect();
+    println!("\n{}", table(&header, 1, lines));
+    println!(
+        "time of an element over that of an f32 element, both in times of the copy kernel, which took turns with each: the"
+    );
+    println!("geometric mean over the shapes.");
+}
+
+/// The geometric mean, over the shapes that both were timed on, of the time of an element over that of an f32 one. Both are
+/// taken in times of the copy kernel, which was timed in turn with each: a machine may change its speed between the two.
+fn relative_to_f32(rows: &[Row], operation: Operation, dtype: DType) -> Option<f64> {
+    let mut shapes: Vec<String> = Vec::new();
+    let mut logarithms = Vec::new();
+    for row in rows.iter().filter(|row| (row.operation, row.dtype) == (operation, dtype)) {
+        let same = |other: &&Row| (other.operation, other.dtype, other.shape()) == (operation, DType::F32, row.shape());
+        // The first row of a shape is that of the plan that was asked for.
+        if let Some(plain) = rows.iter().find(same).filter(|_| !shapes.contains(&row.shape())) {
+            let cost = |row: &Row| row.bytes as f64 / row.fraction_of_copy;
+            logarithms.push((cost(row) / cost(plain)).ln());
+            shapes.push(row.shape());
+        }
+    }
+    (!logarithms.is_empty()).then(|| (logarithms.iter().sum::<f64>() / logarithms.len() as f64).exp())
 }
 
 fn describe(plan: &PlanFigures) -> String {
@@ -370,4 +553,32 @@ fn describe(plan: &PlanFigures) -> String {
     let reverse = if plan.reverse { " reverse" } else { "" };
     let PlanFigures { strategy, workgroups, workgroup_size, geometry, reduction, .. } = plan;
     format!("{strategy}{held} {workgroups} x {workgroup_size} {geometry} {reduction}{reverse}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::tests::row;
+
+    #[test]
+    fn time_per_element_is_held_against_f32() {
+        let timed = |dtype: DType, size, fraction| {
+            let plain = row(Operation::Inference, &[size, 4], true, fraction, 4.0);
+            Row { dtype, bytes: plain.bytes / 4 * dtype.size(), ..plain }
+        };
+        let rows = [
+            timed(DType::F32, 8, 0.5),
+            timed(DType::F16, 8, 0.5),
+            // A forced plan of the same shape does not count.
+            timed(DType::F16, 8, 0.1),
+            timed(DType::F32, 16, 1.0),
+            timed(DType::F16, 16, 0.25),
+            // No f32 of this shape.
+            timed(DType::F16, 32, 0.3),
+        ];
+        let ratio = relative_to_f32(&rows, Operation::Inference, DType::F16).unwrap();
+        assert!((ratio - 1.0).abs() < 1e-12, "{ratio}");
+        assert!(relative_to_f32(&rows, Operation::Inference, DType::Bf16).is_none());
+        assert!((rows[0].nanoseconds_per_element() - 125.0).abs() < 1e-12);
+    }
 }

@@ -1,7 +1,7 @@
 //! What a run of `bn bench` found, as it is written to a file and read again by `bn report`.
 
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Strategy};
-use batchnorm_wgpu::{Layout, Operation, Plan, Shape};
+use batchnorm_wgpu::{DType, Layout, Operation, Plan, Shape};
 use serde::{Deserialize, Serialize};
 
 /// What a record says it is.
@@ -34,6 +34,9 @@ pub struct Record {
     pub copy: Copy,
     /// What was timed.
     pub rows: Vec<Row>,
+    /// Fused steps beside separate passes; none where `--fused` was not asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fused: Vec<FusedRow>,
 }
 
 /// Where times come from.
@@ -78,6 +81,9 @@ pub struct Row {
     pub dims: Vec<usize>,
     /// `channels_first` or `channels_last`.
     pub layout: String,
+    /// What tensors are stored in; f32 in records that do not say it.
+    #[serde(default)]
+    pub dtype: DType,
     /// Bytes of x.
     pub bytes: u64,
     /// Whether this is the plan that the library chooses by itself.
@@ -145,12 +151,82 @@ pub struct Timing {
     pub samples: usize,
 }
 
+/// What follows a batch norm in one step with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fusion {
+    /// `relu(bn(x))`.
+    Relu,
+    /// `relu(bn(x) + residual)`.
+    ReluResidual,
+}
+
+impl Fusion {
+    /// All of them.
+    pub const ALL: [Self; 2] = [Self::Relu, Self::ReluResidual];
+
+    /// Name in tables and files.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Relu => "relu",
+            Self::ReluResidual => "relu_residual",
+        }
+    }
+}
+
+/// A fused step beside the same work in separate passes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct FusedRow {
+    /// The operation.
+    pub operation: Operation,
+    /// Dimensions of x.
+    pub dims: Vec<usize>,
+    /// `channels_first` or `channels_last`.
+    pub layout: String,
+    /// What tensors are stored in.
+    pub dtype: DType,
+    /// What is fused with the batch norm.
+    pub fusion: Fusion,
+    /// Time of the fused step.
+    pub fused_microseconds: Timing,
+    /// Time of the plain batch norm and an elementwise kernel.
+    pub separate_microseconds: Timing,
+    /// That over the fused step's time, measured in turn.
+    pub separate_over_fused: f64,
+    /// Tensors that the kernels of the fused step read and write.
+    pub fused_moves: u32,
+    /// Tensors that those of the separate passes do.
+    pub separate_moves: u32,
+}
+
 impl Row {
     /// Dimensions and layout as `Shape` writes them, such as `32x64x32x32 channels_first`.
     pub fn shape(&self) -> String {
-        let dims: Vec<String> = self.dims.iter().map(usize::to_string).collect();
-        format!("{} {}", dims.join("x"), self.layout)
+        shape_name(&self.dims, &self.layout)
     }
+
+    /// That, and the dtype where it is not f32: what tells the rows of an operation apart.
+    pub fn case(&self) -> String {
+        let dtype = if self.dtype == DType::F32 { String::new() } else { format!(" {}", self.dtype) };
+        self.shape() + &dtype
+    }
+
+    /// Nanoseconds of a step for each element of x.
+    pub fn nanoseconds_per_element(&self) -> f64 {
+        self.microseconds.median * 1e3 / self.dims.iter().map(|&it| it as f64).product::<f64>()
+    }
+}
+
+impl FusedRow {
+    /// Dimensions and layout as `Shape` writes them.
+    pub fn shape(&self) -> String {
+        shape_name(&self.dims, &self.layout)
+    }
+}
+
+fn shape_name(dims: &[usize], layout: &str) -> String {
+    let dims: Vec<String> = dims.iter().map(usize::to_string).collect();
+    format!("{} {layout}", dims.join("x"))
 }
 
 /// A shape's dimensions and layout as a row has them.

@@ -4,14 +4,16 @@ use super::candidates::{Candidate, candidates, refinements};
 use super::clock::{Samples, Stopwatch};
 use super::copy::CopyKernel;
 use super::record::PlanFigures;
-use super::workload::{OPERATIONS, Tensors, job, shapes};
+use super::workload::{OPERATIONS, Tensors, Use, job, shapes};
 use super::{clock, processor, today, verify};
 use crate::adapter::AdapterArgs;
 use crate::output::{progress, table, write};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::kernels::Strategy;
-use batchnorm_wgpu::{BatchNorm, Choice, Config, Kernels, Operation, Preference, Shape, Step, Tuning, TuningPoint};
+use batchnorm_wgpu::{
+    BatchNorm, Choice, Config, DType, Kernels, Operation, Preference, Shape, Step, Tuning, TuningPoint,
+};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -56,7 +58,7 @@ pub fn run(arguments: &TuneArgs) -> Result<Verdict, AnyError> {
     let bar = progress((shapes.len() * OPERATIONS.len()) as u64, &gpu.key());
     let mut points = Vec::new();
     for shape in &shapes {
-        let tensors = Tensors::new(&gpu, shape)?;
+        let tensors = Tensors::new(&gpu, shape, DType::F32)?;
         for operation in OPERATIONS {
             bar.set_message(format!("{operation} {shape}"));
             points.push(tuner.point(&tensors, operation)?);
@@ -94,7 +96,7 @@ impl Tuner<'_> {
         let ((prefer, choice), fraction) = finalists.iter().find_map(alike).ok_or("no plan can run")?;
         let layer = BatchNorm::with_choice(&self.kernels, shape.clone(), Config::default(), &choice)?;
         let plan = layer.plan(operation)?;
-        verify(self.gpu, &self.kernels, operation, shape, &plan)?;
+        verify(self.gpu, &self.kernels, (operation, false), shape, &Config::default(), &plan)?;
         // As many as ran: a shape with fewer channels shall split them.
         let ran = PlanFigures::from(&plan).workgroups;
         let workgroups = if prefer.strategy == Strategy::Split { prefer.workgroups.max(ran) } else { 0 };
@@ -113,7 +115,7 @@ impl Tuner<'_> {
         let steps = |(_, choice): &Candidate| -> Result<Vec<Step>, AnyError> {
             let shape = tensors.shape().clone();
             let layer = BatchNorm::with_choice(&self.kernels, shape, Config::default(), choice)?;
-            tensors.steps(self.gpu, &layer, operation)
+            tensors.steps(self.gpu, &layer, operation, Use::Plain)
         };
         let bound = candidates.iter().map(steps).collect::<Result<Vec<_>, _>>()?;
         let jobs: Vec<_> = std::iter::once(self.copy.job()).chain(bound.iter().map(|steps| job(steps))).collect();

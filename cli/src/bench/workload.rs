@@ -1,11 +1,11 @@
 //! What is timed: shapes, and operations bound to tensors.
 
 use super::clock::Job;
+use super::epilogue::{Bound, Epilogue, Function};
 use crate::AnyError;
-use batchnorm_wgpu::host::{Gpu, storage, upload};
+use batchnorm_wgpu::host::{Gpu, half, storage, upload};
 use batchnorm_wgpu::{
-    BackwardFrozen, BackwardTraining, BatchNorm, ForwardTraining, Inference, Layout, Operation, RunningStatistics,
-    Shape, Step, wgpu,
+    Backward, BatchNorm, DType, ForwardTraining, Inference, Layout, Operation, RunningStatistics, Shape, Step, wgpu,
 };
 use batchnorm_wgpu_check::data::normal;
 
@@ -87,13 +87,18 @@ pub fn is_small(shape: &Shape) -> bool {
 /// Tensors for the operations on one shape, several sets of them.
 pub struct Tensors {
     shape: Shape,
+    dtype: DType,
     sets: Vec<Set>,
 }
 
+/// Some tensors may be the same buffer: see [`Tensors::new`].
 struct Set {
     x: wgpu::Buffer,
     dy: wgpu::Buffer,
-    out: wgpu::Buffer,
+    y: wgpu::Buffer,
+    dx: wgpu::Buffer,
+    residual: wgpu::Buffer,
+    dz: wgpu::Buffer,
     gamma: wgpu::Buffer,
     beta: wgpu::Buffer,
     dgamma: wgpu::Buffer,
@@ -102,44 +107,114 @@ struct Set {
     saved: wgpu::Buffer,
 }
 
+/// What a step does with the tensors besides x, y, dy and dx.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Use {
+    /// Nothing.
+    Plain,
+    /// It adds the residual, and backward gives its gradient too.
+    WithResidual,
+    /// Backward it takes the gradient that an epilogue let through for dy.
+    BehindGate,
+}
+
 impl Tensors {
-    /// As many sets as no cache holds.
-    pub fn new(gpu: &Gpu, shape: &Shape) -> Result<Self, AnyError> {
-        let bytes = shape.elements() as u64 * 4;
-        let sets = sets(3, bytes);
+    /// As many sets as no cache holds, for plain steps: y and dx share a buffer, since no step has both.
+    pub fn new(gpu: &Gpu, shape: &Shape, dtype: DType) -> Result<Self, AnyError> {
+        Self::arranged(gpu, shape, dtype, [0, 1, 2, 2, 0, 1])
+    }
+
+    /// The same for steps with a residual and for separate passes: every tensor has a buffer.
+    pub fn apart(gpu: &Gpu, shape: &Shape, dtype: DType) -> Result<Self, AnyError> {
+        Self::arranged(gpu, shape, dtype, [0, 1, 2, 3, 4, 5])
+    }
+
+    /// The buffers of a set in which x, dy, y, dx, the residual and dz lie, numbered from 0.
+    fn arranged(gpu: &Gpu, shape: &Shape, dtype: DType, places: [usize; 6]) -> Result<Self, AnyError> {
+        let number = places.iter().max().map_or(0, |last| last + 1);
         // A million values over and over: as far as time goes that is random.
         let pattern = normal(1 << 20, 7);
         let values: Vec<f32> = pattern.iter().copied().cycle().take(shape.elements()).collect();
+        let bytes = encode(&values, dtype);
         let set = || -> Result<Set, AnyError> {
             let channels = shape.channels();
-            let tensor = || upload(&gpu.device, &gpu.queue, "x", bytemuck::cast_slice(&values));
             let plane = || storage(&gpu.device, "parameters", channels as u64 * 4);
             let ones = vec![1f32; channels];
             let running = RunningStatistics::new(channels).to_bytes()?;
+            let buffer = |_| upload(&gpu.device, &gpu.queue, "tensor", &bytes);
+            let buffers = (0..number).map(buffer).collect::<Result<Vec<_>, _>>()?;
+            let [x, dy, y, dx, residual, dz] = places.map(|place| buffers[place].clone());
             Ok(Set {
-                x: tensor()?,
-                dy: tensor()?,
-                out: storage(&gpu.device, "out", bytes)?,
+                x,
+                dy,
+                y,
+                dx,
+                residual,
+                dz,
                 gamma: upload(&gpu.device, &gpu.queue, "gamma", bytemuck::cast_slice(&ones))?,
                 beta: plane()?,
                 dgamma: plane()?,
                 dbeta: plane()?,
                 running: upload(&gpu.device, &gpu.queue, "running", &running)?,
-                saved: storage(&gpu.device, "saved", 16 * channels as u64)?,
+                saved: storage(&gpu.device, "saved", 24 * channels as u64)?,
             })
         };
-        Ok(Self { shape: shape.clone(), sets: (0..sets).map(|_| set()).collect::<Result<_, _>>()? })
+        let sets = (0..sets(number as u64, bytes.len() as u64)).map(|_| set()).collect::<Result<_, _>>()?;
+        Ok(Self { shape: shape.clone(), dtype, sets })
     }
 
     /// The operation as `layer` does it, bound to each set.
-    pub fn steps(&self, gpu: &Gpu, layer: &BatchNorm, operation: Operation) -> Result<Vec<Step>, AnyError> {
+    pub fn steps(&self, gpu: &Gpu, layer: &BatchNorm, operation: Operation, how: Use) -> Result<Vec<Step>, AnyError> {
         let scratch = storage(&gpu.device, "scratch", layer.scratch_size())?;
-        self.sets.iter().map(|set| step(set, &scratch, layer, operation)).collect()
+        self.sets.iter().map(|set| step(set, &scratch, layer, operation, how)).collect()
+    }
+
+    /// An epilogue of `function`, bound to each set.
+    pub fn epilogues<'a>(
+        &self,
+        gpu: &Gpu,
+        epilogue: &'a Epilogue,
+        function: Function,
+    ) -> Result<Vec<Bound<'a>>, AnyError> {
+        let bind = |set: &Set| match function {
+            Function::Relu => epilogue.bind(gpu, &[&set.y]),
+            Function::AddRelu => epilogue.bind(gpu, &[&set.y, &set.residual]),
+            Function::Gate => epilogue.bind(gpu, &[&set.dz, &set.y, &set.dy]),
+        };
+        self.sets.iter().map(bind).collect()
     }
 
     /// The shape of the tensors.
     pub fn shape(&self) -> &Shape {
         &self.shape
+    }
+
+    /// What they are stored in.
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+}
+
+/// Values as a tensor's bytes, filled up to whole vectors of sixteen.
+pub fn encode(values: &[f32], dtype: DType) -> Vec<u8> {
+    fn bytes<T: bytemuck::Pod>(values: &[f32], convert: fn(f32) -> T) -> Vec<u8> {
+        bytemuck::cast_slice(&values.iter().map(|&value| convert(value)).collect::<Vec<T>>()).to_vec()
+    }
+    let mut bytes = match dtype {
+        DType::F32 => bytemuck::cast_slice(values).to_vec(),
+        DType::F16 => bytes(values, half::f16::from_f32),
+        DType::Bf16 => bytes(values, half::bf16::from_f32),
+    };
+    bytes.resize(bytes.len().next_multiple_of(16), 0);
+    bytes
+}
+
+/// The values of a tensor's bytes.
+pub fn decode(bytes: &[u8], dtype: DType) -> Vec<f32> {
+    match dtype {
+        DType::F32 => bytemuck::pod_collect_to_vec(bytes),
+        DType::F16 => bytemuck::pod_collect_to_vec::<u8, half::f16>(bytes).into_iter().map(f32::from).collect(),
+        DType::Bf16 => bytemuck::pod_collect_to_vec::<u8, half::bf16>(bytes).into_iter().map(f32::from).collect(),
     }
 }
 
@@ -148,24 +223,37 @@ pub fn job(steps: &[Step]) -> Job<'_> {
     Job { steps: steps.len(), encode: Box::new(|i, pass| steps[i].encode(pass)) }
 }
 
-fn step(set: &Set, scratch: &wgpu::Buffer, layer: &BatchNorm, operation: Operation) -> Result<Step, AnyError> {
+fn step(
+    set: &Set,
+    scratch: &wgpu::Buffer,
+    layer: &BatchNorm,
+    operation: Operation,
+    how: Use,
+) -> Result<Step, AnyError> {
     let whole = wgpu::Buffer::as_entire_buffer_binding;
-    let (x, dy, saved, scratch) = (whole(&set.x), whole(&set.dy), whole(&set.saved), whole(scratch));
+    let with_residual = how == Use::WithResidual;
+    let residual = with_residual.then(|| whole(&set.residual));
+    let (x, y, saved, scratch) = (whole(&set.x), whole(&set.y), whole(&set.saved), whole(scratch));
     let (gamma, beta, running) = (Some(whole(&set.gamma)), Some(whole(&set.beta)), whole(&set.running));
-    let (y, dx) = (whole(&set.out), Some(whole(&set.out)));
-    let (dgamma, dbeta) = (Some(whole(&set.dgamma)), Some(whole(&set.dbeta)));
+    let backward = Backward {
+        x: x.clone(),
+        dy: whole(if how == Use::BehindGate { &set.dz } else { &set.dy }),
+        residual: residual.clone(),
+        dx: Some(whole(&set.dx)),
+        dresidual: with_residual.then(|| whole(&set.dz)),
+        dgamma: Some(whole(&set.dgamma)),
+        dbeta: Some(whole(&set.dbeta)),
+        saved: saved.clone(),
+        scratch: scratch.clone(),
+    };
     Ok(match operation {
         Operation::ForwardTraining => {
             let running = Some(running);
-            layer.forward_training(&ForwardTraining { x, y, gamma, beta, saved, running, scratch })?
+            layer.forward_training(&ForwardTraining { x, y, residual, gamma, beta, saved, running, scratch })?
         }
-        Operation::Inference => layer.inference(&Inference { x, y, gamma, beta, running })?,
-        Operation::BackwardTraining => {
-            layer.backward_training(&BackwardTraining { x, dy, dx, gamma, dgamma, dbeta, saved, scratch })?
-        }
-        Operation::BackwardFrozen => {
-            layer.backward_frozen(&BackwardFrozen { x, dy, dx, gamma, dgamma, dbeta, running, scratch })?
-        }
+        Operation::Inference => layer.inference(&Inference { x, y, residual, gamma, beta, running, saved: None })?,
+        Operation::BackwardTraining => layer.backward_training(&backward)?,
+        Operation::BackwardFrozen => layer.backward_frozen(&backward)?,
         Operation::Statistics => {
             let (saved, running) = (Some(saved), Some(running));
             layer.statistics(&batchnorm_wgpu::Statistics { x, saved, running, scratch })?

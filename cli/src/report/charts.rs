@@ -6,7 +6,7 @@
 //!
 //! A drawing is as wide as a phone's screen; wider screens place several in a row.
 
-use super::read::{chosen, chosen_of, lines, median};
+use super::read::{chosen, chosen_of, f32_lines, median};
 use super::{digits, plan};
 use crate::bench::record::{Record, Row};
 use batchnorm_wgpu::Operation;
@@ -143,7 +143,7 @@ pub fn legend<'a>(names: impl IntoIterator<Item = &'a str>) -> Markup {
 
 /// A bar for every shape and adapter that has a chosen row of `operation`. `None` where none has.
 pub fn bars(records: &[Record], operation: Operation) -> Option<Markup> {
-    let shapes: Vec<&Row> = lines(records).into_iter().filter(|line| line.operation == operation).collect();
+    let shapes: Vec<&Row> = f32_lines(records).into_iter().filter(|line| line.operation == operation).collect();
     let groups: Vec<Group> = shapes.iter().map(|line| Group::of(records, line)).collect();
     let largest = groups.iter().flat_map(|it| &it.bars).map(|(_, _, row)| row.fraction_of_copy).reduce(f64::max)?;
     let axis = Axis::linear([0.0, largest.clamp(1.25, LARGEST_FRACTION)], [BAR_LEFT, BAR_RIGHT]);
@@ -328,7 +328,7 @@ fn by_size(rows: &[&Row], x: &Axis, y: &Axis) -> Vec<(f64, f64)> {
 /// The median fraction of copy of each operation in all records of an adapter, over the shapes that every one of them
 /// has. `None` where there is one record alone, or no such shape.
 pub fn over_time(history: &[&Record]) -> Option<Markup> {
-    let mut common = lines(history.iter().copied());
+    let mut common = f32_lines(history.iter().copied());
     common.retain(|line| history.iter().all(|record| chosen(record, line).is_some()));
     let mut operations: Vec<Operation> = common.iter().map(|line| line.operation).collect();
     operations.dedup();

@@ -2,7 +2,7 @@
 
 use super::charts::{bars, legend, over_time, sizes, two_pass_limit};
 use super::read::{Records, chosen_of, median, order, same_case};
-use super::{count, digits, plan, strategy};
+use super::{FUSED_HEADER, count, digits, fused_cells, plan, strategy};
 use crate::bench::record::{Record, Row};
 use batchnorm_wgpu::Operation;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -31,6 +31,7 @@ pub fn page(records: &Records) -> String {
                 (flatness(newest))
                 (history(records))
                 (plans(newest))
+                (fused(newest))
                 h2 { "All figures" }
                 @for record in newest { (figures(record)) }
             }
@@ -125,7 +126,7 @@ fn overview(records: &[Record]) -> Markup {
         }
     };
     html! {
-        h3 { "Fraction of copy over all shapes: median (lowest to highest)" }
+        h3 { "Fraction of copy over all shapes, f32: median (lowest to highest)" }
         (table(&header, 1, body))
     }
 }
@@ -139,7 +140,7 @@ fn range(record: &Record, operation: Operation) -> String {
 fn fractions(records: &[Record]) -> Markup {
     html! {
         p {
-            "A bar for each adapter below the name of a shape; shapes from the smallest to the largest. Longer is "
+            "A bar for each adapter below the name of a shape; shapes of f32 tensors from the smallest to the largest. Longer is "
             "faster. Point at a bar for its time and plan."
         }
         (legend(records.iter().map(|it| it.adapter.as_str())))
@@ -264,7 +265,7 @@ fn plan_table(contests: &[Contest]) -> Markup {
         @for rows in contests {
             @for (number, row) in rows.iter().enumerate() {
                 tr.chosen[row.chosen] {
-                    @if number == 0 { th scope="rowgroup" rowspan=(rows.len()) { (row.shape()) } }
+                    @if number == 0 { th scope="rowgroup" rowspan=(rows.len()) { (row.case()) } }
                     (plan_cells(row, number == 0))
                 }
             }
@@ -287,6 +288,32 @@ fn plan_cells(row: &Row, best: bool) -> Markup {
         td.number.best[best] { (digits(row.microseconds.median)) }
         td.number { (digits(row.microseconds.spread)) }
         td.number.best[best] { (format!("{:.2}", row.fraction_of_copy)) }
+    }
+}
+
+/// Fused steps beside separate passes, where records have such.
+fn fused(records: &[Record]) -> Markup {
+    let body = html! {
+        @for record in records {
+            @for row in &record.fused {
+                tr {
+                    th scope="row" { (record.adapter) }
+                    @for (column, cell) in fused_cells(row).into_iter().enumerate() {
+                        td.number[column >= 4] { (cell) }
+                    }
+                }
+            }
+        }
+    };
+    html! {
+        @if records.iter().any(|record| !record.fused.is_empty()) {
+            h2 { "Fused steps" }
+            p {
+                "What follows a batch norm in one step with it, beside the plain batch norm and an elementwise kernel, "
+                "timed in turn. Moves are tensors that the kernels read and write, one as often as they go over it."
+            }
+            (table(&FUSED_HEADER, 5, body))
+        }
     }
 }
 
@@ -322,7 +349,7 @@ fn figure_row(row: &Row) -> Markup {
     html! {
         tr.chosen[row.chosen] {
             th scope="row" { (row.operation) }
-            td { (row.shape()) }
+            td { (row.case()) }
             td { (row.kernels.join(", ")) }
             td { (plan(row)) }
             td.number { (digits(row.bytes as f64 / 1e6)) }

@@ -1,9 +1,9 @@
 //! The comparison as Markdown. Its order depends on nothing but names and shapes, so that two versions differ in
 //! figures alone.
 
-use super::digits;
 use super::read::{chosen, lines};
-use crate::bench::record::{Record, Row};
+use super::{FUSED_HEADER, digits, fused_cells};
+use crate::bench::record::{FusedRow, Record, Row};
 
 const ABOUT: &str = "# Benchmarks
 
@@ -11,6 +11,11 @@ Written by `bn report`. Fraction of the copy kernel's speed on the bytes that mu
 then microseconds of a step, both with the plan that the library chooses by itself. 1.00 is the limit for kernels that
 read every tensor once; a training forward that reads x twice can reach 0.67, a training backward that reads x and dy
 twice 0.60. Where a cache holds the tensors, a figure may lie above.
+";
+
+const FUSED: &str = "
+What follows a batch norm in one step with it, beside the plain batch norm and an elementwise kernel, timed in turn. Moves
+are tensors that the kernels read and write, one as often as they go over it.
 ";
 
 /// A table of the adapters and one of the figures.
@@ -24,7 +29,21 @@ pub fn tables(records: &[Record]) -> String {
         .chain(records.iter().map(|it| it.adapter.clone()))
         .collect();
     let figures = table(&header, 2, lines(records).into_iter().map(|line| figures(line, records)).collect());
-    format!("{ABOUT}\n{adapters}\n{figures}")
+    format!("{ABOUT}\n{adapters}\n{figures}{}", fused(records))
+}
+
+/// A table of fused steps, where a record has such.
+fn fused(records: &[Record]) -> String {
+    let of = |record: &Record| record.fused.iter().map(|row| fused_line(record, row)).collect::<Vec<_>>();
+    let lines: Vec<Vec<String>> = records.iter().flat_map(of).collect();
+    match lines.is_empty() {
+        true => String::new(),
+        false => format!("{FUSED}\n{}", table(&FUSED_HEADER.map(String::from), 5, lines)),
+    }
+}
+
+fn fused_line(record: &Record, row: &FusedRow) -> Vec<String> {
+    [vec![record.adapter.clone()], fused_cells(row)].concat()
 }
 
 fn adapter(record: &Record) -> Vec<String> {
@@ -37,7 +56,7 @@ fn adapter(record: &Record) -> Vec<String> {
 fn figures(line: &Row, records: &[Record]) -> Vec<String> {
     let cell = |row: &Row| format!("{:.2}, {} us", row.fraction_of_copy, digits(row.microseconds.median));
     let cells = records.iter().map(|record| chosen(record, line).map_or("-".into(), cell));
-    [line.operation.name().into(), line.shape()].into_iter().chain(cells).collect()
+    [line.operation.name().into(), line.case()].into_iter().chain(cells).collect()
 }
 
 /// A table whose columns from `first_number` on are aligned to the right.
@@ -58,7 +77,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::report::tests::{record, row};
+    use crate::report::tests::{fused_row, record, row};
     use batchnorm_wgpu::Operation::{ForwardTraining, Inference};
 
     #[test]
@@ -78,5 +97,14 @@ mod tests {
 | inference | 8x4 channels_first | 0.99, 12.3 us | - |
 ";
         assert_eq!(tables(&records), format!("{ABOUT}{expected}"));
+    }
+
+    #[test]
+    fn fused_steps_have_a_table_where_there_are_some() {
+        let mut record = record("a", "2026-01-02", vec![row(Inference, &[8, 4], true, 0.5, 1.0)]);
+        record.fused = vec![fused_row(2.0, 3.0)];
+        let expected = "| a | inference | relu_residual | 8x4 channels_first | f16 | 2.00 | 3.00 | 1.50 | 3 | 5 |\n";
+        let text = tables(&[record]);
+        assert!(text.ends_with(expected), "{text}");
     }
 }

@@ -5,7 +5,7 @@ mod html;
 mod markdown;
 mod read;
 
-use crate::bench::record::Row;
+use crate::bench::record::{FusedRow, Row};
 use crate::output::write;
 use crate::{AnyError, Verdict};
 use std::path::{Path, PathBuf};
@@ -104,12 +104,41 @@ fn strategy(row: &Row) -> String {
     format!("{}{}", row.plan.strategy.name(), if row.plan.reverse { ", reverse" } else { "" })
 }
 
+/// Header of the table of fused steps: the adapter, then [`fused_cells`].
+const FUSED_HEADER: [&str; 10] = [
+    "adapter",
+    "operation",
+    "fused with",
+    "shape",
+    "dtype",
+    "fused us",
+    "separate us",
+    "separate / fused",
+    "fused moves",
+    "separate moves",
+];
+
+/// The cells of a fused step.
+fn fused_cells(row: &FusedRow) -> Vec<String> {
+    vec![
+        row.operation.name().into(),
+        row.fusion.name().into(),
+        row.shape(),
+        row.dtype.name().into(),
+        digits(row.fused_microseconds.median),
+        digits(row.separate_microseconds.median),
+        format!("{:.2}", row.separate_over_fused),
+        row.fused_moves.to_string(),
+        row.separate_moves.to_string(),
+    ]
+}
+
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
-    use crate::bench::record::{Clock, Copy, PlanFigures, Record, SCHEMA, Timing};
-    use batchnorm_wgpu::Operation;
+    use crate::bench::record::{Clock, Copy, Fusion, PlanFigures, Record, SCHEMA, Timing};
     use batchnorm_wgpu::kernels::{Geometry, Reduction, Strategy};
+    use batchnorm_wgpu::{DType, Operation};
 
     /// A record of `rows`.
     pub fn record(adapter: &str, date: &str, rows: Vec<Row>) -> Record {
@@ -126,6 +155,24 @@ mod tests {
             clock: Clock::Timestamps,
             copy: Copy { gigabytes_per_second: 10.0, bytes: 1 << 26, workgroup_size: 128, workgroups: 64 },
             rows,
+            fused: Vec::new(),
+        }
+    }
+
+    /// A fused row.
+    pub fn fused_row(fused: f64, separate: f64) -> FusedRow {
+        let timing = |median| Timing { median, spread: 0.5, steps: 10, samples: 11 };
+        FusedRow {
+            operation: Operation::Inference,
+            dims: vec![8, 4],
+            layout: "channels_first".into(),
+            dtype: DType::F16,
+            fusion: Fusion::ReluResidual,
+            fused_microseconds: timing(fused),
+            separate_microseconds: timing(separate),
+            separate_over_fused: separate / fused,
+            fused_moves: 3,
+            separate_moves: 5,
         }
     }
 
@@ -135,6 +182,7 @@ mod tests {
             operation,
             dims: dims.to_vec(),
             layout: "channels_first".into(),
+            dtype: DType::F32,
             bytes: 4 * dims.iter().product::<usize>() as u64,
             chosen,
             kernels: vec!["moments".into(), "normalize".into()],

@@ -3,7 +3,7 @@
 use super::count;
 use crate::AnyError;
 use crate::bench::record::{Record, Row, SCHEMA};
-use batchnorm_wgpu::Operation;
+use batchnorm_wgpu::{DType, Operation};
 use serde_json::Value;
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -101,6 +101,10 @@ fn check(record: &Record) -> Result<(), String> {
         plausible(&format!("rows[{number}].microseconds.median"), row.microseconds.median)?;
         plausible(&format!("rows[{number}].fraction_of_copy"), row.fraction_of_copy)?;
     }
+    for (number, row) in record.fused.iter().enumerate() {
+        plausible(&format!("fused[{number}].fused_microseconds.median"), row.fused_microseconds.median)?;
+        plausible(&format!("fused[{number}].separate_microseconds.median"), row.separate_microseconds.median)?;
+    }
     Ok(())
 }
 
@@ -129,11 +133,12 @@ impl Records {
     }
 }
 
-/// Rows go by operation, by size and by shape, whatever the order in the files: figures of two days then stand in the
-/// same line.
+/// Rows go by operation, by dtype, by size and by shape, whatever the order in the files: figures of two days then stand in
+/// the same line.
 pub fn order(a: &Row, b: &Row) -> Ordering {
     let place = |row: &Row| Operation::ALL.iter().position(|&it| it == row.operation);
-    let key = |row: &Row| (place(row), row.bytes);
+    let dtype = |row: &Row| DType::ALL.iter().position(|&it| it == row.dtype);
+    let key = |row: &Row| (place(row), dtype(row), row.bytes);
     key(a).cmp(&key(b)).then_with(|| a.dims.cmp(&b.dims)).then_with(|| a.layout.cmp(&b.layout))
 }
 
@@ -145,19 +150,24 @@ pub fn lines<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<&'a Row> 
     lines
 }
 
-/// Whether two rows are of one operation on one shape.
+/// Those of f32 tensors, which charts compare.
+pub fn f32_lines<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<&'a Row> {
+    lines(records).into_iter().filter(|row| row.dtype == DType::F32).collect()
+}
+
+/// Whether two rows are of one operation on one shape and dtype.
 pub fn same_case(a: &Row, b: &Row) -> bool {
     order(a, b).is_eq()
 }
 
-/// The figures of the plan that the library chooses for the operation and shape of `line`.
+/// The figures of the plan that the library chooses for the operation, shape and dtype of `line`.
 pub fn chosen<'a>(record: &'a Record, line: &Row) -> Option<&'a Row> {
     record.rows.iter().find(|row| row.chosen && same_case(row, line))
 }
 
-/// The chosen rows of an operation, in order.
+/// The chosen rows of an operation on f32 tensors, in order.
 pub fn chosen_of(record: &Record, operation: Operation) -> Vec<&Row> {
-    lines([record]).into_iter().filter(|row| row.operation == operation).collect()
+    f32_lines([record]).into_iter().filter(|row| row.operation == operation).collect()
 }
 
 /// The median, where there is a value.
@@ -191,6 +201,27 @@ mod tests {
         let mut still = good();
         still.rows[0].microseconds.median = 0.0;
         assert_eq!(check(&still).unwrap_err(), "expected rows[0].microseconds.median from 1e-12 to 1e15, came 0e0");
+    }
+
+    #[test]
+    fn records_that_name_no_dtype_are_of_f32() {
+        let new = sample("a", "2026-01-01", vec![row(Operation::Inference, &[2, 3], true, 0.5, 1.0)]);
+        let mut value = serde_json::to_value(&new).unwrap();
+        assert!(value.get("fused").is_none());
+        value["rows"][0].as_object_mut().unwrap().remove("dtype").unwrap();
+        let old: Record = serde_json::from_value(value).unwrap();
+        assert_eq!((old.rows[0].dtype, old.fused.len()), (DType::F32, 0));
+        assert!(same_case(&old.rows[0], &new.rows[0]));
+    }
+
+    #[test]
+    fn dtypes_are_apart_and_only_f32_is_charted() {
+        let plain = row(Operation::Inference, &[2, 3], true, 0.5, 1.0);
+        let half = Row { dtype: DType::F16, bytes: plain.bytes / 2, ..plain.clone() };
+        let record = sample("a", "2026-01-01", vec![half, plain]);
+        let cases: Vec<String> = lines([&record]).into_iter().map(Row::case).collect();
+        assert_eq!(cases, ["2x3 channels_first", "2x3 channels_first f16"]);
+        assert_eq!(chosen_of(&record, Operation::Inference).len(), 1);
     }
 
     #[test]

@@ -4,8 +4,8 @@ use super::{TrainError, stages::Expected};
 use batchnorm_wgpu::{
     Config, Layout, RunningStatistics, Shape,
     reference::{
-        self, Affine,
-        bound::{self, DType, StatisticsBound},
+        self, Layer,
+        bound::{self, Execution, StatisticsBound},
     },
 };
 
@@ -37,15 +37,18 @@ impl BatchNormStage {
         Ok(Self { shape, config: Config::default(), x, gamma })
     }
 
+    fn layer(&self) -> Layer<'_> {
+        Layer { gamma: self.gamma.as_deref(), eps: self.config.eps, ..Layer::default() }
+    }
+
     /// The layer's output.
     ///
     /// # Errors
     /// [`TrainError::BatchNorm`] for arrays that do not fit the shape.
     pub fn forward(&self, beta: &[f64]) -> Result<Expected, TrainError> {
-        let affine = Affine { gamma: self.gamma.as_deref(), beta: Some(beta) };
-        let eps = self.config.eps;
-        let values = reference::forward_training(&self.x, &self.shape, affine, eps)?.y;
-        let bounds = bound::forward_training(&self.x, &self.shape, affine, eps, DType::F32)?.y;
+        let layer = Layer { beta: Some(beta), ..self.layer() };
+        let values = reference::forward_training(&self.x, &self.shape, &layer)?.y;
+        let bounds = bound::forward_training(&self.x, &self.shape, &layer, &Execution::default())?.y;
         Ok(Expected { values, bounds })
     }
 
@@ -55,7 +58,7 @@ impl BatchNormStage {
     /// [`TrainError::BatchNorm`] for arrays that do not fit the shape.
     pub fn running(&self, before: &RunningStatistics) -> Result<(Expected, Expected), TrainError> {
         let batch = reference::statistics(&self.x, &self.shape)?;
-        let batch_bound = bound::statistics(&self.x, &self.shape)?;
+        let batch_bound = bound::statistics(&self.x, &self.shape, &Execution::default())?;
         let wide = |value: &f32| f64::from(*value);
         let counts = |values: &[u32]| values.iter().map(|&count| u64::from(count)).collect();
         let mut state = reference::RunningStatistics {
@@ -79,9 +82,9 @@ impl BatchNormStage {
     /// # Errors
     /// [`TrainError::BatchNorm`] for arrays that do not fit the shape.
     pub fn backward(&self, dy: &[f64]) -> Result<Gradients, TrainError> {
-        let (gamma, eps) = (self.gamma.as_deref(), self.config.eps);
-        let values = reference::backward_training(&self.x, dy, &self.shape, gamma, eps)?;
-        let bounds = bound::backward_training(&self.x, dy, &self.shape, gamma, eps, DType::F32)?;
+        let layer = self.layer();
+        let values = reference::backward_training(&self.x, dy, &self.shape, &layer)?;
+        let bounds = bound::backward_training(&self.x, dy, &self.shape, &layer, &Execution::default())?;
         Ok(Gradients {
             dx: Expected { values: values.dx, bounds: bounds.dx },
             dgamma: Expected { values: values.dgamma, bounds: bounds.dgamma },

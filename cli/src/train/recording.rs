@@ -13,7 +13,7 @@ use super::{
     parameters::{HIDDEN, LAYERS, SIZES, slice},
 };
 use batchnorm_wgpu::{
-    BackwardTraining, BatchNorm, Config, ForwardTraining, Inference, Layout, Shape, Step,
+    Backward, BatchNorm, Config, ForwardTraining, Inference, Layout, Shape, Step,
     wgpu::{self, BufferBinding},
 };
 
@@ -304,6 +304,7 @@ impl<'n, 'b> Recorder<'n, 'b> {
             batch_norm.forward_training(&ForwardTraining {
                 x,
                 y,
+                residual: None,
                 gamma,
                 beta,
                 saved,
@@ -311,7 +312,7 @@ impl<'n, 'b> Recorder<'n, 'b> {
                 scratch,
             })?
         } else {
-            batch_norm.inference(&Inference { x, y, gamma, beta, running })?
+            batch_norm.inference(&Inference { x, y, residual: None, gamma, beta, running, saved: None })?
         };
         self.tape.batch_norm(step);
         Ok(())
@@ -329,11 +330,12 @@ impl<'n, 'b> Recorder<'n, 'b> {
         let Some(batch_norm) = self.layers.get(layer) else { return Ok(()) };
         let slices = &self.network.parameters.layers[layer];
         let scale = slices.scale.as_ref();
-        let step = batch_norm.backward_training(&BackwardTraining {
+        let step = batch_norm.backward_training(&Backward {
             x: whole(&self.arrays.z[layer]),
             dy: whole(&self.arrays.du[layer]),
+            residual: None,
             dx: Some(whole(self.arrays.dz(layer))),
-            gamma: scale.map(|scale| slice(&self.network.values, scale)),
+            dresidual: None,
             dgamma: scale.map(|scale| slice(&self.network.gradients, scale)),
             dbeta: Some(slice(&self.network.gradients, &slices.shift)),
             saved: whole(&self.arrays.saved[layer]),

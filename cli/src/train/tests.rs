@@ -13,7 +13,7 @@ use super::{
 };
 use batchnorm_wgpu::{
     Layout, RunningStatistics, Shape,
-    reference::{self, Affine},
+    reference::{self, Layer},
     wgpu,
 };
 use rand::{RngExt, SeedableRng};
@@ -117,8 +117,8 @@ fn logits(gpu: Gpu<'_>, contestant: &Contestant, images: &Images) -> Vec<f64> {
             let running = RunningStatistics::from_bytes(&gpu.read(&network.running[layer]).unwrap()).unwrap();
             let wide = |values: &[f32]| values.iter().map(|&value| f64::from(value)).collect::<Vec<_>>();
             let shape = Shape::new(&[images.count(), SIZES[layer + 1]], Layout::ChannelsFirst).unwrap();
-            let affine = Affine { gamma: Some(&values[scale.clone()]), beta: Some(shift) };
-            x = reference::inference(&x, &shape, &wide(&running.mean), &wide(&running.var), affine, 1e-5).unwrap();
+            let layer = Layer { gamma: Some(&values[scale.clone()]), beta: Some(shift), ..Layer::default() };
+            x = reference::inference(&x, &shape, &wide(&running.mean), &wide(&running.var), &layer).unwrap();
         }
         if layer < HIDDEN {
             x = stages::sigmoid(&x).values;

@@ -1,0 +1,195 @@
+//! The elementwise kernels of a network that does not fuse: what follows a batch norm, as a pass of its own.
+
+use super::copy::CopyKernel;
+use super::workload::{decode, encode};
+use crate::AnyError;
+use batchnorm_wgpu::host::{Gpu, download, guarded, storage, upload};
+use batchnorm_wgpu::{DType, wgpu};
+use batchnorm_wgpu_check::data::normal;
+
+/// What an epilogue computes of its tensors, the first of which it writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Function {
+    /// z = relu(z).
+    Relu,
+    /// z = relu(z + residual).
+    AddRelu,
+    /// z = dy where y > 0, of y and dy.
+    Gate,
+}
+
+macro_rules! shader {
+    ($name:literal) => {
+        include_str!(concat!("../../shaders/", $name, ".wgsl"))
+    };
+}
+
+impl Function {
+    const ALL: [Self; 3] = [Self::Relu, Self::AddRelu, Self::Gate];
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Relu => shader!("epilogue_relu"),
+            Self::AddRelu => shader!("epilogue_add_relu"),
+            Self::Gate => shader!("epilogue_gate"),
+        }
+    }
+
+    /// Tensors that it reads and writes, in all.
+    pub fn moves(self) -> u32 {
+        match self {
+            Self::Relu => 2,
+            Self::AddRelu | Self::Gate => 3,
+        }
+    }
+
+    /// What it makes of an element, given what is bound in order.
+    fn of(self, [z, second, third]: [f32; 3]) -> f32 {
+        match self {
+            Self::Relu => z.max(0.0),
+            Self::AddRelu => (z + second).max(0.0),
+            Self::Gate if second > 0.0 => third,
+            Self::Gate => 0.0,
+        }
+    }
+}
+
+/// The parts that know a dtype.
+fn parts(dtype: DType) -> &'static [&'static str] {
+    match dtype {
+        DType::F32 => &[shader!("epilogue_f32")],
+        DType::F16 => &[shader!("epilogue_words"), shader!("epilogue_f16")],
+        DType::Bf16 => &[shader!("epilogue_words"), shader!("epilogue_bf16")],
+    }
+}
+
+/// An elementwise kernel, laid out as the fastest copy kernel is.
+pub struct Epilogue {
+    function: Function,
+    dtype: DType,
+    pipeline: wgpu::ComputePipeline,
+    workgroup_size: u32,
+    workgroups: u32,
+}
+
+/// The epilogues of all dtypes of a run.
+pub struct Epilogues(Vec<Epilogue>);
+
+impl Epilogues {
+    /// Compiles and verifies them.
+    pub fn new(gpu: &Gpu, copy: &CopyKernel, dtypes: &[DType]) -> Result<Self, AnyError> {
+        let all = dtypes.iter().flat_map(|&dtype| Function::ALL.map(|function| (dtype, function)));
+        Ok(Self(all.map(|(dtype, function)| Epilogue::new(gpu, copy, dtype, function)).collect::<Result<_, _>>()?))
+    }
+
+    /// One of them.
+    pub fn get(&self, dtype: DType, function: Function) -> Result<&Epilogue, AnyError> {
+        let found = self.0.iter().find(|one| (one.dtype, one.function) == (dtype, function));
+        found.ok_or_else(|| format!("no epilogue {function:?} of {dtype} was made").into())
+    }
+}
+
+impl Epilogue {
+    fn new(gpu: &Gpu, copy: &CopyKernel, dtype: DType, function: Function) -> Result<Self, AnyError> {
+        let (workgroup_size, workgroups, segments) = copy.layout();
+        let text = [&[shader!("epilogue"), function.text()], parts(dtype)].concat().concat();
+        let pipeline = guarded(&gpu.device, "compiling an epilogue", || {
+            let source = wgpu::ShaderSource::Wgsl(text.into());
+            let label = Some("epilogue");
+            let module = gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
+            gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
+                label,
+                layout: None,
+                module: &module,
+                entry_point: Some("main"),
+                compilation_options: wgpu::PipelineCompilationOptions {
+                    constants: &[("WORKGROUP", workgroup_size.into()), ("SEGMENTS", f64::from(u8::from(segments)))],
+                    ..Default::default()
+                },
+                cache: None,
+            })
+        })?;
+        let epilogue = Self { function, dtype, pipeline, workgroup_size, workgroups };
+        epilogue.verify(gpu)?;
+        Ok(epilogue)
+    }
+
+    /// Binds tensors of whole vectors.
+    pub fn bind(&self, gpu: &Gpu, tensors: &[&wgpu::Buffer]) -> Result<Bound<'_>, AnyError> {
+        let numbered = (0..).zip(tensors);
+        let entries: Vec<_> = numbered
+            .map(|(binding, tensor)| wgpu::BindGroupEntry { binding, resource: tensor.as_entire_binding() })
+            .collect();
+        let bind_group = guarded(&gpu.device, "binding an epilogue", || {
+            gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some("epilogue"),
+                layout: &self.pipeline.get_bind_group_layout(0),
+                entries: &entries,
+            })
+        })?;
+        let vectors = tensors.iter().map(|tensor| tensor.size() / 16).min().unwrap_or(0);
+        let useful = vectors.div_ceil(self.workgroup_size.into()).max(1);
+        let workgroups = useful.min(self.workgroups.into()) as u32;
+        Ok(Bound { pipeline: &self.pipeline, bind_group, workgroups })
+    }
+
+    /// Holds its results against the host's, a last place aside: WGSL leaves the rounding of an f16 open.
+    fn verify(&self, gpu: &Gpu) -> Result<(), AnyError> {
+        // Few workgroups, so that lanes go through full rounds and a tail.
+        const WORKGROUPS: u32 = 16;
+        let vectors = 5 * WORKGROUPS * self.workgroup_size + 3;
+        let count = vectors as usize * 16 / self.dtype.size() as usize;
+        let host: Vec<Vec<f32>> = (1..=3).map(|seed| self.operand(count, seed)).collect();
+        let upload = |values: &Vec<f32>| upload(&gpu.device, &gpu.queue, "operand", &encode(values, self.dtype));
+        let given = host.iter().map(upload).collect::<Result<Vec<_>, _>>()?;
+        let out = storage(&gpu.device, "dz", given[0].size())?;
+        let tensors = match self.function {
+            Function::Relu => vec![&given[0]],
+            Function::AddRelu => vec![&given[0], &given[1]],
+            Function::Gate => vec![&out, &given[1], &given[2]],
+        };
+        let bound = self.bind(gpu, &tensors)?;
+        let bound = Bound { workgroups: bound.workgroups.min(WORKGROUPS), ..bound };
+        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        bound.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
+        guarded(&gpu.device, "verifying an epilogue", || gpu.queue.submit([encoder.finish()]))?;
+        let bytes = download(&gpu.device, &gpu.queue, &tensors[..1])?.concat();
+        let last_place = match self.dtype {
+            DType::F32 => f32::EPSILON,
+            DType::F16 => 1.0 / 1024.0,
+            DType::Bf16 => 1.0 / 128.0,
+        };
+        for (i, got) in decode(&bytes, self.dtype).into_iter().enumerate() {
+            let want = self.function.of([host[0][i], host[1][i], host[2][i]]);
+            let right = (got - want).abs() <= last_place * want.abs();
+            if !right {
+                let Self { function, dtype, .. } = self;
+                return Err(format!("the epilogue {function:?} of {dtype} is wrong: at {i} {got}, not {want}").into());
+            }
+        }
+        Ok(())
+    }
+
+    /// Values of the dtype; those that take the place of y as a relu leaves them.
+    fn operand(&self, count: usize, seed: u64) -> Vec<f32> {
+        let least = if self.function == Function::Gate && seed == 2 { 0.0 } else { f32::MIN };
+        let values: Vec<f32> = normal(count, seed).into_iter().map(|value| value.max(least)).collect();
+        decode(&encode(&values, self.dtype), self.dtype)
+    }
+}
+
+/// An epilogue bound to its tensors.
+pub struct Bound<'a> {
+    pipeline: &'a wgpu::ComputePipeline,
+    bind_group: wgpu::BindGroup,
+    workgroups: u32,
+}
+
+impl Bound<'_> {
+    /// Records it.
+    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_pipeline(self.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.dispatch_workgroups(self.workgroups, 1, 1);
+    }
+}

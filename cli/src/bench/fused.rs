@@ -1,0 +1,164 @@
+//! `bn bench --fused`: `relu(bn(x) + residual)` in one step, beside a plain batch norm and an elementwise kernel.
+
+use super::clock::Job;
+use super::epilogue::{Bound, Epilogues, Function};
+use super::record::{FusedRow, Fusion, dims_and_layout};
+use super::workload::{Tensors, Use, job};
+use super::{Bench, verify};
+use crate::AnyError;
+use crate::output::{figure, table};
+use batchnorm_wgpu::host::guarded;
+use batchnorm_wgpu::kernels::{Gradients, Kernel, Variant, program};
+use batchnorm_wgpu::{Activation, BatchNorm, Choice, Config, Operation, Plan, Step, wgpu};
+
+/// Operations that are timed.
+pub const OPERATIONS: [Operation; 3] = [Operation::ForwardTraining, Operation::Inference, Operation::BackwardTraining];
+
+impl Fusion {
+    fn residual(self) -> bool {
+        self == Self::ReluResidual
+    }
+
+    /// What the separate passes compute besides the batch norm: before it in the backward pass, else after it.
+    fn epilogue(self, operation: Operation) -> Function {
+        match (is_backward(operation), self) {
+            (true, _) => Function::Gate,
+            (false, Self::Relu) => Function::Relu,
+            (false, Self::ReluResidual) => Function::AddRelu,
+        }
+    }
+}
+
+/// Tensors that the kernels of a step read and write, with a residual or without. With one, a kernel behind that which wrote
+/// its gradient takes that for dy, and the activation lies before it.
+fn moves(operation: Operation, plan: &Plan, config: &Config, residual: bool) -> u32 {
+    let of = |kernel: &&'static Kernel| {
+        let binds = |name| kernel.bindings.iter().any(|binding| binding.name == name);
+        let behind = residual && binds("dx") && !binds("dresidual");
+        let activation = if behind { Activation::None } else { config.activation };
+        let mut variant = Variant::new(kernel, plan.settings(&Config { activation, ..*config }));
+        for (i, binding) in kernel.bindings.iter().enumerate() {
+            let absent = !residual && ["residual", "dresidual"].contains(&binding.name);
+            variant.absent |= u32::from(absent) << i;
+        }
+        variant.moves()
+    };
+    program(operation, plan.strategy, Gradients::All).iter().map(of).sum()
+}
+
+fn is_backward(operation: Operation) -> bool {
+    operation == Operation::BackwardTraining
+}
+
+impl Bench<'_> {
+    /// The fused step and its separate passes, timed in turn on the same tensors.
+    pub fn fused_row(
+        &self,
+        tensors: &Tensors,
+        epilogues: &Epilogues,
+        (operation, fusion): (Operation, Fusion),
+        choice: &Choice,
+    ) -> Result<FusedRow, AnyError> {
+        let (shape, dtype) = (tensors.shape(), tensors.dtype());
+        let config = Config { dtype, activation: Activation::Relu, ..Config::default() };
+        let layer = self.layer(shape, &config, choice)?;
+        verify(self.gpu, &self.kernels, (operation, fusion.residual()), shape, &config, &layer.plan(operation)?)?;
+        if is_backward(operation) {
+            self.run(&self.steps(tensors, &layer, Operation::ForwardTraining, fusion)?)?;
+        }
+        let fused = self.steps(tensors, &layer, operation, fusion)?;
+        let plain_config = Config { activation: Activation::None, ..config };
+        let plain = self.layer(shape, &plain_config, choice)?;
+        let behind = if is_backward(operation) { Use::BehindGate } else { Use::Plain };
+        let steps = tensors.steps(self.gpu, &plain, operation, behind)?;
+        let epilogue = epilogues.get(dtype, fusion.epilogue(operation))?;
+        let bound = tensors.epilogues(self.gpu, epilogue, fusion.epilogue(operation))?;
+        let jobs = [job(&fused), separate(&steps, &bound, operation)];
+        let samples = self.watch.measure(&jobs.each_ref(), self.rounds, self.least)?;
+        let (dims, layout) = dims_and_layout(shape);
+        Ok(FusedRow {
+            operation,
+            dims,
+            layout,
+            dtype,
+            fusion,
+            fused_microseconds: samples[0].timing(),
+            separate_microseconds: samples[1].timing(),
+            separate_over_fused: samples[0].speed_over(&samples[1]),
+            fused_moves: moves(operation, &layer.plan(operation)?, &config, fusion.residual()),
+            separate_moves: moves(operation, &plain.plan(operation)?, &plain_config, false)
+                + fusion.epilogue(operation).moves(),
+        })
+    }
+
+    fn steps(
+        &self,
+        tensors: &Tensors,
+        layer: &BatchNorm,
+        operation: Operation,
+        fusion: Fusion,
+    ) -> Result<Vec<Step>, AnyError> {
+        tensors.steps(self.gpu, layer, operation, if fusion.residual() { Use::WithResidual } else { Use::Plain })
+    }
+
+    /// Runs steps once, for what the timed ones read.
+    fn run(&self, steps: &[Step]) -> Result<(), AnyError> {
+        let mut encoder = self.gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        steps.iter().for_each(|step| step.encode_pass(&mut encoder));
+        guarded(&self.gpu.device, "running a forward pass", || self.gpu.queue.submit([encoder.finish()]))?;
+        self.gpu.device.poll(wgpu::PollType::wait_indefinitely())?;
+        Ok(())
+    }
+}
+
+/// A plain step and its epilogue, in the order of the operation.
+fn separate<'a>(steps: &'a [Step], bound: &'a [Bound<'a>], operation: Operation) -> Job<'a> {
+    let encode = move |i: usize, pass: &mut wgpu::ComputePass<'_>| {
+        let (step, epilogue) = (&steps[i], &bound[i]);
+        if is_backward(operation) {
+            epilogue.encode(pass);
+            step.encode(pass);
+        } else {
+            step.encode(pass);
+            epilogue.encode(pass);
+        }
+    };
+    Job { steps: steps.len().min(bound.len()), encode: Box::new(encode) }
+}
+
+/// Prints the rows.
+pub fn print(rows: &[FusedRow]) {
+    let lines = rows.iter().map(|row| {
+        vec![
+            row.operation.to_string(),
+            row.fusion.name().into(),
+            row.shape(),
+            row.dtype.to_string(),
+            figure_of(row.fused_microseconds.median),
+            figure_of(row.separate_microseconds.median),
+            figure(row.separate_over_fused),
+            row.fused_moves.to_string(),
+            row.separate_moves.to_string(),
+        ]
+    });
+    let header = [
+        "operation",
+        "fused with",
+        "shape",
+        "dtype",
+        "fused us",
+        "separate us",
+        "separate / fused",
+        "fused moves",
+        "separate moves",
+    ];
+    println!("\n{}", table(&header, 4, lines));
+    println!(
+        "separate: the plain batch norm, and an elementwise kernel of its own; separate / fused: the median of samples that"
+    );
+    println!("were taken in turn; moves: tensors that the kernels read and write, one as often as they go over it.");
+}
+
+fn figure_of(microseconds: f64) -> String {
+    format!("{microseconds:.0}")
+}
