@@ -3,9 +3,9 @@
 //! `cargo bench --bench reference_and_encoding`. Times of kernels on a GPU are not measured here.
 
 use batchnorm_wgpu::host::Gpu;
-use batchnorm_wgpu::reference::{self, Affine};
+use batchnorm_wgpu::reference::{self, Layer};
 use batchnorm_wgpu::{
-    BackwardTraining, BatchNorm, Config, ForwardTraining, Kernels, Layout, RunningStatistics, Shape, Step, wgpu,
+    Backward, BatchNorm, Config, ForwardTraining, Kernels, Layout, RunningStatistics, Shape, Step, wgpu,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::error::Error;
@@ -27,19 +27,18 @@ fn bench(criterion: &mut Criterion) {
 /// Forward and backward in float64.
 fn reference(criterion: &mut Criterion) -> Result<(), Box<dyn Error>> {
     let shape = Shape::new(&DIMS, Layout::ChannelsFirst)?;
-    let eps = Config::default().eps;
     let values = |phase: f64| (0..shape.elements()).map(|i| (i as f64 * 0.37 + phase).sin()).collect::<Vec<_>>();
     let (x, dy) = (values(0.0), values(1.0));
     // Refused once or never: in the loop a refusal would pass for speed.
-    reference::forward_training(&x, &shape, Affine::default(), eps)?;
-    reference::backward_training(&x, &dy, &shape, None, eps)?;
+    reference::forward_training(&x, &shape, &Layer::default())?;
+    reference::backward_training(&x, &dy, &shape, &Layer::default())?;
     let mut group = criterion.benchmark_group("reference");
     group.throughput(Throughput::Elements(shape.elements() as u64)).sample_size(20);
     group.bench_function("forward_training", |bencher| {
-        bencher.iter(|| reference::forward_training(black_box(&x), &shape, Affine::default(), eps))
+        bencher.iter(|| reference::forward_training(black_box(&x), &shape, &Layer::default()))
     });
     group.bench_function("backward_training", |bencher| {
-        bencher.iter(|| reference::backward_training(black_box(&x), black_box(&dy), &shape, None, eps))
+        bencher.iter(|| reference::backward_training(black_box(&x), black_box(&dy), &shape, &Layer::default()))
     });
     group.finish();
     Ok(())
@@ -80,17 +79,19 @@ fn bound_step() -> Result<(Gpu, [Step; 2]), Box<dyn Error>> {
     let forward = layer.forward_training(&ForwardTraining {
         x: whole(&x),
         y: whole(&y),
+        residual: None,
         gamma: Some(whole(&gamma)),
         beta: Some(whole(&beta)),
         saved: whole(&saved),
         running: Some(whole(&running)),
         scratch: whole(&scratch),
     })?;
-    let backward = layer.backward_training(&BackwardTraining {
+    let backward = layer.backward_training(&Backward {
         x: whole(&x),
         dy: whole(&dy),
+        residual: None,
         dx: Some(whole(&dx)),
-        gamma: Some(whole(&gamma)),
+        dresidual: None,
         dgamma: Some(whole(&dgamma)),
         dbeta: Some(whole(&dbeta)),
         saved: whole(&saved),

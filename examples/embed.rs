@@ -4,7 +4,7 @@
 
 use batchnorm_wgpu::wgpu::{self, BufferUsages, util::DeviceExt};
 use batchnorm_wgpu::{
-    BackwardTraining, BatchNorm, Config, ForwardTraining, Inference, Kernels, Layout, RunningStatistics, Shape,
+    Backward, BatchNorm, Config, DType, ForwardTraining, Inference, Kernels, Layout, RunningStatistics, Shape,
     USEFUL_FEATURES, required_limits,
 };
 use std::error::Error;
@@ -18,7 +18,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let adapter = pollster::block_on(instance.request_adapter(&wgpu::RequestAdapterOptions::default()))?;
     let (device, queue) = pollster::block_on(adapter.request_device(&wgpu::DeviceDescriptor {
         required_features: adapter.features() & USEFUL_FEATURES,
-        required_limits: required_limits(&shape),
+        required_limits: required_limits(&shape, DType::F32),
         ..Default::default()
     }))?;
 
@@ -49,17 +49,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     let forward = layer.forward_training(&ForwardTraining {
         x: whole(&x),
         y: whole(&y),
+        residual: None,
         gamma: Some(whole(&gamma)),
         beta: Some(whole(&beta)),
         saved: whole(&saved),
         running: Some(whole(&running)),
         scratch: whole(&scratch),
     })?;
-    let backward = layer.backward_training(&BackwardTraining {
+    let backward = layer.backward_training(&Backward {
         x: whole(&x),
         dy: whole(&dy),
+        residual: None,
         dx: Some(whole(&dx)),
-        gamma: Some(whole(&gamma)),
+        dresidual: None,
         dgamma: Some(whole(&dgamma)),
         dbeta: Some(whole(&dbeta)),
         saved: whole(&saved),
@@ -69,9 +71,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     let inference = layer.inference(&Inference {
         x: whole(&x),
         y: whole(&x),
+        residual: None,
         gamma: Some(whole(&gamma)),
         beta: Some(whole(&beta)),
         running: whole(&running),
+        saved: None,
     })?;
 
     // Every step: only encode. All of it fits one pass, next to passes of your own.

@@ -3,8 +3,8 @@
 //! `cargo run --release --example host`
 
 use batchnorm_wgpu::host::{Gpu, HostBatchNorm};
-use batchnorm_wgpu::reference::bound::{self, DType, compare};
-use batchnorm_wgpu::reference::{self, Affine};
+use batchnorm_wgpu::reference::bound::{self, Execution, compare};
+use batchnorm_wgpu::reference::{self, Layer};
 use batchnorm_wgpu::{Config, Layout, Shape};
 use ndarray::{Array1, Array4};
 use std::error::Error;
@@ -24,28 +24,29 @@ fn main() -> Result<(), Box<dyn Error>> {
     let dy = Array4::from_shape_fn(dims, |(n, c, h, w)| wave(n * 211 + c * 59 + h * 13 + w + 1));
 
     // One training step, and inference with the running statistics that it left behind.
-    let forward = layer.forward_training(x.view())?;
-    let gradients = layer.backward_training(x.view(), dy.view(), &forward.saved)?;
-    let inferred = layer.inference(x.view())?;
+    let forward = layer.forward_training(x.view(), None)?;
+    let gradients = layer.backward_training(x.view(), dy.view(), None, &forward.saved)?;
+    let inferred = layer.inference(x.view(), None)?;
     println!("batch mean {:.4}", forward.saved.mean());
     println!("batch variance {:.4}", forward.saved.var());
     println!("running mean {:.4?}, variance {:.4?}\n", layer.running.mean, layer.running.var);
 
     // The same in float64 on the CPU, and how far a float32 kernel may be from it.
     let shape = Shape::new(x.shape(), Layout::ChannelsFirst)?;
-    let (x, dy, eps) = (wide(&x), wide(&dy), Config::default().eps);
+    let (x, dy) = (wide(&x), wide(&dy));
     let gamma = layer.gamma.as_ref().map(wide);
-    let affine = Affine { gamma: gamma.as_deref(), beta: None };
-    let want = reference::forward_training(&x, &shape, affine, eps)?;
-    let may = bound::forward_training(&x, &shape, affine, eps, DType::F32)?;
-    let want_gradients = reference::backward_training(&x, &dy, &shape, affine.gamma, eps)?;
-    let may_gradients = bound::backward_training(&x, &dy, &shape, affine.gamma, eps, DType::F32)?;
+    let of_f64 = &Layer { gamma: gamma.as_deref(), ..Layer::default() };
+    let execution = &Execution::default();
+    let want = reference::forward_training(&x, &shape, of_f64)?;
+    let may = bound::forward_training(&x, &shape, of_f64, execution)?;
+    let want_gradients = reference::backward_training(&x, &dy, &shape, of_f64)?;
+    let may_gradients = bound::backward_training(&x, &dy, &shape, of_f64, execution)?;
     // The running mean is kept as two f32.
     let mean: Vec<f64> =
         wide(&layer.running.mean).iter().zip(wide(&layer.running.mean_remainder)).map(|(a, b)| a + b).collect();
     let var = wide(&layer.running.var);
-    let want_inferred = reference::inference(&x, &shape, &mean, &var, affine, eps)?;
-    let may_inferred = bound::inference(&x, &shape, &mean, &var, affine, eps, DType::F32)?;
+    let want_inferred = reference::inference(&x, &shape, &mean, &var, of_f64)?;
+    let may_inferred = bound::inference(&x, &shape, &mean, &var, of_f64, execution)?;
 
     let rows = [
         ("y", wide(&forward.y), want.y, may.y),
