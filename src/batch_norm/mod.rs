@@ -1,5 +1,9 @@
 //! The layer that people hold: check, plan, bind, and then only encode.
 
+mod bindings;
+
+pub use bindings::{Backward, ForwardTraining, Inference, Statistics};
+
 use crate::config::{Activation, Config};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -43,86 +47,6 @@ pub struct BatchNorm {
     config: Config,
     choice: Choice,
     scratch_planes: u64,
-}
-
-/// Bindings of [`BatchNorm::forward_training`].
-#[derive(Clone, Debug)]
-pub struct ForwardTraining<'a> {
-    /// Input, a tensor. Read.
-    pub x: BufferBinding<'a>,
-    /// Output, a tensor: `act(bn(x) + residual)`. Written. The same binding as `x` only with [`Config::in_place`].
-    pub y: BufferBinding<'a>,
-    /// A tensor that is added before the activation; `None` for none. Read.
-    pub residual: Option<BufferBinding<'a>>,
-    /// Scale, `[C]` f32; `None` for 1. Read.
-    pub gamma: Option<BufferBinding<'a>>,
-    /// Shift, `[C]` f32; `None` for 0. Read.
-    pub beta: Option<BufferBinding<'a>>,
-    /// What the backward pass needs besides x, `[6][C]` f32: the mean as shift and remainder, the biased variance,
-    /// 1 / sqrt(variance + eps), gamma, beta. Written.
-    pub saved: BufferBinding<'a>,
-    /// Running statistics ([`RunningStatistics`]); `None` to track none. Read and written.
-    pub running: Option<BufferBinding<'a>>,
-    /// At least [`BatchNorm::scratch_size`] bytes whose contents do not matter. Written.
-    pub scratch: BufferBinding<'a>,
-}
-
-/// Bindings of [`BatchNorm::inference`].
-#[derive(Clone, Debug)]
-pub struct Inference<'a> {
-    /// Input, a tensor. Read.
-    pub x: BufferBinding<'a>,
-    /// Output, a tensor: `act(bn(x) + residual)`. Written. The same binding as `x` runs in place.
-    pub y: BufferBinding<'a>,
-    /// A tensor that is added before the activation; `None` for none. Read.
-    pub residual: Option<BufferBinding<'a>>,
-    /// Scale, `[C]` f32; `None` for 1. Read.
-    pub gamma: Option<BufferBinding<'a>>,
-    /// Shift, `[C]` f32; `None` for 0. Read.
-    pub beta: Option<BufferBinding<'a>>,
-    /// Running statistics ([`RunningStatistics`]). Read.
-    pub running: BufferBinding<'a>,
-    /// What [`BatchNorm::backward_frozen`] needs besides x, laid out as in [`ForwardTraining::saved`] with the running
-    /// statistics; `None` where no backward pass follows. Written.
-    pub saved: Option<BufferBinding<'a>>,
-}
-
-/// Bindings of [`BatchNorm::backward_training`] and [`BatchNorm::backward_frozen`].
-#[derive(Clone, Debug)]
-pub struct Backward<'a> {
-    /// The input of the forward pass; with [`Config::in_place`] its output. Read.
-    pub x: BufferBinding<'a>,
-    /// Gradient of the loss by y, a tensor. Read.
-    pub dy: BufferBinding<'a>,
-    /// The residual of the forward pass; not read where no activation follows it. Read.
-    pub residual: Option<BufferBinding<'a>>,
-    /// Gradient by x, a tensor; `None` if not wanted. Written. The same binding as `dy` runs in place.
-    pub dx: Option<BufferBinding<'a>>,
-    /// Gradient by the residual, a tensor; `None` if not wanted. Written. The same binding as `dy` runs in place, where `dx`
-    /// does not. Without an activation it is a copy of `dy`.
-    pub dresidual: Option<BufferBinding<'a>>,
-    /// Gradient by gamma, `[C]` f32; `None` if not wanted. Written, not added to.
-    pub dgamma: Option<BufferBinding<'a>>,
-    /// Gradient by beta, `[C]` f32; `None` if not wanted. Written, not added to.
-    pub dbeta: Option<BufferBinding<'a>>,
-    /// What the forward pass saved. Read.
-    pub saved: BufferBinding<'a>,
-    /// At least [`BatchNorm::scratch_size`] bytes whose contents do not matter. Written.
-    pub scratch: BufferBinding<'a>,
-}
-
-/// Bindings of [`BatchNorm::statistics`].
-#[derive(Clone, Debug)]
-pub struct Statistics<'a> {
-    /// Input, a tensor. Read.
-    pub x: BufferBinding<'a>,
-    /// The batch's statistics, laid out as in [`ForwardTraining::saved`], with gamma 1 and beta 0; `None` if not wanted.
-    /// Written.
-    pub saved: Option<BufferBinding<'a>>,
-    /// Running statistics that the batch enters by the layer's policy; `None` if not wanted. Read and written.
-    pub running: Option<BufferBinding<'a>>,
-    /// At least [`BatchNorm::scratch_size`] bytes whose contents do not matter. Written.
-    pub scratch: BufferBinding<'a>,
 }
 
 /// A binding by its name in the table of kernels.

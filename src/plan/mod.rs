@@ -1,14 +1,19 @@
 //! From a shape and a device to the numbers of a dispatch. Pure: no wgpu handles, so it is tested without a GPU.
 
+mod params;
+mod parts;
+
+pub use params::Params;
+
 use crate::capabilities::Capabilities;
-use crate::config::{Average, Config, NonFinite, Spread, VarianceEstimate};
+use crate::config::Config;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::kernels::{Geometry, Gradients, Kernel, Reduction, Settings, Span, Storage, Strategy, program};
+use crate::kernels::{Geometry, Gradients, Reduction, Settings, Span, Storage, Strategy, program};
 use crate::operation::Operation;
 use crate::shape::Shape;
 use crate::tuning::{Preference, Tuning};
-use bytemuck::{Pod, Zeroable};
+use parts::{fits_binding, slices_per_part};
 
 /// Choices taken out of the plan's hands. `None` leaves a choice to the plan; a forced one that cannot run is an error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -329,40 +334,6 @@ impl Plan {
         self.columns.div_ceil(self.tile)
     }
 
-    /// Number of dispatches of a kernel: one for each part of the tensors that it goes over.
-    pub fn parts(&self, span: Span) -> u32 {
-        match span {
-            Span::Segment => self.parts,
-            Span::Column => 1,
-        }
-    }
-
-    /// Values of one column in a part.
-    fn values_of(&self, part: u32) -> u32 {
-        self.part_values.min(self.values - part * self.part_values)
-    }
-
-    /// Workgroups that share a column in a part.
-    fn splits_of(&self, part: u32) -> u32 {
-        self.values_of(part).div_ceil(self.segment)
-    }
-
-    /// Workgroups that share a column, in all parts.
-    pub fn all_splits(&self) -> u32 {
-        (self.parts - 1) * self.splits + self.splits_of(self.parts - 1)
-    }
-
-    /// Elements of a part of a tensor, and of those before it.
-    pub fn elements_of(&self, part: u32) -> [u64; 2] {
-        let of = |values: u32| u64::from(values) * u64::from(self.columns) * self.geometry.elements() as u64;
-        [of(self.values_of(part)), u64::from(part) * of(self.part_values)]
-    }
-
-    /// Elements of a channel in the first part, which the shift is taken from.
-    pub fn first_part(&self) -> u64 {
-        u64::from(self.values_of(0)) * u64::from(self.fold) * self.geometry.elements_per_value() as u64
-    }
-
     /// Workgroups with work in a part.
     pub fn groups(&self, span: Span, part: u32) -> u32 {
         match span {
@@ -418,172 +389,10 @@ impl Plan {
     pub fn constants(&self, span: Span) -> [(&'static str, f64); 2] {
         [("WORKGROUP", f64::from(self.workgroup_size)), ("WHOLE", f64::from(u8::from(span == Span::Column)))]
     }
-
-    /// The uniform parameters of one of the operation's kernels for a part of the tensors, which begins `base` values behind
-    /// the begin of its bindings.
-    pub fn params(&self, shape: &Shape, config: &Config, kernel: &Kernel, part: u32, base: u32) -> Params {
-        let policy = &config.running;
-        let count = shape.values_per_channel();
-        let correction = match policy.variance {
-            VarianceEstimate::Unbiased if count > 1 => count as f64 / (count as f64 - 1.0),
-            _ => 1.0,
-        };
-        let (average, momentum) = match policy.average {
-            Average::Exponential { momentum } => (0, momentum),
-            Average::Cumulative => (1, 0.0),
-            Average::Pooled => (2, 0.0),
-        };
-        Params {
-            tile: self.tile,
-            lanes: self.workgroup_size / self.tile,
-            interleaved: u32::from(self.interleaved),
-            columns: self.columns,
-            inner: self.inner,
-            fold: self.fold,
-            base,
-            values: self.values_of(part),
-            splits: self.splits_of(part),
-            segment: self.segment,
-            first_split: part * self.splits,
-            part_values: self.part_values,
-            part_splits: self.splits,
-            all_values: self.values,
-            all_splits: self.all_splits(),
-            groups: self.groups(kernel.span, part),
-            reverse: u32::from(self.reverse && kernel.rereads),
-            channels: shape.channels() as u32,
-            count: count as u32,
-            count_f32: count as f32,
-            eps: config.eps as f32,
-            nan_bits: f32::NAN.to_bits(),
-            zero: 0,
-            average,
-            momentum: momentum as f32,
-            unbiased: u32::from(policy.variance == VarianceEstimate::Unbiased),
-            correction: correction as f32,
-            standard_deviation: u32::from(policy.spread == Spread::StandardDeviation),
-            propagate: u32::from(policy.non_finite == NonFinite::Propagate),
-            window_skip: policy.window.skip,
-            window_take: policy.window.take.unwrap_or(u32::MAX),
-        }
-    }
-}
-
-/// The uniform parameters of every kernel; mirrors `Params` in `shaders/common/work.wgsl`, where the fields are explained.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
-#[allow(missing_docs)]
-pub struct Params {
-    pub tile: u32,
-    pub lanes: u32,
-    pub interleaved: u32,
-    pub columns: u32,
-    pub inner: u32,
-    pub fold: u32,
-    pub base: u32,
-    pub values: u32,
-    pub splits: u32,
-    pub segment: u32,
-    pub first_split: u32,
-    pub part_values: u32,
-    pub part_splits: u32,
-    pub all_values: u32,
-    pub all_splits: u32,
-    pub groups: u32,
-    pub reverse: u32,
-    pub channels: u32,
-    pub count: u32,
-    pub count_f32: f32,
-    pub eps: f32,
-    pub nan_bits: u32,
-    pub zero: u32,
-    pub average: u32,
-    pub momentum: f32,
-    pub unbiased: u32,
-    pub correction: f32,
-    pub standard_deviation: u32,
-    pub propagate: u32,
-    pub window_skip: u32,
-    pub window_take: u32,
-}
-
-impl Params {
-    /// Names of the fields in order, for the test that holds them against the shader's.
-    pub const FIELDS: [&'static str; 31] = [
-        "tile",
-        "lanes",
-        "interleaved",
-        "columns",
-        "inner",
-        "fold",
-        "base",
-        "values",
-        "splits",
-        "segment",
-        "first_split",
-        "part_values",
-        "part_splits",
-        "all_values",
-        "all_splits",
-        "groups",
-        "reverse",
-        "channels",
-        "count",
-        "count_f32",
-        "eps",
-        "nan_bits",
-        "zero",
-        "average",
-        "momentum",
-        "unbiased",
-        "correction",
-        "standard_deviation",
-        "propagate",
-        "window_skip",
-        "window_take",
-    ];
 }
 
 fn unavailable(kernel: impl Into<String>, reason: String) -> Error {
     Error::KernelUnavailable { kernel: kernel.into(), reason }
-}
-
-/// What wgpu binds at most, whatever the device reports.
-const LARGEST_BINDING: u64 = 2_147_483_644;
-
-/// Most elements of a tensor that one binding holds. Indices are u32, and loops look a few rounds ahead.
-fn most_elements(dtype: DType, limits: &wgpu::Limits) -> u64 {
-    let bytes = limits.max_storage_buffer_binding_size.min(LARGEST_BINDING);
-    (bytes / 4 * 4 / dtype.size()).min(u64::from(u32::MAX / 2))
-}
-
-fn fits_binding(shape: &Shape, dtype: DType, limits: &wgpu::Limits) -> bool {
-    shape.elements() as u64 <= most_elements(dtype, limits)
-}
-
-/// How many slices of the tensor a part has, a slice being `fold` samples, or of channels last `fold` positions: all where
-/// one binding holds the tensor.
-fn slices_per_part(shape: &Shape, fold: usize, dtype: DType, limits: &wgpu::Limits) -> Result<usize> {
-    let slices = shape.outer() / fold;
-    if fits_binding(shape, dtype, limits) {
-        return Ok(slices);
-    }
-    let slice = (shape.channels() * shape.inner() * fold) as u64;
-    // A part begins where it does, its binding at the device's alignment before it.
-    let slack = u64::from(limits.min_storage_buffer_offset_alignment) / dtype.size();
-    let most = most_elements(dtype, limits).saturating_sub(slack) / slice;
-    if most == 0 {
-        return Err(Error::Limit {
-            what: "one sample",
-            limit: "max_storage_buffer_binding_size, in bytes",
-            needed: (slice + slack) * dtype.size(),
-            allowed: limits.max_storage_buffer_binding_size,
-            hint: "tensors are split over N only: open the device with a higher limit where the adapter has one",
-        });
-    }
-    // Parts of equal size, as far as that goes.
-    let parts = (slices as u64).div_ceil(most);
-    Ok((slices as u64).div_ceil(parts) as usize)
 }
 
 /// m is kept in u32, and values are counted ahead.

@@ -1,0 +1,133 @@
+//! The uniform parameters: what a kernel is told of its plan, its layer and its part of the tensors.
+
+use super::Plan;
+use crate::config::{Average, Config, NonFinite, Spread, VarianceEstimate};
+use crate::kernels::Kernel;
+use crate::shape::Shape;
+use bytemuck::{Pod, Zeroable};
+
+impl Plan {
+    /// The uniform parameters of one of the operation's kernels for a part of the tensors, which begins `base` values behind
+    /// the begin of its bindings.
+    pub fn params(&self, shape: &Shape, config: &Config, kernel: &Kernel, part: u32, base: u32) -> Params {
+        let policy = &config.running;
+        let count = shape.values_per_channel();
+        let correction = match policy.variance {
+            VarianceEstimate::Unbiased if count > 1 => count as f64 / (count as f64 - 1.0),
+            _ => 1.0,
+        };
+        let (average, momentum) = match policy.average {
+            Average::Exponential { momentum } => (0, momentum),
+            Average::Cumulative => (1, 0.0),
+            Average::Pooled => (2, 0.0),
+        };
+        Params {
+            tile: self.tile,
+            lanes: self.workgroup_size / self.tile,
+            interleaved: u32::from(self.interleaved),
+            columns: self.columns,
+            inner: self.inner,
+            fold: self.fold,
+            base,
+            values: self.values_of(part),
+            splits: self.splits_of(part),
+            segment: self.segment,
+            first_split: part * self.splits,
+            part_values: self.part_values,
+            part_splits: self.splits,
+            all_values: self.values,
+            all_splits: self.all_splits(),
+            groups: self.groups(kernel.span, part),
+            reverse: u32::from(self.reverse && kernel.rereads),
+            channels: shape.channels() as u32,
+            count: count as u32,
+            count_f32: count as f32,
+            eps: config.eps as f32,
+            nan_bits: f32::NAN.to_bits(),
+            zero: 0,
+            average,
+            momentum: momentum as f32,
+            unbiased: u32::from(policy.variance == VarianceEstimate::Unbiased),
+            correction: correction as f32,
+            standard_deviation: u32::from(policy.spread == Spread::StandardDeviation),
+            propagate: u32::from(policy.non_finite == NonFinite::Propagate),
+            window_skip: policy.window.skip,
+            window_take: policy.window.take.unwrap_or(u32::MAX),
+        }
+    }
+}
+
+/// The uniform parameters of every kernel; mirrors `Params` in `shaders/common/work.wgsl`, where the fields are explained.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+#[allow(missing_docs)]
+pub struct Params {
+    pub tile: u32,
+    pub lanes: u32,
+    pub interleaved: u32,
+    pub columns: u32,
+    pub inner: u32,
+    pub fold: u32,
+    pub base: u32,
+    pub values: u32,
+    pub splits: u32,
+    pub segment: u32,
+    pub first_split: u32,
+    pub part_values: u32,
+    pub part_splits: u32,
+    pub all_values: u32,
+    pub all_splits: u32,
+    pub groups: u32,
+    pub reverse: u32,
+    pub channels: u32,
+    pub count: u32,
+    pub count_f32: f32,
+    pub eps: f32,
+    pub nan_bits: u32,
+    pub zero: u32,
+    pub average: u32,
+    pub momentum: f32,
+    pub unbiased: u32,
+    pub correction: f32,
+    pub standard_deviation: u32,
+    pub propagate: u32,
+    pub window_skip: u32,
+    pub window_take: u32,
+}
+
+impl Params {
+    /// Names of the fields in order, for the test that holds them against the shader's.
+    pub const FIELDS: [&'static str; 31] = [
+        "tile",
+        "lanes",
+        "interleaved",
+        "columns",
+        "inner",
+        "fold",
+        "base",
+        "values",
+        "splits",
+        "segment",
+        "first_split",
+        "part_values",
+        "part_splits",
+        "all_values",
+        "all_splits",
+        "groups",
+        "reverse",
+        "channels",
+        "count",
+        "count_f32",
+        "eps",
+        "nan_bits",
+        "zero",
+        "average",
+        "momentum",
+        "unbiased",
+        "correction",
+        "standard_deviation",
+        "propagate",
+        "window_skip",
+        "window_take",
+    ];
+}
