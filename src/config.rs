@@ -86,23 +86,31 @@ impl Config {
         self.running.check()
     }
 
-    /// Whether x can be recovered from y well enough for gradients: `x - mean = (y - beta) / (gamma * inv_std)` loses the
-    /// digits that beta has over gamma times the normalized value, so every |gamma| must be at least 2^-10 |beta|, and not
-    /// 0 or nearly so. The kernels cannot refuse: where gamma is 0 they give NaN for dx and dgamma, and where the condition
-    /// does not hold otherwise, gradients with fewer digits.
+    /// Whether x can be recovered from y well enough for gradients of a layer with [`Config::in_place`].
+    ///
+    /// `x - mean = (y - beta) / (gamma * inv_std)` divides the rounding of y, which is as large as beta makes it, by gamma. So
+    /// that the recovered value keeps 8 bits at least, 14 where y is f32, every |gamma| must be at least |beta| times 2^-10
+    /// (f32), 2^-3 (f16) or 1 (bf16), and not 0 or nearly so. The kernels cannot refuse: where gamma is 0 they give NaN for
+    /// dx and dgamma, and where the condition does not hold otherwise, gradients with fewer digits.
     ///
     /// gamma and beta have one value per channel; beta `None` for 0.
     ///
     /// # Errors
     /// [`Error::InPlace`] that names the first channel for which it does not hold.
-    pub fn check_in_place(gamma: &[f32], beta: Option<&[f32]>) -> Result<()> {
+    pub fn check_in_place(&self, gamma: &[f32], beta: Option<&[f32]>) -> Result<()> {
+        let least = match self.dtype {
+            DType::F32 => 1.0 / 1024.0,
+            DType::F16 => 1.0 / 8.0,
+            DType::Bf16 => 1.0,
+        };
         for (channel, &gamma) in gamma.iter().enumerate() {
             let beta = beta.and_then(|beta| beta.get(channel)).map_or(0.0, |beta| beta.abs());
             // Written so that NaN is refused too.
-            let holds = gamma.abs() >= LEAST_GAMMA * beta && gamma.abs() >= SMALLEST_GAMMA;
+            let holds = gamma.abs() >= least * beta && gamma.abs() >= SMALLEST_GAMMA;
             if !holds {
+                let dtype = self.dtype;
                 let reason = format!(
-                    "gamma of channel {channel} is {gamma:e} beside beta {beta:e}, from which x cannot be recovered"
+                    "gamma of channel {channel} is {gamma:e} beside beta {beta:e}, from which {dtype} cannot recover x"
                 );
                 return Err(Error::InPlace { reason });
             }
@@ -111,8 +119,6 @@ impl Config {
     }
 }
 
-/// Least gamma over beta from which x is recovered with 14 of its 24 bits: 2^-10.
-const LEAST_GAMMA: f32 = 1.0 / 1024.0;
 /// Smallest gamma that is used as a divisor.
 const SMALLEST_GAMMA: f32 = 1e-18;
 

@@ -108,7 +108,7 @@ fn every_kernel_is_covered(adapter: &Adapter) -> Result<(), Failed> {
         let (operation, dtype) = (case.operation, case.config.dtype);
         let plan = Plan::new(operation, &case.shape, dtype, &capabilities, adapter.kernels.tuning(), &choice)?;
         // Given the residual's gradient, the second kernel of a backward pass has no activation to see through.
-        let behind = case.residual && dresidual && dx && operation == Operation::BackwardTraining;
+        let behind = case.residual && dresidual && operation == Operation::BackwardTraining;
         let kernels = program(operation, plan.strategy, gradients).iter().filter(|kernel| !(behind && kernel.rereads));
         covered.extend(kernels.map(|kernel| Variant::new(kernel, plan.settings(&case.config)).name()));
     }

@@ -125,12 +125,13 @@ proptest! {
         // Parts cover the values, each fits a binding wherever its begin is aligned to, and so does what is in words.
         let (parts, part_values) = (u64::from(plan.parts), u64::from(plan.part_values));
         prop_assert!(parts * part_values >= plan.values.into() && (parts - 1) * part_values < plan.values.into());
-        let slack = if parts == 1 { 0 } else { u64::from(capabilities.limits.min_storage_buffer_offset_alignment) };
+        let alignment = u64::from(capabilities.limits.min_storage_buffer_offset_alignment);
         let mut elements = 0;
         for part in 0..plan.parts {
             let [own, before] = plan.elements_of(part);
             prop_assert_eq!(before, elements);
-            prop_assert!(own * dtype.size() + slack <= capabilities.limits.max_storage_buffer_binding_size);
+            let lead = before * dtype.size() % alignment;
+            prop_assert!(own * dtype.size() + lead <= capabilities.limits.max_storage_buffer_binding_size);
             elements += own;
         }
         prop_assert_eq!(elements, shape.elements() as u64);
@@ -255,6 +256,15 @@ fn files_that_are_no_tuning_are_refused() {
     for (from, to) in [("batchnorm-tuning-1", "batchnorm-tuning-9"), ("\"adapter\"", "\"adaptor\""), ("{", "[")] {
         assert!(matches!(Tuning::from_json(&good.replacen(from, to, 1)), Err(Error::Tuning { .. })), "{to}");
     }
+}
+
+#[test]
+fn a_sample_that_fills_a_binding_is_a_part() {
+    let shape = Shape::new(&[2, 32, 1024, 1024], Layout::ChannelsFirst).unwrap();
+    let (capabilities, tuning) = (Capabilities::default_limits(), Tuning::none());
+    let plan =
+        Plan::new(Operation::ForwardTraining, &shape, DType::F32, &capabilities, &tuning, &Choice::default()).unwrap();
+    assert_eq!(plan.parts, 2);
 }
 
 #[test]

@@ -284,13 +284,10 @@ pub fn matrix(kernels: &Kernels) -> Vec<Case> {
 const LEAST_HELD: u32 = Strategy::HELD[0];
 
 /// Whether some case of the matrix has to run a variant. Of f32 tensors without an activation, every one; of others, whose
-/// text differs in how elements are loaded and stored and in what is done to them, those that hold the fewest values, and
-/// not the reduction by subgroups over single columns of rows, which no plan chooses.
+/// text differs in how elements are loaded and stored and in what is done to them, those that hold the fewest values.
 pub fn must_be_covered(variant: &Variant) -> bool {
     let Settings { geometry, reduction, held, .. } = variant.settings;
-    let plain = variant.settings == Settings::plain(geometry, reduction, held);
-    let chosen = held <= LEAST_HELD && (geometry != Geometry::Rows4 || reduction == Reduction::Tree);
-    plain || chosen
+    variant.settings == Settings::plain(geometry, reduction, held) || held <= LEAST_HELD
 }
 
 /// What tensors are stored in, times what is fused with the normalization: by every kernel that
@@ -363,11 +360,12 @@ fn variant_choice(
 
 /// A shape for every geometry, with an odd number of elements where that is possible: columns that begin in the middle of a
 /// word, and words that two columns share.
-const TENSOR_SHAPES: [(Geometry, &[usize], Layout); 4] = [
+const TENSOR_SHAPES: [(Geometry, &[usize], Layout); 5] = [
     (Geometry::Scalar, &[3, 5, 7, 3], Layout::ChannelsFirst),
     (Geometry::Planes4, &[5, 3, 8, 12], Layout::ChannelsFirst),
     (Geometry::Rows4, &[37, 8], Layout::ChannelsLast),
     (Geometry::Rows4, &[34, 6], Layout::ChannelsLast),
+    (Geometry::Rows4, &[52, 4], Layout::ChannelsLast),
 ];
 
 /// Data that f16 or bf16 makes something else of than f32.
@@ -384,17 +382,14 @@ fn fusions(operation: Operation, shape: &Shape) -> Vec<Case> {
         let config = Config { activation, in_place, ..plain.config };
         Case { residual, config, ..plain.clone() }
     };
-    let residual = match operation {
-        // Without an activation the backward pass does not read it.
-        Operation::ForwardTraining | Operation::Inference => Some(with(Activation::None, true, false)),
-        _ => None,
-    };
+    // Without an activation a backward pass does not read the residual, but its gradient may be wanted.
+    let residual = with(Activation::None, true, false);
     let others = [
         with(Activation::Relu, false, false),
         with(Activation::Relu, true, false),
         with(Activation::None, false, true),
     ];
-    std::iter::once(plain.clone()).chain(residual).chain(others).collect()
+    [plain.clone(), residual].into_iter().chain(others).collect()
 }
 
 fn stored_as(storage: Storage, case: Case) -> Case {

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Dispatch, Kernels, Pipeline, Step, scope::guarded};
 use crate::kernels::{Access, Binding, Extent, Gradients, Kernel, Settings, Variant, program};
 use crate::operation::Operation;
-use crate::plan::{Choice, Plan};
+use crate::plan::{Choice, LARGEST_BINDING, Plan};
 use crate::running::RunningStatistics;
 use crate::shape::Shape;
 use std::sync::Arc;
@@ -20,14 +20,14 @@ use wgpu::BufferBinding;
 pub const USEFUL_FEATURES: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu::Features::SHADER_F16);
 
 /// The limits that a device must be opened with for tensors of `shape` in one binding each: WebGPU's defaults, raised where
-/// the tensor is larger. A device whose bindings are smaller does too, as long as its buffers are large enough: a layer then
-/// goes over the tensors in parts.
+/// the tensor is larger, to at most what wgpu binds. Take the smaller of these and the adapter's where the adapter has less: a
+/// layer then goes over the tensors in parts, as long as buffers are large enough.
 pub fn required_limits(shape: &Shape, dtype: DType) -> wgpu::Limits {
     // With few values per channel the running statistics, or the scratch of folded samples, are larger than the tensor.
     let bytes = dtype.bytes(shape.elements()).max(12 * shape.channels() as u64 * 4);
     let defaults = wgpu::Limits::default();
     wgpu::Limits {
-        max_storage_buffer_binding_size: defaults.max_storage_buffer_binding_size.max(bytes),
+        max_storage_buffer_binding_size: defaults.max_storage_buffer_binding_size.max(bytes.min(LARGEST_BINDING)),
         max_buffer_size: defaults.max_buffer_size.max(bytes),
         ..defaults
     }
@@ -56,7 +56,7 @@ impl BatchNorm {
     /// A layer whose plan is chosen for the shape and the device.
     ///
     /// # Errors
-    /// What [`Config::check`] says; [`Error::Limit`] when the tensor exceeds the device's limits;
+    /// What [`Config::check`] says; [`Error::Limit`] when a sample or the scratch exceeds what the device binds;
     /// [`Error::OutOfMemory`].
     pub fn new(kernels: &Kernels, shape: Shape, config: Config) -> Result<Self> {
         Self::with_choice(kernels, shape, config, &Choice::default())
@@ -192,6 +192,13 @@ impl BatchNorm {
         let parameters = dgamma.is_some() || dbeta.is_some();
         let wanted = gradients(dx.is_some() || (dresidual.is_some() && !parameters), parameters)?;
         self.refuse_residual_in_place(&residual)?;
+        if dresidual.is_some() && residual.is_none() && self.config.activation != Activation::None {
+            return Err(Error::Mismatch {
+                name: "residual",
+                expected: "that of the forward pass, since its gradient is wanted and an activation follows".into(),
+                actual: "none".into(),
+            });
+        }
         self.bind(
             operation,
             wanted,

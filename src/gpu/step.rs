@@ -13,7 +13,7 @@ pub(crate) struct Dispatch {
     pub(crate) grid: [u32; 2],
 }
 
-/// A bound operation: one or two dispatches over the caller's buffers.
+/// A bound operation: one or two dispatches over the caller's buffers, for tensors in parts so many for each.
 ///
 /// Encoding records the dispatches and does nothing else: no allocation by this crate, no submission, no waiting. The
 /// buffers stay alive as long as the step. A step may be encoded any number of times, in any pass of its device.

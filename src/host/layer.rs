@@ -16,8 +16,9 @@ use ndarray::{Array, Array1, ArrayView, ArrayView1, Axis, Dimension, RemoveAxis}
 /// Every call uploads, runs the same kernels as the embedding API, waits, and reads back: for tests, tools and scripts. A
 /// training loop on the GPU binds [`BatchNorm`] instead.
 ///
-/// Tensors are arrays of `f32`, `half::f16` or `half::bf16`; [`Config::dtype`] does not matter here. A residual, and all
-/// else that has a tensor's shape, has the type of x.
+/// Tensors are arrays of `f32`, `half::f16` or `half::bf16`; [`Config::dtype`] and [`Config::in_place`] do not matter here. A
+/// residual, and all else that has a tensor's shape, has the type of x. Where an activation follows, a backward pass needs
+/// the residual whenever the forward pass had one; without it the gradients are wrong.
 ///
 /// Methods whose name ends in `_async` do not block. On native backends somebody else must poll the device while they are
 /// awaited; in a browser nobody has to.
@@ -274,11 +275,6 @@ impl HostBatchNorm {
         residual: Option<&ArrayView<'_, T, D>>,
     ) -> Pending {
         let layer = self.layer(x)?;
-        if self.config.in_place {
-            let ones = Array1::ones(self.running.channels());
-            let gamma = self.gamma.as_ref().unwrap_or(&ones);
-            Config::check_in_place(&gamma.to_vec(), self.beta.as_ref().map(|beta| beta.to_vec()).as_deref())?;
-        }
         let residual = self.like("residual", x, residual)?;
         let (x, y) = (self.tensor("x", x)?, self.empty("y", layer.tensor_size())?);
         let (gamma, beta) = (self.parameter("gamma", &self.gamma)?, self.parameter("beta", &self.beta)?);
@@ -415,7 +411,7 @@ impl HostBatchNorm {
         if shape.channels() != channels {
             return Err(mismatch("x", format!("{channels} channels, {}", self.layout), format!("dimensions {shape}")));
         }
-        BatchNorm::new(&self.kernels, shape, Config { dtype: T::DTYPE, ..self.config })
+        BatchNorm::new(&self.kernels, shape, Config { dtype: T::DTYPE, in_place: false, ..self.config })
     }
 
     fn tensor<T: Element, D: Dimension>(&self, name: &str, values: &ArrayView<'_, T, D>) -> Result<wgpu::Buffer> {

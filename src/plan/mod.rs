@@ -4,6 +4,7 @@ mod params;
 mod parts;
 
 pub use params::Params;
+pub(crate) use parts::LARGEST_BINDING;
 
 use crate::capabilities::Capabilities;
 use crate::config::Config;
@@ -179,7 +180,7 @@ impl Plan {
         let reduction = choose_reduction(laid_out.tile, capabilities, choice.reduction, preference)?;
         let plan = Self { reduction, ..laid_out };
         plan.check_grid()?;
-        plan.check_scratch(shape, &capabilities.limits)?;
+        check_scratch(plan.scratch_planes(), plan.max_scratch_planes)?;
         Ok(plan)
     }
 
@@ -204,6 +205,8 @@ impl Plan {
         let least = values.div_ceil(lanes.saturating_mul(LONGEST_RUN));
         let most = if self.merges { self.most_merged(lanes) / self.parts } else { values };
         if self.parts > 1 && most < least {
+            let planes = u64::from(self.fold) * (1 + 2 * u64::from(self.parts) * u64::from(least));
+            check_scratch(planes, self.max_scratch_planes)?;
             let reason = format!("the results of {} parts are more than {lanes} lanes merge", self.parts);
             return Err(unavailable(Strategy::Split.name(), reason));
         }
@@ -365,21 +368,6 @@ impl Plan {
         Ok(())
     }
 
-    fn check_scratch(&self, shape: &Shape, limits: &wgpu::Limits) -> Result<()> {
-        let needed = self.scratch_planes() * shape.channels() as u64 * 4;
-        let allowed = limits.max_storage_buffer_binding_size;
-        if needed > allowed {
-            return Err(Error::Limit {
-                what: "the scratch",
-                limit: "max_storage_buffer_binding_size, in bytes",
-                needed,
-                allowed,
-                hint: "choose fewer splits, or open the device with a higher limit where the adapter has one",
-            });
-        }
-        Ok(())
-    }
-
     /// Planes of C floats that the partial results need: for each of the folded samples a shift, and two sums per split.
     pub fn scratch_planes(&self) -> u64 {
         if self.merges { u64::from(self.fold) * (1 + 2 * u64::from(self.all_splits())) } else { 0 }
@@ -393,6 +381,19 @@ impl Plan {
 
 fn unavailable(kernel: impl Into<String>, reason: String) -> Error {
     Error::KernelUnavailable { kernel: kernel.into(), reason }
+}
+
+fn check_scratch(needed: u64, allowed: u64) -> Result<()> {
+    if needed > allowed {
+        return Err(Error::Limit {
+            what: "the scratch, in planes of C floats,",
+            limit: "max_storage_buffer_binding_size",
+            needed,
+            allowed,
+            hint: "choose fewer splits, or open the device with a higher limit where the adapter has one",
+        });
+    }
+    Ok(())
 }
 
 /// m is kept in u32, and values are counted ahead.

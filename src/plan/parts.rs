@@ -7,12 +7,12 @@ use crate::kernels::Span;
 use crate::shape::Shape;
 
 /// What wgpu binds at most, whatever the device reports.
-const LARGEST_BINDING: u64 = 2_147_483_644;
+pub(crate) const LARGEST_BINDING: u64 = 2_147_483_644;
 
-/// Most elements of a tensor that one binding holds. Indices are u32, and loops look a few rounds ahead.
+/// Most elements of a tensor that one binding holds.
 fn most_elements(dtype: DType, limits: &wgpu::Limits) -> u64 {
     let bytes = limits.max_storage_buffer_binding_size.min(LARGEST_BINDING);
-    (bytes / 4 * 4 / dtype.size()).min(u64::from(u32::MAX / 2))
+    bytes / 4 * 4 / dtype.size()
 }
 
 pub(super) fn fits_binding(shape: &Shape, dtype: DType, limits: &wgpu::Limits) -> bool {
@@ -28,7 +28,9 @@ pub(super) fn slices_per_part(shape: &Shape, fold: usize, dtype: DType, limits: 
     }
     let slice = (shape.channels() * shape.inner() * fold) as u64;
     // A part begins where it does, its binding at the device's alignment before it.
-    let slack = u64::from(limits.min_storage_buffer_offset_alignment) / dtype.size();
+    let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
+    let aligned = (slice * dtype.size()).is_multiple_of(alignment);
+    let slack = if aligned { 0 } else { alignment / dtype.size() };
     let most = most_elements(dtype, limits).saturating_sub(slack) / slice;
     if most == 0 {
         return Err(Error::Limit {
