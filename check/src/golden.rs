@@ -4,6 +4,7 @@
 use crate::case::{Inputs, Operation, Setup};
 use crate::judge::{Expected, expected};
 use crate::run::first_parts;
+use crate::stored::{READABLE, Stored};
 use crate::suite::{Outcome, judge};
 use batchnorm_wgpu::{Activation, Config, DType, Kernels, Layout, RunningPolicy, RunningStatistics, Shape, wgpu};
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
@@ -331,16 +332,8 @@ impl Reader<'_> {
     }
 
     fn wide(&self, name: &str, view: &TensorView<'_>) -> Result<Vec<f64>, GoldenError> {
-        let data = view.data();
-        let word = |b: &[u8]| [b[0], b[1], b[2], b[3], b[4], b[5], b[6], b[7]];
-        Ok(match view.dtype() {
-            Dtype::F32 => data.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]).into()).collect(),
-            Dtype::F64 => data.chunks_exact(8).map(|b| f64::from_le_bytes(word(b))).collect(),
-            Dtype::I64 => data.chunks_exact(8).map(|b| i64::from_le_bytes(word(b)) as f64).collect(),
-            Dtype::F16 => data.chunks_exact(2).map(|b| half::f16::from_le_bytes([b[0], b[1]]).into()).collect(),
-            Dtype::BF16 => data.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).into()).collect(),
-            other => return Err(self.wrong(name, "F32, F64, F16, BF16 or I64", format!("{other:?}"))),
-        })
+        let stored = Stored::read(view).ok_or_else(|| self.wrong(name, READABLE, format!("{:?}", view.dtype())))?;
+        Ok(stored.values)
     }
 }
 

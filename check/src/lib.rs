@@ -10,4 +10,5 @@ pub mod fault;
 pub mod golden;
 pub mod judge;
 pub mod run;
+pub mod stored;
 pub mod suite;
