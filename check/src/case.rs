@@ -10,7 +10,7 @@ use batchnorm_wgpu::{
 use std::fmt;
 
 /// The numbers that go in; those of tensors are values of the layer's dtype.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Inputs {
     /// The tensors' shape.
     pub shape: Shape,
@@ -29,6 +29,13 @@ pub struct Inputs {
     /// Running statistics before the call.
     pub running: RunningStatistics,
 }
+
+/// A factor that leaves no f32 an f32.
+const THIRD: f64 = 1.0 / 3.0;
+
+/// Numbers of values that entered running statistics: ordinary, about to carry into the high word, with a high word, both,
+/// and the few for which there is no unbiased variance.
+const VALUES: [u64; 7] = [500, u32::MAX as u64, (3 << 32) + 17, (3 << 32) + u32::MAX as u64, 1, 2, 0];
 
 /// How a call is set up; its results do not depend on it.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -49,6 +56,8 @@ pub struct Setup {
     pub dgamma: bool,
     /// Whether dbeta is wanted.
     pub dbeta: bool,
+    /// Whether statistics take x as one batch; otherwise they stream it in several.
+    pub one_batch: bool,
 }
 
 impl Default for Setup {
@@ -63,6 +72,7 @@ impl Default for Setup {
             dresidual: true,
             dgamma: true,
             dbeta: true,
+            one_batch: false,
         }
     }
 }
@@ -111,33 +121,72 @@ impl Case {
 
     /// The numbers of the case; the same on every machine.
     pub fn inputs(&self) -> Inputs {
+        self.inputs_of(0)
+    }
+
+    /// Other numbers of the case, by seed; the same on every machine.
+    pub fn inputs_of(&self, seed: u64) -> Inputs {
         let channels = self.shape.channels();
-        let parameter = |seed, offset: f32| normal(channels, seed).into_iter().map(|z| offset + 0.3 * z).collect();
+        let normal = |count, tensor: u64| normal(count, seed.wrapping_mul(8) + tensor);
+        let parameter = |tensor, offset: f32| normal(channels, tensor).into_iter().map(|z| offset + 0.3 * z).collect();
         let mut running = RunningStatistics::new(channels);
         if self.operation != Operation::Statistics {
-            let mean: Vec<f32> = parameter(3, self.data_mean());
+            // What an f32 and its remainder hold together.
+            let mean = normal(channels, 3).into_iter().map(|z| f64::from(self.data_mean()) + f64::from(z) * THIRD);
+            let (mean, mean_remainder) = mean.map(|mean| (mean as f32, (mean - f64::from(mean as f32)) as f32)).unzip();
             let var: Vec<f32> = normal(channels, 4).into_iter().map(|z| (0.2 * z).exp()).collect();
+            // In channel 1 the counts have reached their end.
+            let count = |ordinary| (0..channels).map(|c| if c == 1 { u32::MAX } else { ordinary }).collect();
             running = RunningStatistics {
                 mean,
+                mean_remainder,
                 var,
                 tracked: vec![7; channels],
-                averaged: vec![5; channels],
-                skipped: vec![2; channels],
-                values: vec![500; channels],
-                ..running
+                averaged: (0..channels).map(|c| [5, u32::MAX, 0, 1][c % 4]).collect(),
+                skipped: count(2),
+                values: (0..channels).map(|c| VALUES[c % VALUES.len()]).collect(),
             };
         }
+        // What a parameter, or a residual, is instead of ordinary.
+        let or = |special: f32, ordinary: Vec<f32>| match self.data {
+            Data::NegativeZero => vec![special; ordinary.len()],
+            _ => ordinary,
+        };
         let stored = |values: Vec<f32>| values.into_iter().map(|value| rounded(value, self.config.dtype)).collect();
         Inputs {
             shape: self.shape.clone(),
             config: self.config,
-            x: stored(self.data.x(&self.shape, 1)),
+            x: stored(self.data.x(&self.shape, seed.wrapping_mul(8) + 1)),
             dy: stored(normal(self.shape.elements(), 2)),
-            residual: self.residual.then(|| stored(normal(self.shape.elements(), 7))),
-            gamma: self.gamma.then(|| parameter(5, 1.0)),
-            beta: self.beta.then(|| parameter(6, 0.0)),
+            residual: self.residual.then(|| or(-0.0, stored(normal(self.shape.elements(), 7)))),
+            gamma: self.gamma.then(|| or(-1.0, parameter(5, 1.0))),
+            beta: self.beta.then(|| or(-0.0, parameter(6, 0.0))),
             running,
         }
+    }
+
+    /// The kernels that it runs, by its plan; which bindings they have is left open. (The batches of a population have plans
+    /// of their own, which may differ.)
+    ///
+    /// # Errors
+    /// What the plan refuses.
+    pub fn variants(&self, kernels: &Kernels) -> batchnorm_wgpu::Result<Vec<Variant>> {
+        let Setup { choice, dx, dresidual, dgamma, dbeta, .. } = self.setup;
+        let gradients = match (dx, dgamma || dbeta) {
+            (true, true) => Gradients::All,
+            (_, false) => Gradients::Input,
+            (false, true) => Gradients::Parameters,
+        };
+        let (operation, dtype) = (self.operation, self.config.dtype);
+        let plan = Plan::new(operation, &self.shape, dtype, kernels.capabilities(), kernels.tuning(), &choice)?;
+        // Given the residual's gradient, the second kernel of a backward pass has no activation to see through.
+        let behind = self.residual && dresidual && operation == Operation::BackwardTraining;
+        let settings = plan.settings(&self.config);
+        let plain = Settings { activation: Activation::None, ..settings };
+        let program = program(operation, plan.strategy, gradients).iter();
+        Ok(program
+            .map(|kernel| Variant::new(kernel, if behind && kernel.rereads { plain } else { settings }))
+            .collect())
     }
 
     /// What its tensors are stored in and what is fused with the normalization, such as `f16 relu residual`.
@@ -163,7 +212,7 @@ impl Case {
 impl fmt::Display for Case {
     /// The case's id: operation, shape, data, and whatever differs from the default.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setup { choice, pooled, in_place, running, dx, dresidual, dgamma, dbeta } = self.setup;
+        let Setup { choice, pooled, in_place, running, dx, dresidual, dgamma, dbeta, one_batch } = self.setup;
         write!(f, "{} {} {}", self.operation.name(), self.shape, self.data)?;
         let Config { dtype, activation, .. } = self.config;
         if dtype != DType::F32 || choice.storage.is_some() {
@@ -191,6 +240,7 @@ impl fmt::Display for Case {
             (self.residual && !dresidual, " no-dresidual"),
             (!dgamma, " no-dgamma"),
             (!dbeta, " no-dbeta"),
+            (one_batch, " one-batch"),
             (self.config.running != Case::new(self.operation, &self.shape).config.running, " policy"),
         ];
         flags.iter().filter(|(set, _)| *set).try_for_each(|(_, flag)| f.write_str(flag))?;
@@ -274,6 +324,7 @@ pub fn matrix(kernels: &Kernels) -> Vec<Case> {
             }
         }
         cases.extend(policy_cases(&shape));
+        cases.extend(Data::ALL.map(|data| one_batch(Case { data, ..Case::new(Operation::Statistics, &shape) })));
     }
     cases.extend(tensor_cases(kernels));
     cases.retain(|case| !(case.operation.trains() && case.shape.values_per_channel() == 1));
@@ -369,8 +420,15 @@ const TENSOR_SHAPES: [(Geometry, &[usize], Layout); 5] = [
 ];
 
 /// Data that f16 or bf16 makes something else of than f32.
-const HOSTILE: [Data; 5] =
-    [Data::Constant { value: 3.0 }, Data::Normal { mean: 1e2 }, Data::MixedScales, Data::OneNan, Data::Large];
+const HOSTILE: [Data; 7] = [
+    Data::Constant { value: 3.0 },
+    Data::Normal { mean: 1e2 },
+    Data::MixedScales,
+    Data::OneNan,
+    Data::OneInfinity,
+    Data::NegativeZero,
+    Data::Large,
+];
 
 /// What an operation may be fused with: an activation, a residual, both; and a backward pass from y.
 fn fusions(operation: Operation, shape: &Shape) -> Vec<Case> {
@@ -479,6 +537,10 @@ pub fn part_limits(adapter: wgpu::Limits) -> wgpu::Limits {
 /// The strategies that an operation has.
 pub fn strategies(operation: Operation) -> impl Iterator<Item = Strategy> {
     Strategy::ALL.into_iter().filter(move |&strategy| !program(operation, strategy, Gradients::All).is_empty())
+}
+
+fn one_batch(case: Case) -> Case {
+    Case { setup: Setup { one_batch: true, ..case.setup }, ..case }
 }
 
 fn with_choice(case: Case, choice: Choice) -> Case {
@@ -615,7 +677,7 @@ fn policy_cases(shape: &Shape) -> Vec<Case> {
     });
     policies
         .flat_map(|running| {
-            [Data::Normal { mean: 1e2 }, Data::OneNan].map(|data| {
+            [Data::Normal { mean: 1e2 }, Data::OneInfinity].map(|data| {
                 let case = Case::new(Operation::ForwardTraining, shape);
                 Case { data, config: Config { running, ..case.config }, ..case }
             })

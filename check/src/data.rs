@@ -4,8 +4,9 @@ use batchnorm_wgpu::Shape;
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::fmt;
+use std::str::FromStr;
 
-/// What the values of x are like. dy and the parameters are always ordinary.
+/// What the values of x are like. dy is always ordinary, the parameters almost always.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Data {
     /// Normal, deviation 1, about a mean.
@@ -22,6 +23,8 @@ pub enum Data {
     FirstIsOutlier,
     /// Normal, but the values that could serve as a shift (first, middle, last) lie 1e4 deviations away.
     ShiftsAreOutliers,
+    /// Normal about a mean of 1e6 * (c + 1) in channel c: what is taken from another channel is far away.
+    MeansApart,
     /// The deviation of channel c is a power of ten from 1e-3 to 1e3.
     MixedScales,
     /// Mean 1000, deviation 1e-3: the variance is far below eps.
@@ -34,15 +37,17 @@ pub enum Data {
     Overflowing,
     /// Normal, but one value of channel 0 is NaN.
     OneNan,
-    /// Normal, but one value of channel 0 is infinite.
+    /// Normal, but one value of channel 0 is infinite, and one of channel 1 minus infinity.
     OneInfinity,
+    /// A constant whose normalized values are -0: gamma is negative, beta and the residual are -0.
+    NegativeZero,
     /// Values near the smallest normal f32.
     Tiny,
 }
 
 impl Data {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 19] = [
         Self::Normal { mean: 0.0 },
         Self::Normal { mean: 1e2 },
         Self::Normal { mean: -1e4 },
@@ -52,6 +57,7 @@ impl Data {
         Self::Constant { value: 1.0e10 },
         Self::FirstIsOutlier,
         Self::ShiftsAreOutliers,
+        Self::MeansApart,
         Self::MixedScales,
         Self::TinyVariance,
         Self::Ramp,
@@ -59,6 +65,7 @@ impl Data {
         Self::Overflowing,
         Self::OneNan,
         Self::OneInfinity,
+        Self::NegativeZero,
         Self::Tiny,
     ];
 
@@ -78,14 +85,19 @@ impl Data {
     /// Value `i` of `m` of a channel, made of a normal one.
     fn value(self, z: f32, channel: usize, i: usize, m: usize) -> f32 {
         let is_shift = i == 0 || i == m / 2 || i == m - 1;
+        // Outliers lie above in one channel and below in the next.
+        let side = if channel.is_multiple_of(2) { 1.0 } else { -1.0 };
         match self {
             Self::Normal { mean } => mean + z,
             Self::Constant { value } => value * (channel + 1) as f32,
-            Self::FirstIsOutlier if i == 0 => 1e4,
-            Self::ShiftsAreOutliers if is_shift => 1e4 + i as f32,
+            Self::FirstIsOutlier if i == 0 => side * 1e4,
+            Self::ShiftsAreOutliers if is_shift => side * (1e4 + i as f32),
             Self::OneNan if channel == 0 && i == m / 3 => f32::NAN,
             Self::OneInfinity if channel == 0 && i == m / 3 => f32::INFINITY,
+            Self::OneInfinity if channel == 1 && i == m / 3 => f32::NEG_INFINITY,
+            Self::NegativeZero => 3.0,
             Self::FirstIsOutlier | Self::ShiftsAreOutliers | Self::OneNan | Self::OneInfinity => z,
+            Self::MeansApart => 1e6 * (channel + 1) as f32 + z,
             Self::MixedScales => z * 10f32.powi(channel as i32 % 7 - 3),
             Self::TinyVariance => 1e3 + 1e-3 * z,
             Self::Ramp => 0.01 * i as f32 - 3.0 * channel as f32,
@@ -103,6 +115,7 @@ impl fmt::Display for Data {
             Self::Constant { value } => write!(f, "constant({value:e})"),
             Self::FirstIsOutlier => f.write_str("first-is-outlier"),
             Self::ShiftsAreOutliers => f.write_str("shifts-are-outliers"),
+            Self::MeansApart => f.write_str("means-apart"),
             Self::MixedScales => f.write_str("mixed-scales"),
             Self::TinyVariance => f.write_str("tiny-variance"),
             Self::Ramp => f.write_str("ramp"),
@@ -110,7 +123,39 @@ impl fmt::Display for Data {
             Self::Overflowing => f.write_str("overflowing"),
             Self::OneNan => f.write_str("one-nan"),
             Self::OneInfinity => f.write_str("one-infinity"),
+            Self::NegativeZero => f.write_str("negative-zero"),
             Self::Tiny => f.write_str("tiny"),
+        }
+    }
+}
+
+/// A text that names no kind of data.
+#[derive(Debug, thiserror::Error)]
+#[error("expected {}, normal(MEAN) or constant(VALUE), got {text:?}", names())]
+pub struct UnknownData {
+    text: String,
+}
+
+/// Names of the kinds that have one value only.
+fn names() -> String {
+    let names = Data::ALL.map(|data| data.to_string());
+    names.into_iter().filter(|name| !name.contains('(')).collect::<Vec<_>>().join(", ")
+}
+
+impl FromStr for Data {
+    type Err = UnknownData;
+
+    /// The inverse of [`Display`](fmt::Display).
+    fn from_str(text: &str) -> Result<Self, UnknownData> {
+        let unknown = || UnknownData { text: text.into() };
+        let Some((kind, value)) = text.strip_suffix(')').and_then(|text| text.split_once('(')) else {
+            return Self::ALL.into_iter().find(|data| data.to_string() == text).ok_or_else(unknown);
+        };
+        let value = value.parse().ok().filter(|value: &f32| value.is_finite()).ok_or_else(unknown)?;
+        match kind {
+            "normal" => Ok(Self::Normal { mean: value }),
+            "constant" => Ok(Self::Constant { value }),
+            _ => Err(unknown()),
         }
     }
 }
@@ -126,4 +171,19 @@ pub fn normal(count: usize, seed: u64) -> Vec<f32> {
     let mut values: Vec<f32> = (0..count.div_ceil(2)).flat_map(|_| pair()).collect();
     values.truncate(count);
     values
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_back() {
+        for data in Data::ALL {
+            assert_eq!(data.to_string().parse::<Data>().unwrap(), data);
+        }
+        for text in ["", "normal", "normal(", "normal(nan)", "normal(1e99)", "ramp(1)", "none"] {
+            assert!(text.parse::<Data>().unwrap_err().to_string().contains("first-is-outlier"), "{text}");
+        }
+    }
 }

@@ -4,7 +4,7 @@ use crate::case::{Inputs, Operation};
 use crate::run::{Results, batches};
 use batchnorm_wgpu::DType;
 use batchnorm_wgpu::Result;
-use batchnorm_wgpu::reference::bound::{self, Execution, StatisticsBound, compare, settle_overflow};
+use batchnorm_wgpu::reference::bound::{self, Comparison, Execution, StatisticsBound, compare, settle_overflow};
 use batchnorm_wgpu::reference::{self, Layer, RunningStatistics, Statistics};
 use serde::Serialize;
 
@@ -34,6 +34,41 @@ pub struct Verdict {
     pub error_over_max: f64,
     /// The worst element, or what else is wrong, in words.
     pub detail: String,
+    /// The worst element; `None` when there is nothing to compare.
+    pub worst: Option<Worst>,
+}
+
+/// The element with the largest error over tolerance.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Worst {
+    /// Its index, in the order of the output's elements.
+    pub index: usize,
+    /// What the call returned.
+    pub got: f64,
+    /// What is expected.
+    pub want: f64,
+    /// Their distance; NaN when one of them is.
+    pub error: f64,
+    /// How far it may be.
+    pub bound: f64,
+    /// How many elements are further off than they may be.
+    pub failures: usize,
+    /// Of how many.
+    pub elements: usize,
+}
+
+impl From<&Comparison> for Worst {
+    fn from(comparison: &Comparison) -> Self {
+        Self {
+            index: comparison.worst_index,
+            got: comparison.worst_got,
+            want: comparison.worst_want,
+            error: comparison.worst_error,
+            bound: comparison.worst_tolerance,
+            failures: comparison.failures,
+            elements: comparison.elements,
+        }
+    }
 }
 
 impl Expected {
@@ -49,11 +84,29 @@ impl Expected {
 
     /// Holds what the call returned against it. An output that did not come fails.
     pub fn judge(&self, results: &Results) -> Verdict {
-        let failed = |detail: String| {
-            let ratio = f64::INFINITY;
-            Verdict { name: self.name, passed: false, ratio, error_over_max: ratio, detail }
-        };
-        let Some(mut got) = output(results, self.name) else { return failed("the call returned none".into()) };
+        match self.compare(results) {
+            Err(detail) => {
+                let ratio = f64::INFINITY;
+                Verdict { name: self.name, passed: false, ratio, error_over_max: ratio, detail, worst: None }
+            }
+            Ok(outcome) => Verdict {
+                name: self.name,
+                // Where nothing is promised a check would be empty.
+                passed: outcome.passed() && (outcome.unbounded == 0 || self.overflowing),
+                ratio: outcome.worst_ratio,
+                error_over_max: outcome.max_error_over_max,
+                detail: outcome.to_string(),
+                worst: Some(Worst::from(&outcome)),
+            },
+        }
+    }
+
+    /// Holds what the call returned against it, element by element.
+    ///
+    /// # Errors
+    /// What is wrong, in words, where the output did not come or has another size.
+    pub fn compare(&self, results: &Results) -> Result<Comparison, String> {
+        let mut got = output(results, self.name).ok_or("the call returned none")?;
         if self.name.ends_with("mean") || self.name.ends_with("var") {
             // Which of NaN and infinity a non-finite batch leads to depends on the order of summation.
             let both = |(got, want): (&mut f64, &f64)| {
@@ -63,21 +116,11 @@ impl Expected {
             };
             got.iter_mut().zip(&self.want).for_each(both);
         }
-        match compare(&got, &self.want, &self.tolerance) {
-            Err(error) => failed(error.to_string()),
-            Ok(outcome) => Verdict {
-                name: self.name,
-                // Where nothing is promised a check would be empty.
-                passed: outcome.passed() && (outcome.unbounded == 0 || self.overflowing),
-                ratio: outcome.worst_ratio,
-                error_over_max: outcome.max_error_over_max,
-                detail: outcome.to_string(),
-            },
-        }
+        compare(&got, &self.want, &self.tolerance).map_err(|error| error.to_string())
     }
 }
 
-fn widen(values: &[f32]) -> Vec<f64> {
+pub(crate) fn widen(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| value.into()).collect()
 }
 
@@ -105,17 +148,17 @@ fn output(results: &Results, name: &str) -> Option<Vec<f64>> {
 }
 
 /// Outputs that are stored in the layer's dtype.
-const TENSORS: [&str; 3] = ["y", "dx", "dresidual"];
+pub(crate) const TENSORS: [&str; 3] = ["y", "dx", "dresidual"];
 
 /// The inputs in float64.
-struct Wide<'a> {
-    inputs: &'a Inputs,
-    x: Vec<f64>,
-    dy: Vec<f64>,
+pub(crate) struct Wide<'a> {
+    pub inputs: &'a Inputs,
+    pub x: Vec<f64>,
+    pub dy: Vec<f64>,
     residual: Option<Vec<f64>>,
     gamma: Option<Vec<f64>>,
     beta: Option<Vec<f64>>,
-    running: RunningStatistics,
+    pub running: RunningStatistics,
 }
 
 /// Values per channel in the first part of each batch, as [`first_parts`](crate::run::first_parts) tells.
@@ -127,34 +170,14 @@ pub type FirstParts = Vec<Option<u64>>;
 /// # Errors
 /// What the reference refuses.
 pub fn expected(operation: Operation, inputs: &Inputs, parts: &FirstParts) -> Result<Vec<Expected>> {
-    let running = &inputs.running;
-    let wide = Wide {
-        inputs,
-        x: widen(&inputs.x),
-        dy: widen(&inputs.dy),
-        residual: inputs.residual.as_deref().map(widen),
-        gamma: inputs.gamma.as_deref().map(widen),
-        beta: inputs.beta.as_deref().map(widen),
-        running: RunningStatistics {
-            mean: running
-                .mean
-                .iter()
-                .zip(&running.mean_remainder)
-                .map(|(&m, &r)| f64::from(m) + f64::from(r))
-                .collect(),
-            var: widen(&running.var),
-            tracked: running.tracked.iter().map(|&count| count.into()).collect(),
-            averaged: running.averaged.iter().map(|&count| count.into()).collect(),
-            skipped: running.skipped.iter().map(|&count| count.into()).collect(),
-            values: running.values.clone(),
-        },
-    };
+    let wide = Wide::new(inputs);
     let execution = &wide.execution(parts.first().copied().flatten());
     let mut expected = match operation {
         Operation::ForwardTraining => forward_training(&wide, execution),
         Operation::Inference => inference(&wide, execution),
         Operation::BackwardTraining => backward(&wide, true, execution),
         Operation::BackwardFrozen => backward(&wide, false, execution),
+        Operation::Statistics if parts.len() == 1 => statistics(&wide, execution),
         Operation::Statistics => population(&wide, parts),
     }?;
     // The root of the largest f32 is 1.8e19.
@@ -167,8 +190,33 @@ pub fn expected(operation: Operation, inputs: &Inputs, parts: &FirstParts) -> Re
     Ok(expected)
 }
 
-impl Wide<'_> {
-    fn layer(&self) -> Layer<'_> {
+impl<'a> Wide<'a> {
+    pub fn new(inputs: &'a Inputs) -> Self {
+        let running = &inputs.running;
+        Self {
+            inputs,
+            x: widen(&inputs.x),
+            dy: widen(&inputs.dy),
+            residual: inputs.residual.as_deref().map(widen),
+            gamma: inputs.gamma.as_deref().map(widen),
+            beta: inputs.beta.as_deref().map(widen),
+            running: RunningStatistics {
+                mean: running
+                    .mean
+                    .iter()
+                    .zip(&running.mean_remainder)
+                    .map(|(&m, &r)| f64::from(m) + f64::from(r))
+                    .collect(),
+                var: widen(&running.var),
+                tracked: running.tracked.iter().map(|&count| count.into()).collect(),
+                averaged: running.averaged.iter().map(|&count| count.into()).collect(),
+                skipped: running.skipped.iter().map(|&count| count.into()).collect(),
+                values: running.values.clone(),
+            },
+        }
+    }
+
+    pub fn layer(&self) -> Layer<'_> {
         Layer {
             gamma: self.gamma.as_deref(),
             beta: self.beta.as_deref(),
@@ -199,40 +247,46 @@ impl Wide<'_> {
 
 /// Whether a channel's sum of squared deviations exceeds f32. Near the limit it would depend on the order of summation; no
 /// data of the matrix is near.
-fn overflows(statistics: &Statistics, channel: usize) -> bool {
+pub(crate) fn overflows(statistics: &Statistics, channel: usize) -> bool {
     statistics.var[channel] * statistics.count as f64 > f32::MAX.into()
 }
 
 fn forward_training(wide: &Wide<'_>, execution: &Execution) -> Result<Vec<Expected>> {
-    let Inputs { shape, config, .. } = wide.inputs;
+    let shape = &wide.inputs.shape;
     let want = reference::forward_training(&wide.x, shape, &wide.layer())?;
     let bound = bound::forward_training(&wide.x, shape, &wide.layer(), execution)?;
     let y = Expected::new("y", want.y, bound.y);
-    let batch = finite_in_f32(want.statistics.clone());
-    let mut var = Expected::new("batch_var", batch.var.clone(), bound.statistics.var.clone());
-    for channel in (0..shape.channels()).filter(|&channel| overflows(&want.statistics, channel)) {
-        var.tolerance[channel] = 0.0;
-    }
-    let mut expected = vec![
-        wide.nan_where_overflowing(&want.statistics, y),
-        Expected::new("batch_mean", batch.mean.clone(), bound.statistics.mean.clone()),
-        var,
-    ];
+    let mut expected = vec![wide.nan_where_overflowing(&want.statistics, y)];
+    expected.extend(one_batch(wide, want.statistics, bound.statistics)?);
+    Ok(expected)
+}
+
+/// The statistics of a batch, and the running statistics behind it.
+fn one_batch(wide: &Wide<'_>, statistics: Statistics, bound: StatisticsBound) -> Result<Vec<Expected>> {
+    let Inputs { shape, config, .. } = wide.inputs;
+    let overflowing: Vec<usize> = (0..shape.channels()).filter(|&channel| overflows(&statistics, channel)).collect();
+    let batch = finite_in_f32(statistics);
+    let mut var = Expected::new("batch_var", batch.var.clone(), bound.var.clone());
+    overflowing.into_iter().for_each(|channel| var.tolerance[channel] = 0.0);
+    let mean = Expected::new("batch_mean", batch.mean.clone(), bound.mean.clone());
     let exact = StatisticsBound::exact(shape.channels());
-    let tolerance = bound::running(&wide.running, &exact, &batch, &bound.statistics, &config.running)?;
+    let tolerance = bound::running(&wide.running, &exact, &batch, &bound, &config.running)?;
     let mut running = wide.running.clone();
     running.update(&batch, &config.running)?;
+    let mut expected = vec![mean, var];
     expected.extend(expected_running(running, tolerance));
     Ok(expected)
 }
 
 fn expected_running(running: RunningStatistics, tolerance: StatisticsBound) -> Vec<Expected> {
+    // Counts of batches stay at the largest that their word holds.
+    let batches = |counts: Vec<u64>| counts.into_iter().map(|count| count.min(u32::MAX.into()));
     vec![
         Expected::new("running_mean", running.mean, tolerance.mean),
         Expected::new("running_var", running.var, tolerance.var),
-        Expected::exact("num_batches_tracked", running.tracked.into_iter()),
-        Expected::exact("averaged", running.averaged.into_iter()),
-        Expected::exact("skipped", running.skipped.into_iter()),
+        Expected::exact("num_batches_tracked", batches(running.tracked)),
+        Expected::exact("averaged", batches(running.averaged)),
+        Expected::exact("skipped", batches(running.skipped)),
         Expected::exact("values", running.values.into_iter()),
     ]
 }
@@ -277,6 +331,11 @@ fn backward(wide: &Wide<'_>, training: bool, execution: &Execution) -> Result<Ve
         _ => wide.nan_where_overflowing(&statistics, expected),
     };
     Ok(expected.into_iter().map(affected).collect())
+}
+
+fn statistics(wide: &Wide<'_>, execution: &Execution) -> Result<Vec<Expected>> {
+    let shape = &wide.inputs.shape;
+    one_batch(wide, reference::statistics(&wide.x, shape)?, bound::statistics(&wide.x, shape, execution)?)
 }
 
 /// The statistics of the concatenation of all batches, within what streaming them batch by batch may add up to. A channel

@@ -5,10 +5,12 @@
 
 mod arena;
 pub mod case;
+pub mod conversion;
 pub mod data;
 pub mod fault;
 pub mod golden;
 pub mod judge;
+pub mod mutant;
 pub mod run;
 pub mod stored;
 pub mod suite;

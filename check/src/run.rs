@@ -42,6 +42,14 @@ pub enum RunError {
     Memory(String),
 }
 
+/// The first channel whose running mean is not the nearest f32 to itself and its remainder: who takes it alone loses digits.
+fn not_nearest(running: &RunningStatistics) -> Option<usize> {
+    let pairs =
+        running.mean.iter().zip(&running.mean_remainder).map(|(&mean, &rest)| (f64::from(mean), f64::from(rest)));
+    let is_near = |(mean, rest): (f64, f64)| !mean.is_finite() || f64::from((mean + rest) as f32) == mean;
+    pairs.map(is_near).position(|near| !near)
+}
+
 /// Names of the batches of a population.
 const BATCHES: [&str; 3] = ["x", "x1", "x2"];
 
@@ -72,7 +80,7 @@ pub fn run(
     let images = arena.download(device, queue)?;
     let outputs = arena.outputs(&images).map_err(RunError::Memory)?;
     let kernels = steps.iter().flat_map(Step::kernels).map(str::to_owned).collect();
-    Ok(Results { kernels, ..results(operation, inputs, setup, outputs)? })
+    Ok(Results { kernels, ..results(operation, inputs, setup, layers.len(), outputs)? })
 }
 
 /// Values per channel in the first part of each batch, `None` where one binding holds it: the shift is taken from there.
@@ -97,7 +105,7 @@ pub fn first_parts(
 /// One layer, or one for each batch of a population.
 fn layers(kernels: &Kernels, operation: Operation, inputs: &Inputs, setup: &Setup) -> Result<Vec<BatchNorm>> {
     let shapes = match operation {
-        Operation::Statistics => batches(&inputs.shape)?,
+        Operation::Statistics if !setup.one_batch => batches(&inputs.shape)?,
         _ => vec![inputs.shape.clone()],
     };
     let layer = |shape| BatchNorm::with_choice(kernels, shape, inputs.config, &setup.choice);
@@ -282,12 +290,23 @@ fn bind(
     })
 }
 
-fn results(operation: Operation, inputs: &Inputs, setup: &Setup, mut outputs: Outputs) -> Result<Results, RunError> {
+fn results(
+    operation: Operation,
+    inputs: &Inputs,
+    setup: &Setup,
+    batches: usize,
+    mut outputs: Outputs,
+) -> Result<Results, RunError> {
     let places = places(operation, inputs, setup);
     let running = match outputs.remove("running").filter(|_| setup.running) {
         Some(words) => Some(RunningStatistics::from_bytes(bytemuck::cast_slice(&words))?),
         None => None,
     };
+    if let Some(channel) = running.as_ref().and_then(not_nearest) {
+        return Err(RunError::Memory(format!(
+            "running: the mean of channel {channel} is not the nearest f32 to its pair"
+        )));
+    }
     let mut take = |name: &'static str, dtype, count| -> Result<Option<Vec<f32>>, RunError> {
         let Some(words) = outputs.remove(name) else { return Ok(None) };
         from_words(&words, dtype, count).map(Some).map_err(|error| RunError::Memory(format!("{name}: {error}")))
@@ -295,7 +314,8 @@ fn results(operation: Operation, inputs: &Inputs, setup: &Setup, mut outputs: Ou
     let (dtype, elements, channels) = (inputs.config.dtype, inputs.shape.elements(), inputs.shape.channels());
     let forward = matches!(operation, Operation::ForwardTraining | Operation::Inference);
     let y = take(places.y, dtype, elements)?.filter(|_| forward);
-    let saved = take("saved", DType::F32, 0)?.filter(|_| operation != Operation::Statistics);
+    // Several batches leave the statistics of the last one.
+    let saved = take("saved", DType::F32, 0)?.filter(|_| batches == 1);
     let (dx, dresidual) = match (setup.dx, wants_dresidual(inputs, setup)) {
         (false, false) => (None, None),
         (true, false) => (take(places.dx, dtype, elements)?, None),

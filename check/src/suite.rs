@@ -28,6 +28,13 @@ pub struct Outcome {
     pub refused: bool,
 }
 
+impl Outcome {
+    /// The largest error over bound of all outputs; `None` where no result was judged.
+    pub fn ratio(&self) -> Option<f64> {
+        self.verdicts.iter().map(|verdict| verdict.ratio).reduce(f64::max)
+    }
+}
+
 /// Expectations by inputs. They depend neither on the device nor on the setup but where the shift comes from, so each is
 /// computed once.
 #[derive(Default)]
@@ -136,7 +143,9 @@ pub struct Row {
     pub failed: usize,
     /// The largest error over bound among them, and where.
     pub worst: f64,
-    /// The output that had it.
+    /// The median over the cases of a case's largest error over bound: how much the bounds leave room.
+    pub median: f64,
+    /// The output that had the largest.
     pub worst_output: String,
     /// The case that had it.
     pub worst_case: String,
@@ -179,10 +188,11 @@ impl Summary {
 }
 
 fn rows(outcomes: &[Outcome], of: impl Fn(&Outcome) -> BTreeSet<String>) -> Vec<Row> {
-    let mut rows: BTreeMap<String, Row> = BTreeMap::new();
+    let mut rows: BTreeMap<String, (Row, Vec<f64>)> = BTreeMap::new();
     for outcome in outcomes {
         for name in of(outcome) {
-            let row = rows.entry(name.clone()).or_insert_with(|| empty(name));
+            let (row, ratios) = rows.entry(name.clone()).or_insert_with(|| (empty(name), Vec::new()));
+            ratios.extend(outcome.ratio());
             row.cases += 1;
             row.failed += usize::from(outcome.failure.is_some());
             for verdict in &outcome.verdicts {
@@ -194,9 +204,15 @@ fn rows(outcomes: &[Outcome], of: impl Fn(&Outcome) -> BTreeSet<String>) -> Vec<
             }
         }
     }
-    rows.into_values().collect()
+    rows.into_values().map(|(row, ratios)| Row { median: median(ratios), ..row }).collect()
 }
 
 fn empty(of: String) -> Row {
-    Row { of, cases: 0, failed: 0, worst: 0.0, worst_output: String::new(), worst_case: String::new() }
+    Row { of, cases: 0, failed: 0, worst: 0.0, median: 0.0, worst_output: String::new(), worst_case: String::new() }
+}
+
+/// The middle one of some numbers, 0 where there are none.
+pub fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or_default()
 }

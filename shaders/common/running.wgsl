@@ -88,10 +88,12 @@ fn average_with(channel: u32, shift: f32, remainder: f32, variance: f32) -> Aver
     return nearest_pair(mean, new_rest, old_variance + weight * (new_variance - old_variance));
 }
 
-// Splits mean + remainder so that the mean alone is the nearest f32 to the pair.
+// Splits mean + remainder so that the mean alone is the nearest f32 to the pair (Knuth's two-sum: either may be the larger).
 fn nearest_pair(mean: f32, remainder: f32, variance: f32) -> Average {
     let sum = opaque(mean + remainder);
-    return Average(sum, remainder - (sum - mean), variance);
+    let of_remainder = opaque(sum - mean);
+    let of_mean = opaque(sum - of_remainder);
+    return Average(sum, (mean - of_mean) + (remainder - of_remainder), variance);
 }
 
 fn weight_of_batch(averaged: u32, values: f32) -> f32 {

@@ -6,6 +6,7 @@ use crate::capabilities::Capabilities;
 use crate::config::Activation;
 use crate::error::{Error, Result};
 use serde::{Deserialize, Serialize};
+use std::borrow::Cow;
 use std::fmt;
 
 /// How an operation goes about a column.
@@ -293,6 +294,12 @@ impl Variant {
 
     /// The whole shader. Its entry point is `main`.
     pub fn wgsl(&self) -> String {
+        self.wgsl_from(|part| Cow::Borrowed(part.text))
+    }
+
+    /// The whole shader with the texts that `text_of` gives for its parts: for experiments on one of them, in every kernel
+    /// that has it.
+    pub fn wgsl_from(&self, text_of: impl Fn(&Part) -> Cow<'static, str>) -> String {
         let Settings { geometry, held, storage, .. } = self.settings;
         let form = Form { geometry, storage };
         let mut text = format!("// {}\n{}", self.name(), storage.enable());
@@ -304,9 +311,10 @@ impl Variant {
         }
         for part in self.parts() {
             text += "\n";
+            let own = text_of(&part);
             text += &match part.again {
-                true => renamed(part.text),
-                false => repeated(part.text, held),
+                true => renamed(&own),
+                false => repeated(&own, held),
             };
         }
         text

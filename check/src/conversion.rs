@@ -1,11 +1,10 @@
 //! The conversion of elements of 16 bits, by itself: every value of both types, and around every point where rounding turns.
 
-use super::Adapter;
-use batchnorm_wgpu::host::half::{bf16, f16};
 use batchnorm_wgpu::host::{download, guarded, storage, upload};
-use batchnorm_wgpu::kernels::Variant;
-use batchnorm_wgpu::wgpu;
-use libtest_mimic::Failed;
+use batchnorm_wgpu::kernels::{Part, Variant};
+use batchnorm_wgpu::{Error, wgpu};
+use half::{bf16, f16};
+use std::borrow::Cow;
 
 /// One invocation for each input: what it becomes, and what that is read as.
 const KERNEL: &str = "
@@ -43,27 +42,63 @@ const TYPES: [Type; 2] = [
     },
 ];
 
-/// Rounding to nearest with ties to even, overflow to infinity, NaN to NaN; subnormals of f32 may be flushed on the way.
-pub fn holds(adapter: &Adapter) -> Result<(), Failed> {
+/// Why a conversion is not what it must be.
+#[derive(Debug, thiserror::Error)]
+pub enum ConversionError {
+    /// The library or the device refused.
+    #[error(transparent)]
+    Library(#[from] Error),
+    /// A value came out wrong.
+    #[error("{part}: {what}")]
+    Wrong {
+        /// The part that converts.
+        part: &'static str,
+        /// The value, what it became, and what was expected.
+        what: String,
+    },
+}
+
+/// Whether a part of the shaders converts.
+pub fn is_tested(part: &str) -> bool {
+    TYPES.iter().any(|kind| kind.part == part)
+}
+
+/// Holds the conversions against the crate `half`: rounding to nearest with ties to even, overflow to infinity, NaN to NaN;
+/// subnormals of f32 may be flushed on the way. `text_of` gives the WGSL of the parts.
+///
+/// # Errors
+/// [`ConversionError`].
+pub fn check(
+    device: &wgpu::Device,
+    queue: &wgpu::Queue,
+    text_of: impl Fn(&Part) -> Cow<'static, str>,
+) -> Result<(), ConversionError> {
     for kind in &TYPES {
         let inputs = inputs(kind);
-        let outputs = run(adapter, kind, &inputs)?;
-        for (&input, &[bits, read]) in inputs.iter().zip(&outputs) {
-            let want = (kind.narrow)(input);
-            let flushed = input.is_subnormal() && bits as u16 & 0x7fff == 0;
-            let both_nan = (kind.widen)(want).is_nan() && (kind.widen)(bits as u16).is_nan();
-            if bits > 0xffff || (bits as u16 != want && !both_nan && !flushed) {
-                return Err(format!("{}: {input:e} became {bits:#x}, expected {want:#x}", kind.part).into());
-            }
-            let (read, want) = (f32::from_bits(read), (kind.widen)(bits as u16));
-            // Widening is exact, but for what a device flushes.
-            let small = want.abs() < (kind.widen)(0x0400).max(f32::MIN_POSITIVE);
-            if read.to_bits() != want.to_bits() && !(read.is_nan() && want.is_nan()) && !(small && read == 0.0) {
-                return Err(format!("{}: {bits:#x} is read as {read:e}, expected {want:e}", kind.part).into());
-            }
+        let outputs = run(device, queue, kind, &inputs, &text_of)?;
+        let wrong = inputs.iter().zip(&outputs).find_map(|(&input, &output)| kind.judge(input, output));
+        if let Some(what) = wrong {
+            return Err(ConversionError::Wrong { part: kind.part, what });
         }
     }
     Ok(())
+}
+
+impl Type {
+    /// What is wrong with the bits that `input` became, or with what they are read as.
+    fn judge(&self, input: f32, [bits, read]: [u32; 2]) -> Option<String> {
+        let want = (self.narrow)(input);
+        let flushed = input.is_subnormal() && bits as u16 & 0x7fff == 0;
+        let both_nan = (self.widen)(want).is_nan() && (self.widen)(bits as u16).is_nan();
+        if bits > 0xffff || (bits as u16 != want && !both_nan && !flushed) {
+            return Some(format!("{input:e} became {bits:#x}, expected {want:#x}"));
+        }
+        let (read, want) = (f32::from_bits(read), (self.widen)(bits as u16));
+        // Widening is exact, but for what a device flushes.
+        let small = want.abs() < (self.widen)(0x0400).max(f32::MIN_POSITIVE);
+        let differs = read.to_bits() != want.to_bits() && !(read.is_nan() && want.is_nan()) && !(small && read == 0.0);
+        differs.then(|| format!("{bits:#x} is read as {read:e}, expected {want:e}"))
+    }
 }
 
 /// Every value of the type, the middle between it and the next, and their f32 neighbours.
@@ -84,10 +119,16 @@ fn neighbour(value: f32, step: i32) -> f32 {
     f32::from_bits(value.to_bits().wrapping_add_signed(step))
 }
 
-fn run(adapter: &Adapter, kind: &Type, inputs: &[f32]) -> Result<Vec<[u32; 2]>, Failed> {
+fn run(
+    device: &wgpu::Device,
+    queue: &wgpu::Queue,
+    kind: &Type,
+    inputs: &[f32],
+    text_of: impl Fn(&Part) -> Cow<'static, str>,
+) -> Result<Vec<[u32; 2]>, ConversionError> {
     let part = Variant::apart().flat_map(|variant| variant.parts()).find(|part| part.path == kind.part);
-    let wgsl = KERNEL.to_owned() + part.ok_or("no variant has the part")?.text;
-    let (device, queue) = (&adapter.device, &adapter.queue);
+    let missing = || ConversionError::Wrong { part: kind.part, what: "no variant has the part".into() };
+    let wgsl = KERNEL.to_owned() + &text_of(&part.ok_or_else(missing)?);
     let from = upload(device, queue, "inputs", bytemuck::cast_slice(inputs))?;
     let to = storage(device, "outputs", 8 * inputs.len() as u64)?;
     guarded(device, "converting", || {
