@@ -1,0 +1,88 @@
+//! Golden cases into files.
+
+use super::{ACTIVATIONS, CUMULATIVE, FORMAT, Golden, LAYOUTS, MODES, Problem, VARIANCES, stored_as};
+use crate::judge::widen;
+use crate::stored::{READABLE, Stored};
+use batchnorm_wgpu::{Average, Config};
+use safetensors::Dtype;
+use safetensors::tensor::TensorInfo;
+use serde_json::{Value, to_value};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+impl Golden {
+    /// The bytes of a file; equal cases have equal files.
+    ///
+    /// # Errors
+    /// [`Problem::Wrong`] for a running-statistics policy that the format has no words for.
+    pub fn to_bytes(&self) -> Result<Vec<u8>, Problem> {
+        let mut tensors = self.tensors();
+        // Wide elements first, so that all lie aligned.
+        tensors.sort_by_key(|(name, stored)| (Reverse(stored.dtype.bitsize()), name.clone()));
+        let mut header: BTreeMap<String, Value> = BTreeMap::new();
+        header.insert("__metadata__".into(), to_value(self.metadata()?)?);
+        let mut data = Vec::new();
+        for (name, stored) in tensors {
+            let begin = data.len();
+            let unwritable = || Problem::wrong(&name, READABLE, format!("{:?}", stored.dtype));
+            data.extend(stored.bytes().ok_or_else(unwritable)?);
+            let info = TensorInfo { dtype: stored.dtype, shape: stored.dims, data_offsets: (begin, data.len()) };
+            header.insert(name, to_value(info)?);
+        }
+        let mut header = serde_json::to_vec(&header)?;
+        header.resize(header.len().next_multiple_of(8), b' ');
+        Ok([&(header.len() as u64).to_le_bytes(), header.as_slice(), &data].concat())
+    }
+
+    fn metadata(&self) -> Result<BTreeMap<&'static str, String>, Problem> {
+        let Config { eps, running, activation, .. } = self.inputs.config;
+        let momentum = match running.average {
+            Average::Exponential { momentum } => momentum.to_string(),
+            Average::Cumulative => CUMULATIVE.into(),
+            Average::Pooled => return Err(Problem::wrong("momentum", "a number or cumulative", "pooled statistics")),
+        };
+        let mut metadata = BTreeMap::from([
+            ("format", FORMAT.to_owned()),
+            ("mode", name_of(&MODES, self.mode)),
+            ("layout", name_of(&LAYOUTS, self.inputs.shape.layout())),
+            ("eps", eps.to_string()),
+            ("momentum", momentum),
+            ("running_var", name_of(&VARIANCES, running.variance)),
+            ("activation", name_of(&ACTIVATIONS, activation)),
+            ("source", self.source.clone()),
+        ]);
+        if let Some(tolerance) = self.tolerance {
+            metadata.extend([("rtol", tolerance.relative.to_string()), ("atol", tolerance.absolute.to_string())]);
+        }
+        Ok(metadata)
+    }
+
+    /// Inputs and answers by name.
+    fn tensors(&self) -> Vec<(String, Stored)> {
+        let inputs = &self.inputs;
+        let tensor = |values: &[f32]| Stored {
+            dtype: stored_as(inputs.config.dtype),
+            dims: inputs.shape.dims().to_vec(),
+            values: widen(values),
+        };
+        let parameter = |values: &[f32]| Stored { dtype: Dtype::F32, dims: vec![values.len()], values: widen(values) };
+        let tracked = inputs.running.tracked.iter().take(1).map(|&count| count.into()).collect();
+        let given = [
+            ("x", Some(tensor(&inputs.x))),
+            ("weight", inputs.gamma.as_deref().map(parameter)),
+            ("bias", inputs.beta.as_deref().map(parameter)),
+            ("running_mean", Some(parameter(&inputs.running.mean))),
+            ("running_var", Some(parameter(&inputs.running.var))),
+            ("num_batches_tracked", Some(Stored { dtype: Dtype::I64, dims: Vec::new(), values: tracked })),
+            ("residual", inputs.residual.as_deref().map(tensor)),
+            ("dy", self.gradient.then(|| tensor(&inputs.dy))),
+        ];
+        let given = given.into_iter().filter_map(|(name, stored)| Some((name.to_owned(), stored?)));
+        given.chain(self.answers.iter().map(|(name, stored)| (format!("expected.{name}"), stored.clone()))).collect()
+    }
+}
+
+/// The name of a value in a table that has them all.
+fn name_of<T: PartialEq>(table: &[(&str, T)], value: T) -> String {
+    table.iter().find(|(_, one)| *one == value).map_or(String::new(), |(name, _)| (*name).to_owned())
+}
