@@ -1,7 +1,14 @@
-//! Tensors as files hold them: any of five element types, read into float64 and written from it.
+//! Tensors as files hold them, `.npy` or `.safetensors`: any of five element types, read into float64 and written from it.
 
+mod npy;
+mod safetensors;
+
+use ::safetensors::{SafeTensorError, tensor::TensorView};
+use batchnorm_wgpu::DType;
 use half::{bf16, f16};
-use safetensors::{Dtype, tensor::TensorView};
+
+/// Types of elements, by the names that safetensors gives them.
+pub use ::safetensors::Dtype;
 
 /// A tensor out of a file, or for one.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,7 +25,54 @@ pub struct Stored {
 /// The element types that are read and written, in words.
 pub const READABLE: &str = "F32, F64, F16, BF16 or I64";
 
+/// Why bytes give no tensor, or a tensor no bytes.
+#[derive(Debug, thiserror::Error)]
+pub enum StoredError {
+    /// The bytes are no `.npy` file.
+    #[error("expected a .npy file, got one {reason}; write it anew with numpy.save")]
+    Npy {
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The bytes are no `.safetensors` file, or tensors make none.
+    #[error("expected a safetensors file: {0}")]
+    Safetensors(#[from] SafeTensorError),
+    /// The elements are of a type that is not read or not written.
+    #[error("expected elements of {expected}, got {actual}")]
+    Elements {
+        /// The types that are.
+        expected: &'static str,
+        /// The type that came.
+        actual: String,
+    },
+}
+
+/// The type that files hold a layer's tensors in.
+pub fn file_dtype(dtype: DType) -> Dtype {
+    match dtype {
+        DType::F32 => Dtype::F32,
+        DType::F16 => Dtype::F16,
+        DType::Bf16 => Dtype::BF16,
+    }
+}
+
+/// The type of a layer's tensors that a file holds; `None` where no kernel reads such elements.
+pub fn layer_dtype(dtype: Dtype) -> Option<DType> {
+    DType::ALL.into_iter().find(|&one| file_dtype(one) == dtype)
+}
+
 impl Stored {
+    /// The same tensor with every value rounded to the nearest of `dtype`, ties to even.
+    ///
+    /// # Errors
+    /// [`StoredError::Elements`] for a type that is not written.
+    pub fn rounded(self, dtype: Dtype) -> Result<Self, StoredError> {
+        let rounded = Self { dtype, ..self };
+        let values = rounded.bytes().and_then(|bytes| Self::decode(dtype, &bytes));
+        let values = values.ok_or_else(|| unreadable(format!("{dtype:?}")))?;
+        Ok(Self { values, ..rounded })
+    }
+
     /// The tensor of a safetensors file; `None` when its elements are of another type than [`READABLE`] names.
     pub fn read(view: &TensorView<'_>) -> Option<Self> {
         let (dtype, dims) = (view.dtype(), view.shape().to_vec());
@@ -58,9 +112,22 @@ impl Stored {
     }
 }
 
+fn unreadable(actual: String) -> StoredError {
+    StoredError::Elements { expected: READABLE, actual }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn rounds_to_nearest() {
+        let stored = |dtype, values: &[f64]| Stored { dtype, dims: vec![values.len()], values: values.to_vec() };
+        let rounded = stored(Dtype::F64, &[2049.0, 1e9, f64::NAN]).rounded(Dtype::F16).unwrap();
+        assert_eq!(rounded.values[..2], [2048.0, f64::INFINITY]);
+        assert!(rounded.values[2].is_nan());
+        assert!(stored(Dtype::F32, &[1.0]).rounded(Dtype::U8).is_err());
+    }
 
     #[test]
     fn survives_a_file() {
