@@ -153,6 +153,17 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// Bytes are no checkpoint.
+    #[cfg(feature = "checkpoint")]
+    #[error("expected a whole .safetensors file, got one {found}; write or download it anew")]
+    Checkpoint {
+        /// What was found instead.
+        found: String,
+    },
+    /// The tensors of a checkpoint are not those wanted.
+    #[cfg(feature = "checkpoint")]
+    #[error(transparent)]
+    Contents(#[from] crate::checkpoint::Contents),
     /// No adapter answers to the description.
     #[error("no adapter {wanted}; found: {found}. {hint}")]
     NoAdapter {

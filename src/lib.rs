@@ -3,6 +3,8 @@
 
 mod batch_norm;
 mod capabilities;
+#[cfg(feature = "checkpoint")]
+pub mod checkpoint;
 pub mod config;
 mod dtype;
 pub mod error;

@@ -1,0 +1,77 @@
+//! [`Contents`]: how the tensors of a file differ from those wanted.
+
+use std::fmt;
+
+/// How the tensors of a file differ from those wanted: all differences, not just the first. An error where it is not empty.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Contents {
+    /// Names that are wanted and not in the file.
+    pub missing: Vec<String>,
+    /// Names that are in the file and not wanted.
+    pub unexpected: Vec<String>,
+    /// Tensors of another type or shape, or of a value that cannot be.
+    pub wrong: Vec<WrongTensor>,
+}
+
+/// A tensor that is not what it should be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrongTensor {
+    /// Its name.
+    pub name: String,
+    /// Type and shape, or value, that it must have.
+    pub expected: String,
+    /// What it has.
+    pub actual: String,
+}
+
+impl Contents {
+    pub(super) fn missing(name: &str) -> Self {
+        Self { missing: vec![name.into()], ..Self::default() }
+    }
+
+    pub(super) fn wrong(name: &str, expected: String, actual: String) -> Self {
+        Self { wrong: vec![WrongTensor { name: name.into(), expected, actual }], ..Self::default() }
+    }
+
+    /// Takes over the differences that a result reports, so that one error can tell those of many layers. `None` where it
+    /// had any.
+    pub fn gather<T>(&mut self, result: Result<T, Self>) -> Option<T> {
+        let more = match result {
+            Ok(value) => return Some(value),
+            Err(more) => more,
+        };
+        self.missing.extend(more.missing);
+        self.unexpected.extend(more.unexpected);
+        self.wrong.extend(more.wrong);
+        None
+    }
+
+    /// Whether there are no differences.
+    pub fn is_empty(&self) -> bool {
+        self.missing.is_empty() && self.unexpected.is_empty() && self.wrong.is_empty()
+    }
+
+    /// An error where there are differences.
+    ///
+    /// # Errors
+    /// Itself.
+    pub fn into_result(self) -> Result<(), Self> {
+        if self.is_empty() { Ok(()) } else { Err(self) }
+    }
+}
+
+impl fmt::Display for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the checkpoint holds other tensors than expected")?;
+        let wrong =
+            |tensor: &WrongTensor| format!("{}, expected {}, got {}", tensor.name, tensor.expected, tensor.actual);
+        let wrong: Vec<String> = self.wrong.iter().map(wrong).collect();
+        let lists = [("missing", &self.missing, ", "), ("unexpected", &self.unexpected, ", "), ("wrong", &wrong, "; ")];
+        for (what, names, separator) in lists.into_iter().filter(|(_, names, _)| !names.is_empty()) {
+            write!(f, "; {what}: {}", names.join(separator))?;
+        }
+        f.write_str("; check the prefix, the number of channels, and whether the file is of this network")
+    }
+}
+
+impl std::error::Error for Contents {}
