@@ -10,6 +10,8 @@ use std::task::{Context, Poll, Waker};
 /// On native backends errors are known at once. In a browser they arrive later: there the value is returned, and the error
 /// goes to the scope's future, which nobody awaits.
 ///
+/// A lost device takes work without an error, as WebGPU has it, and does nothing; what reads results back tells.
+///
 /// # Errors
 /// [`Error::OutOfMemory`], [`Error::DeviceLost`] or [`Error::Device`], which name `during`.
 pub fn guarded<T>(device: &wgpu::Device, during: &'static str, create: impl FnOnce() -> T) -> Result<T> {

@@ -16,7 +16,9 @@ pub(crate) struct Dispatch {
 /// A bound operation: one or two dispatches over the caller's buffers, for tensors in parts so many for each.
 ///
 /// Encoding records the dispatches and does nothing else: no allocation by this crate, no submission, no waiting. The
-/// buffers stay alive as long as the step. A step may be encoded any number of times, in any pass of its device.
+/// buffers stay alive as long as the step. A step may be encoded any number of times, in any pass of its device. If one of
+/// its buffers was destroyed since, wgpu reports that when the commands are submitted: to the error scope around the
+/// submission (`host::guarded` makes it an error), or to the device's handler of uncaptured errors.
 #[derive(Debug)]
 pub struct Step {
     pub(crate) operation: Operation,

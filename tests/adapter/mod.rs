@@ -1,6 +1,6 @@
 //! The adapters that the tests run on.
 
-pub mod conversion;
+pub mod faults;
 pub mod large;
 pub mod misuse;
 
