@@ -117,12 +117,8 @@ pub fn check_step(gpu: Gpu<'_>, contest: &Contest<'_>, mnist: &Mnist) -> Result<
 
 /// Reads parameters and running statistics.
 fn read_state(gpu: Gpu<'_>, contest: &Contest<'_>) -> Result<State, TrainError> {
-    let network = &contest.batch_norm.network;
-    let running = |buffer| -> Result<_, TrainError> { Ok(RunningStatistics::from_bytes(&gpu.read(buffer)?)?) };
-    Ok(State {
-        values: wide(&gpu.read_as::<f32>(&network.values)?),
-        running: network.running.iter().map(running).collect::<Result<_, _>>()?,
-    })
+    let snapshot = contest.batch_norm.network.snapshot(gpu)?;
+    Ok(State { values: wide(&snapshot.values), running: snapshot.running })
 }
 
 /// f32 as f64, which is exact.

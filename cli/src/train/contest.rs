@@ -2,10 +2,11 @@
 
 use super::{
     TrainError,
-    data::Mnist,
+    checkpoint::Checkpoint,
+    data::{Images, Mnist},
     gpu::Gpu,
     kernels::{Kernel, Pipelines},
-    network::{Builder, Network, ResidentImages},
+    network::{Builder, Network, ResidentImages, Snapshot},
     parameters::initial_weights,
     recording::Recording,
 };
@@ -14,9 +15,6 @@ use indicatif::{ProgressBar, ProgressStyle};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use std::{collections::VecDeque, io::IsTerminal, time::Instant};
-
-/// Images per batch in evaluation; it changes the speed only.
-const EVALUATION_ROWS: usize = 500;
 
 /// Batches per submission. Fewer make the progress bar smoother, more cost less.
 const BATCHES_PER_SUBMISSION: usize = 8;
@@ -67,11 +65,13 @@ pub struct Epoch {
 pub struct History {
     /// Training steps per epoch.
     pub steps_per_epoch: usize,
+    /// Epochs that earlier runs trained.
+    pub resumed: usize,
     /// The network without batch norm.
     pub plain: Vec<Epoch>,
     /// The network with it.
     pub batch_norm: Vec<Epoch>,
-    /// Seconds of training, evaluation apart, of the network without batch norm.
+    /// Seconds of training in this run, evaluation apart, of the network without batch norm.
     pub plain_seconds: f64,
     /// And of the one with it.
     pub batch_norm_seconds: f64,
@@ -91,7 +91,9 @@ pub struct Contest<'a> {
     gpu: Gpu<'a>,
     settings: Settings,
     random: ChaCha8Rng,
-    /// The order in which the next epoch visits the images.
+    /// What came of training so far.
+    pub history: History,
+    /// The order in which the images are visited.
     pub order: Vec<u32>,
     train_images: ResidentImages,
     /// The network without batch norm.
@@ -123,53 +125,86 @@ impl<'a> Contest<'a> {
             let mut builder =
                 Builder { gpu, pipelines: Pipelines::new(gpu.device, source), batch_norm: Kernels::new(gpu.device) };
             let mut contestant = |batch_norm| -> Result<Contestant, TrainError> {
-                let network = Network::new(gpu, batch_norm, &weights)?;
+                let network = Network::new(gpu, &Snapshot::initial(batch_norm, &weights))?;
                 let training = network.record_training(&mut builder, &train_images, batch)?;
-                let rows = EVALUATION_ROWS.min(test_images.count);
-                let evaluation = network.record_evaluation(&mut builder, &test_images, rows)?;
+                let evaluation = network.record_evaluation(&mut builder, &test_images)?;
                 Ok(Contestant { network, training, evaluation })
             };
             let (mut plain, mut batch_norm) = (contestant(false)?, contestant(true)?);
             plain.training.set_rate(gpu, settings.rate_in(0));
             batch_norm.training.set_rate(gpu, settings.rate_in(0));
             let order = (0..images as u32).collect();
-            Ok(Self { gpu, settings: *settings, random, order, train_images, plain, batch_norm })
+            let history = History { steps_per_epoch: plain.training.batches.len(), ..History::default() };
+            Ok(Self { gpu, settings: *settings, random, history, order, train_images, plain, batch_norm })
         })
     }
 
-    /// Trains both networks for all epochs and shows how far they are.
+    /// Trains both networks until `epochs` epochs are done, and shows how far they are. `done` is called at the start and
+    /// after every epoch.
     ///
     /// # Errors
-    /// [`TrainError::Device`] when the device fails.
-    pub fn train(&mut self) -> Result<History, TrainError> {
-        let gpu = self.gpu;
-        gpu.checked("training", || {
-            let steps = self.plain.training.batches.len();
-            let progress = Progress::new(self.settings.epochs, 2 * steps);
-            let mut history = History { steps_per_epoch: steps, ..History::default() };
-            for epoch in 0..self.settings.epochs {
-                self.shuffle();
-                let rate = self.settings.rate_in(epoch);
-                self.plain.training.set_rate(gpu, rate);
-                self.batch_norm.training.set_rate(gpu, rate);
-                let (epoch, seconds) = self.plain.epoch(gpu, &progress)?;
-                history.plain.push(epoch);
-                history.plain_seconds += seconds;
-                progress.show(&history);
-                let (epoch, seconds) = self.batch_norm.epoch(gpu, &progress)?;
-                history.batch_norm.push(epoch);
-                history.batch_norm_seconds += seconds;
-                progress.show(&history);
-            }
-            progress.finish();
-            Ok(history)
-        })
+    /// [`TrainError::Device`] when the device fails, and what `done` returns.
+    pub fn train(
+        &mut self,
+        epochs: u32,
+        mut done: impl FnMut(&Self) -> Result<(), TrainError>,
+    ) -> Result<(), TrainError> {
+        done(self)?;
+        let progress = Progress::new(&self.history, self.settings.epochs);
+        for epoch in self.history.batch_norm.len() as u32..epochs {
+            let gpu = self.gpu;
+            gpu.checked("training", || self.epoch(epoch, &progress))?;
+            done(self)?;
+        }
+        progress.finish();
+        Ok(())
+    }
+
+    /// Trains both networks for epoch `epoch`, from 0.
+    fn epoch(&mut self, epoch: u32, progress: &Progress) -> Result<(), TrainError> {
+        let (gpu, rate) = (self.gpu, self.settings.rate_in(epoch));
+        self.shuffle();
+        self.plain.training.set_rate(gpu, rate);
+        self.batch_norm.training.set_rate(gpu, rate);
+        let (epoch, seconds) = self.plain.epoch(gpu, progress)?;
+        self.history.plain.push(epoch);
+        self.history.plain_seconds += seconds;
+        progress.show(&self.history);
+        let (epoch, seconds) = self.batch_norm.epoch(gpu, progress)?;
+        self.history.batch_norm.push(epoch);
+        self.history.batch_norm_seconds += seconds;
+        progress.show(&self.history);
+        Ok(())
     }
 
     /// Draws the next epoch's order and uploads it.
     fn shuffle(&mut self) {
         self.order.shuffle(&mut self.random);
         self.gpu.queue.write_buffer(&self.train_images.indices, 0, bytemuck::cast_slice(&self.order));
+    }
+
+    /// The state of both networks after the last epoch.
+    ///
+    /// # Errors
+    /// [`TrainError::BatchNorm`] when the device is lost.
+    pub fn checkpoint(&self) -> Result<Checkpoint, TrainError> {
+        let snapshots = [self.plain.network.snapshot(self.gpu)?, self.batch_norm.network.snapshot(self.gpu)?];
+        Ok(Checkpoint { snapshots, epochs: [self.history.plain.clone(), self.history.batch_norm.clone()] })
+    }
+
+    /// Brings a contest that has not trained yet to where one of the same settings was.
+    ///
+    /// # Errors
+    /// [`TrainError::BatchNorm`] for running statistics whose fields differ in length.
+    pub fn restore(&mut self, checkpoint: Checkpoint) -> Result<(), TrainError> {
+        let Checkpoint { snapshots: [plain, batch_norm], epochs } = checkpoint;
+        self.plain.network.restore(self.gpu, &plain)?;
+        self.batch_norm.network.restore(self.gpu, &batch_norm)?;
+        [self.history.plain, self.history.batch_norm] = epochs;
+        self.history.resumed = self.history.plain.len();
+        // The order of an epoch follows from the seed and the epochs before it.
+        (0..self.history.resumed).for_each(|_| self.shuffle());
+        Ok(())
     }
 }
 
@@ -188,9 +223,27 @@ impl Contestant {
     /// # Errors
     /// [`TrainError::Device`] when the device fails.
     pub fn evaluate(&self, gpu: Gpu<'_>) -> Result<Figures, TrainError> {
-        run(gpu, &self.evaluation, |_| ())?;
-        figures(gpu, &self.evaluation)
+        measure(gpu, &self.evaluation)
     }
+}
+
+/// Loss and accuracy of a network over `images`, by inference.
+///
+/// # Errors
+/// [`TrainError`] when the device refuses something or fails.
+pub fn evaluate(gpu: Gpu<'_>, images: &Images, snapshot: &Snapshot) -> Result<Figures, TrainError> {
+    gpu.checked("evaluating", || {
+        let pipelines = Pipelines::new(gpu.device, |kernel| kernel.source().into());
+        let mut builder = Builder { gpu, pipelines, batch_norm: Kernels::new(gpu.device) };
+        let network = Network::new(gpu, snapshot)?;
+        measure(gpu, &network.record_evaluation(&mut builder, &ResidentImages::new(gpu, images)?)?)
+    })
+}
+
+/// Runs a recording over all its batches and reads back what it counted.
+fn measure(gpu: Gpu<'_>, recording: &Recording) -> Result<Figures, TrainError> {
+    run(gpu, recording, |_| ())?;
+    figures(gpu, recording)
 }
 
 /// Runs a recording over all its batches; `done` hears of batches submitted.
@@ -227,10 +280,11 @@ struct Progress {
 }
 
 impl Progress {
-    /// Draws the bar, if there is a terminal.
-    fn new(epochs: u32, steps_per_epoch: usize) -> Self {
+    /// Draws the bar, if there is a terminal, for what is left of `epochs` epochs.
+    fn new(history: &History, epochs: u32) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
-            let bar = ProgressBar::new(u64::from(epochs) * steps_per_epoch as u64);
+            let left = u64::from(epochs).saturating_sub(history.resumed as u64);
+            let bar = ProgressBar::new(left * 2 * history.steps_per_epoch as u64);
             let template = "training {bar:16} {pos}/{len} {elapsed}<{eta} {wide_msg}";
             // The template is a constant; should it ever be wrong, the default style serves.
             bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));

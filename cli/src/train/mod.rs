@@ -7,10 +7,12 @@
 //! | `kernels`, `gpu` | the tool's WGSL, its pipelines, buffers and read-back |
 //! | `parameters`, `network`, `recording` | the networks, and their steps as recorded dispatches |
 //! | `contest` | the epochs of both networks |
+//! | `checkpoint` | both networks in a file, and what it takes to go on |
 //! | `stages`, `normalization`, `check` | one training step against float64 on the CPU |
 //! | `report`, `plot` | tables, JSON and SVG |
 
 mod check;
+mod checkpoint;
 mod contest;
 mod data;
 mod gpu;
@@ -28,7 +30,15 @@ use batchnorm_wgpu::wgpu;
 use contest::Contest;
 use data::Mnist;
 use gpu::Gpu;
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+/// Names and texts of the shaders of `bn train` itself.
+pub fn shaders() -> impl Iterator<Item = (String, String)> {
+    kernels::Kernel::ALL.into_iter().map(|kernel| (kernel.name().into(), kernel.source().into()))
+}
 
 /// Arguments of `bn train`.
 #[derive(Clone, Debug, clap::Args)]
@@ -48,6 +58,18 @@ pub struct TrainArgs {
     /// Directory with the four IDX files of MNIST, plain or .gz, instead of the shipped sample
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
+    /// Writes both networks to FILE.safetensors, under PyTorch's names, at the start and after every epoch
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub save: Option<PathBuf>,
+    /// Goes on where the run that wrote FILE.safetensors was; all other options as for that run
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub resume: Option<PathBuf>,
+    /// Ends when so many of the epochs are done, to go on with --resume another time
+    #[arg(long, value_name = "EPOCHS", requires = "save", value_parser = clap::value_parser!(u32).range(1..))]
+    pub stop_after: Option<u32>,
+    /// Trains nothing: measures the networks in FILE.safetensors on the test images, also such as PyTorch wrote
+    #[arg(long, value_name = "FILE.safetensors", conflicts_with_all = ["save", "resume", "json", "plot"])]
+    pub evaluate: Option<PathBuf>,
     /// Writes the figures to FILE as JSON
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
@@ -110,6 +132,46 @@ pub enum TrainError {
         /// The learning rate asked for.
         rate: f64,
     },
+    /// A checkpoint cannot be read.
+    #[error("{}: cannot be read: {source}", file.display())]
+    Read {
+        /// Which file.
+        file: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A checkpoint is damaged or holds other tensors than the networks have.
+    #[error("{}: {source}", file.display())]
+    Checkpoint {
+        /// Which file.
+        file: PathBuf,
+        /// What the library said.
+        source: batchnorm_wgpu::Error,
+    },
+    /// A checkpoint has no training state that fits its tensors.
+    #[error(
+        "{}: expected the training state that `bn train --save` writes beside the networks, found {found}; only --evaluate \
+         does without it",
+        file.display()
+    )]
+    Training {
+        /// Which file.
+        file: PathBuf,
+        /// What was found instead.
+        found: String,
+    },
+    /// A checkpoint is of a run with other settings.
+    #[error(
+        "{}: expected the settings of the run to be resumed, found that {}; repeat its options",
+        file.display(),
+        differences.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+    )]
+    Settings {
+        /// Which file.
+        file: PathBuf,
+        /// What differs.
+        differences: Vec<checkpoint::Difference>,
+    },
     /// A file cannot be written.
     #[error("{}: cannot be written: {source}", file.display())]
     Write {
@@ -123,6 +185,18 @@ pub enum TrainError {
     Json(#[from] serde_json::Error),
 }
 
+/// Measures the networks in `file` on the test images, and prints what came of it.
+fn evaluate(file: &Path, mnist: &Mnist, gpu: Gpu<'_>) -> Result<(), TrainError> {
+    let measure = |(place, snapshot): &(checkpoint::Place, network::Snapshot)| {
+        Ok((place.name, contest::evaluate(gpu, &mnist.test, snapshot)?))
+    };
+    let networks = checkpoint::load(file)?.iter().map(measure).collect::<Result<Vec<_>, TrainError>>()?;
+    println!("checkpoint     {}", file.display());
+    println!("data           {}: {} test images", mnist.source, mnist.test.count());
+    report::print_evaluation(mnist.test.count(), &networks);
+    Ok(())
+}
+
 /// Trains both networks, prints what came of it, and checks one training step against the CPU. Returns whether the
 /// check passed.
 ///
@@ -134,11 +208,14 @@ pub fn run(
     queue: &wgpu::Queue,
     adapter_name: &str,
 ) -> Result<bool, TrainError> {
-    for file in [&args.json, &args.plot].into_iter().flatten() {
+    for file in [&args.json, &args.plot, &args.save].into_iter().flatten() {
         report::check_directory(file)?;
     }
     let mnist = Mnist::load(args.data.as_deref())?;
     let gpu = Gpu { device, queue };
+    if let Some(file) = &args.evaluate {
+        return evaluate(file, &mnist, gpu).map(|()| true);
+    }
     let settings = contest::Settings {
         epochs: args.epochs,
         batch: args.batch as usize,
@@ -147,19 +224,31 @@ pub fn run(
     };
     report::print_heading(&mnist, &settings, adapter_name);
     let mut contest = Contest::new(gpu, &mnist, &settings, |kernel| kernel.source().into())?;
-    let history = contest.train()?;
-    report::print_history(&history);
+    if let Some(file) = &args.resume {
+        contest.restore(checkpoint::resume(file, &settings, &mnist)?)?;
+        println!("resumed        {}, {} epochs done\n", file.display(), contest.history.resumed);
+    }
+    let epochs = args.stop_after.map_or(settings.epochs, |epochs| epochs.min(settings.epochs));
+    contest.train(epochs, |contest| match &args.save {
+        Some(file) => checkpoint::save(file, contest, &settings, &mnist),
+        None => Ok(()),
+    })?;
+    let history = &contest.history;
+    report::print_history(history);
+    if let Some(file) = &args.save {
+        println!("checkpoint: {}, {} of {} epochs done\n", file.display(), history.plain.len(), settings.epochs);
+    }
     if let Some(last) = history.batch_norm.last().filter(|last| !last.train.loss.is_finite()) {
         return Err(TrainError::Diverged { loss: last.train.loss, rate: settings.rate });
     }
     let rows = check::check_step(gpu, &contest, &mnist)?;
     let passed = report::print_check(&rows, settings.batch);
     if let Some(file) = &args.plot {
-        report::write(file, plot::draw(&history).as_bytes())?;
+        report::write(file, plot::draw(history).as_bytes())?;
         println!("chart: {}", file.display());
     }
     if let Some(file) = &args.json {
-        report::write(file, &report::json(&mnist, &settings, adapter_name, &history, &rows)?)?;
+        report::write(file, &report::json(&mnist, &settings, adapter_name, history, &rows)?)?;
         println!("figures: {}", file.display());
     }
     Ok(passed)

@@ -10,6 +10,9 @@ use super::{
 };
 use batchnorm_wgpu::{Kernels, RunningStatistics, wgpu};
 
+/// Images per batch in evaluation; it changes the speed only.
+const EVALUATION_ROWS: usize = 500;
+
 /// Images resident on the GPU.
 pub struct ResidentImages {
     /// Four pixels per word.
@@ -61,20 +64,62 @@ pub struct Network {
     pub running: Vec<wgpu::Buffer>,
 }
 
-impl Network {
+/// All that a network learned, on the host.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// The content of the parameters' buffer.
+    pub values: Vec<f32>,
+    /// The running statistics of every batch norm layer; empty without batch norm.
+    pub running: Vec<RunningStatistics>,
+}
+
+impl Snapshot {
     /// A network with the given weights and its other parameters at their usual first values.
+    pub fn initial(batch_norm: bool, weights: &[Vec<f32>]) -> Self {
+        let hidden = if batch_norm { &SIZES[1..=HIDDEN] } else { &[] };
+        Self {
+            values: Parameters::new(batch_norm).initial(weights),
+            running: hidden.iter().map(|&channels| RunningStatistics::new(channels)).collect(),
+        }
+    }
+}
+
+impl Network {
+    /// A network with the state of `snapshot`.
     ///
     /// # Errors
     /// [`TrainError::Limit`] when the device binds no buffer of that size.
-    pub fn new(gpu: Gpu<'_>, batch_norm: bool, weights: &[Vec<f32>]) -> Result<Self, TrainError> {
-        let parameters = Parameters::new(batch_norm);
-        let values = gpu.storage_with("parameters", bytemuck::cast_slice(&parameters.initial(weights)))?;
+    pub fn new(gpu: Gpu<'_>, snapshot: &Snapshot) -> Result<Self, TrainError> {
+        let parameters = Parameters::new(!snapshot.running.is_empty());
+        let values = gpu.storage_with("parameters", bytemuck::cast_slice(&snapshot.values))?;
         let gradients = gpu.storage("gradients", 4 * parameters.count as u64)?;
-        let fresh =
-            |channels: &usize| gpu.storage_with("running statistics", &RunningStatistics::new(*channels).to_bytes()?);
-        let hidden = if batch_norm { &SIZES[1..=HIDDEN] } else { &[] };
-        let running = hidden.iter().map(fresh).collect::<Result<_, _>>()?;
+        let upload = |running: &RunningStatistics| gpu.storage_with("running statistics", &running.to_bytes()?);
+        let running = snapshot.running.iter().map(upload).collect::<Result<_, _>>()?;
         Ok(Self { parameters, values, gradients, running })
+    }
+
+    /// The state of the network.
+    ///
+    /// # Errors
+    /// [`TrainError::BatchNorm`] when the device is lost.
+    pub fn snapshot(&self, gpu: Gpu<'_>) -> Result<Snapshot, TrainError> {
+        let running = |buffer| -> Result<_, TrainError> { Ok(RunningStatistics::from_bytes(&gpu.read(buffer)?)?) };
+        Ok(Snapshot {
+            values: gpu.read_as(&self.values)?,
+            running: self.running.iter().map(running).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Gives the network the state of `snapshot`, one of a network of the same kind.
+    ///
+    /// # Errors
+    /// [`TrainError::BatchNorm`] for running statistics whose fields differ in length.
+    pub fn restore(&self, gpu: Gpu<'_>, snapshot: &Snapshot) -> Result<(), TrainError> {
+        gpu.queue.write_buffer(&self.values, 0, bytemuck::cast_slice(&snapshot.values));
+        for (buffer, running) in self.running.iter().zip(&snapshot.running) {
+            gpu.queue.write_buffer(buffer, 0, &running.to_bytes()?);
+        }
+        Ok(())
     }
 
     /// Whether the network has batch norm layers.
@@ -98,7 +143,7 @@ impl Network {
         Ok(recorder.finish())
     }
 
-    /// Records the evaluation of batches of `rows` images by inference, the last of which may be shorter.
+    /// Records the evaluation of all images by inference, in batches of which the last may be shorter.
     ///
     /// # Errors
     /// [`TrainError`] when the device's limits do not allow it.
@@ -106,8 +151,8 @@ impl Network {
         &self,
         builder: &mut Builder<'_>,
         images: &ResidentImages,
-        rows: usize,
     ) -> Result<Recording, TrainError> {
+        let rows = EVALUATION_ROWS.min(images.count);
         let mut recorder = Recorder::new(self, builder, rows, kernels::batches(images.count, rows, false), false)?;
         recorder.forward(images)?;
         Ok(recorder.finish())

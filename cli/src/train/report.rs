@@ -3,12 +3,12 @@
 use super::{
     TrainError,
     check::Row,
-    contest::{Epoch, History, Settings},
+    contest::{Epoch, Figures, History, Settings},
     data::Mnist,
     parameters::SIZES,
 };
 use comfy_table::{CellAlignment, Table, presets};
-use std::{fs, path::Path};
+use std::{fs, io::Write, path::Path};
 
 /// Says what is about to happen.
 pub fn print_heading(mnist: &Mnist, settings: &Settings, adapter_name: &str) {
@@ -62,8 +62,9 @@ pub fn print_history(history: &History) {
     let floor = (lowest * 10.0).floor() / 10.0;
     print_curve("plain", &history.plain, floor);
     print_curve("batch norm", &history.batch_norm, floor);
+    let trained = |epochs: &[Epoch]| epochs.len().saturating_sub(history.resumed);
     let milliseconds =
-        |seconds: f64, epochs: &[Epoch]| 1e3 * seconds / (epochs.len() * history.steps_per_epoch).max(1) as f64;
+        |seconds: f64, epochs: &[Epoch]| 1e3 * seconds / (trained(epochs) * history.steps_per_epoch).max(1) as f64;
     println!(
         "\ntime per step: plain {:.2} ms, batch norm {:.2} ms\n",
         milliseconds(history.plain_seconds, &history.plain),
@@ -83,6 +84,20 @@ fn blocks(values: &[f64]) -> String {
     const BLOCKS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
     // Casting saturates, so that a NaN becomes the lowest block.
     values.iter().map(|value| BLOCKS[((value * 8.0) as usize).min(7)]).collect()
+}
+
+/// Prints how the networks of a checkpoint, by name, did on so many test images.
+pub fn print_evaluation(images: usize, networks: &[(&str, Figures)]) {
+    let mut table = table(&["network", "loss", "correct", "test %"]);
+    for (name, figures) in networks {
+        table.add_row([
+            (*name).to_owned(),
+            format!("{:.4}", figures.loss),
+            format!("{:.0} of {images}", figures.accuracy * images as f64),
+            format!("{:.2}", 100.0 * figures.accuracy),
+        ]);
+    }
+    println!("{table}");
 }
 
 /// Prints how the checked step compared. Returns whether all of it passed.
@@ -147,8 +162,14 @@ pub fn write(file: &Path, content: &[u8]) -> Result<(), TrainError> {
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{}.tmp", std::process::id()));
     let temporary = file.with_file_name(name);
-    let written = fs::write(&temporary, content).and_then(|()| fs::rename(&temporary, file));
-    written.map_err(|source| {
+    let write = || {
+        let mut writer = fs::File::create(&temporary)?;
+        writer.write_all(content)?;
+        // Renamed before its content is on the disk, the file would be empty after a loss of power.
+        writer.sync_all()?;
+        fs::rename(&temporary, file)
+    };
+    write().map_err(|source| {
         // The first error is the one to tell.
         let _ = fs::remove_file(&temporary);
         TrainError::Write { file: file.into(), source }

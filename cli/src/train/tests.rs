@@ -3,21 +3,28 @@
 //! Without an adapter they say so and pass: the tool's own exit code is what continuous integration relies on.
 
 use super::{
+    TrainError,
     check::{Row, check_step},
-    contest::{Contest, Contestant, Settings},
+    checkpoint,
+    contest::{self, Contest, Contestant, History, Settings},
     data::{CLASSES, Images, Mnist, PIXELS},
     gpu::Gpu,
     kernels::Kernel,
-    parameters::{HIDDEN, LAYERS, SIZES},
+    parameters::{HIDDEN, LAYERS, Parameters, SIZES},
     stages,
 };
 use batchnorm_wgpu::{
     Layout, RunningStatistics, Shape,
+    checkpoint::{Reader, Writer},
     reference::{self, Layer},
     wgpu,
 };
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 const SETTINGS: Settings = Settings { epochs: 1, batch: 20, rate: 0.5, seed: 3 };
 
@@ -95,7 +102,8 @@ fn repeated_runs_agree_in_every_bit() {
     let mnist = mnist();
     let run = || {
         let mut contest = Contest::new(gpu, &mnist, &SETTINGS, |kernel| kernel.source().into()).unwrap();
-        let mut history = contest.train().unwrap();
+        contest.train(SETTINGS.epochs, |_| Ok(())).unwrap();
+        let mut history = contest.history.clone();
         (history.plain_seconds, history.batch_norm_seconds) = (0.0, 0.0);
         let values = |contestant: &Contestant| gpu.read(&contestant.network.values).unwrap();
         (format!("{history:?}"), values(&contest.plain), values(&contest.batch_norm))
@@ -133,7 +141,7 @@ fn evaluation_agrees_with_the_cpu_and_counts_the_short_batch_once() {
     let gpu = Gpu { device: &device, queue: &queue };
     let mnist = mnist();
     let mut contest = Contest::new(gpu, &mnist, &SETTINGS, |kernel| kernel.source().into()).unwrap();
-    contest.train().unwrap();
+    contest.train(SETTINGS.epochs, |_| Ok(())).unwrap();
     let labels: Vec<u32> = mnist.test.labels.iter().map(|&label| u32::from(label)).collect();
     for contestant in [&contest.plain, &contest.batch_norm] {
         let expected = stages::cross_entropy(&logits(gpu, contestant, &mnist.test), &labels, CLASSES);
@@ -152,4 +160,169 @@ fn a_batch_larger_than_the_data_is_refused() {
     let settings = Settings { batch: 71, ..SETTINGS };
     let error = Contest::new(gpu, &mnist(), &settings, |kernel| kernel.source().into()).err().unwrap();
     assert_eq!(error.to_string(), "--batch: expected at most 70, the number of training images in noise, found 71");
+}
+
+/// A folder of the test's own.
+fn folder(name: &str) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("bn-train-{}-{name}", std::process::id()));
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+const FOUR_EPOCHS: Settings = Settings { epochs: 4, ..SETTINGS };
+
+/// Trains from the checkpoint `from` on, or from the start, until `epochs` epochs are done, saving into `file`.
+fn train(gpu: Gpu<'_>, mnist: &Mnist, epochs: u32, from: Option<&Path>, file: &Path) -> History {
+    let mut contest = Contest::new(gpu, mnist, &FOUR_EPOCHS, |kernel| kernel.source().into()).unwrap();
+    if let Some(from) = from {
+        contest.restore(checkpoint::resume(from, &FOUR_EPOCHS, mnist).unwrap()).unwrap();
+    }
+    contest.train(epochs, |contest| checkpoint::save(file, contest, &FOUR_EPOCHS, mnist)).unwrap();
+    contest.history
+}
+
+#[test]
+fn an_interrupted_run_ends_in_the_same_bytes() {
+    let (device, queue) = device();
+    let gpu = Gpu { device: &device, queue: &queue };
+    let (mnist, folder) = (mnist(), folder("resume"));
+    let (straight, resumed) = (folder.join("straight"), folder.join("resumed"));
+    let history = train(gpu, &mnist, 4, None, &straight);
+    train(gpu, &mnist, 0, None, &resumed);
+    for epochs in [1, 3, 4, 4] {
+        let part = train(gpu, &mnist, epochs, Some(&resumed), &resumed);
+        let done = epochs as usize;
+        assert_eq!((&*part.plain, &*part.batch_norm), (&history.plain[..done], &history.batch_norm[..done]));
+    }
+    assert!(fs::read(&straight).unwrap() == fs::read(&resumed).unwrap());
+    assert_eq!(fs::read_dir(&folder).unwrap().count(), 2, "no partial file is left");
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_saved_network_does_what_it_did() {
+    let (device, queue) = device();
+    let gpu = Gpu { device: &device, queue: &queue };
+    let (mnist, folder) = (mnist(), folder("evaluate"));
+    let file = folder.join("file");
+    let history = train(gpu, &mnist, 4, None, &file);
+    let networks = checkpoint::load(&file).unwrap();
+    assert_eq!(networks.len(), 2);
+    // PyTorch keeps weights [outputs, inputs].
+    let bytes = fs::read(&file).unwrap();
+    let stored = Reader::new(&bytes).unwrap().tensor("plain.fc1.weight", &[SIZES[1], SIZES[0]]).unwrap();
+    let (weights, columns) = (&networks[0].1.values[Parameters::new(false).layers[0].weights.clone()], SIZES[1]);
+    assert!((0..weights.len()).all(|at| stored[at % columns * SIZES[0] + at / columns] == weights[at]));
+    for ((place, snapshot), epochs) in networks.iter().zip([history.plain, history.batch_norm]) {
+        let figures = contest::evaluate(gpu, &mnist.test, snapshot).unwrap();
+        // What the running means lost by rounding is not in the tensors.
+        assert!((figures.loss - epochs[3].test.loss).abs() < 1e-6, "{}: {figures:?} {epochs:?}", place.name);
+        assert!((figures.accuracy - epochs[3].test.accuracy).abs() < 1.5 / 503.0, "{}", place.name);
+    }
+    fs::remove_dir_all(folder).unwrap();
+}
+
+/// The checkpoint with another header.
+fn with_header(bytes: &[u8], edit: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
+    let (length, rest) = bytes.split_first_chunk().unwrap();
+    let (header, data) = rest.split_at(u64::from_le_bytes(*length) as usize);
+    let mut header: serde_json::Value = serde_json::from_slice(header).unwrap();
+    edit(&mut header);
+    let header = header.to_string();
+    [&(header.len() as u64).to_le_bytes(), header.as_bytes(), data].concat()
+}
+
+/// The checkpoint with `from` in its training state replaced.
+fn with_training(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
+    with_header(bytes, |header| {
+        let text = &mut header["__metadata__"]["batchnorm-train-1"];
+        let known = text.as_str().unwrap();
+        assert!(known.contains(from), "{known}");
+        *text = known.replacen(from, to, 1).into();
+    })
+}
+
+#[test]
+fn checkpoints_that_cannot_be_resumed_say_why() {
+    let (device, queue) = device();
+    let gpu = Gpu { device: &device, queue: &queue };
+    let (mnist, folder) = (mnist(), folder("refused"));
+    let file = folder.join("file");
+    train(gpu, &mnist, 1, None, &file);
+    let good = fs::read(&file).unwrap();
+    let refused = |bytes: &[u8]| {
+        fs::write(&file, bytes).unwrap();
+        checkpoint::resume(&file, &FOUR_EPOCHS, &mnist).unwrap_err()
+    };
+    let training = [
+        with_header(&good, |header| drop(header.as_object_mut().unwrap().remove("__metadata__"))),
+        with_training(&good, "{", "["),
+        with_training(&good, "\"epochs\":[[", "\"epochs\":[[[0,0,0,0],"),
+        with_training(&good, "\"running\":[[]", "\"running\":[[[0,0,0,0,0,0,0,0]]"),
+        with_training(&good, "\"running\":[[],[[", "\"running\":[[],[[1,"),
+        with_training(&good, "\"running\":[[],[[", "\"running\":[[],[[0,0,0,0,0,0,0,0],["),
+    ];
+    for bytes in training {
+        let error = refused(&bytes);
+        assert!(matches!(error, TrainError::Training { .. }), "{error}");
+    }
+    // Of the same type and shape, and not what was saved.
+    let swapped = with_header(&good, |header| {
+        let [mean, var] = ["running_mean", "running_var"].map(|name| format!("batch_norm.bn3.{name}"));
+        let place = header[&mean].take();
+        header[mean] = header[&var].take();
+        header[var] = place;
+    });
+    assert!(matches!(refused(&swapped), TrainError::Training { .. }));
+    let renamed = with_header(&good, |header| {
+        let weight = header.as_object_mut().unwrap().remove("batch_norm.bn2.weight").unwrap();
+        header["batch_norm.bn2.scale"] = weight;
+    });
+    assert!(matches!(refused(&renamed), TrainError::Checkpoint { .. }));
+    for length in (0..good.len()).step_by(997) {
+        assert!(matches!(refused(&good[..length]), TrainError::Checkpoint { .. }), "{length}");
+    }
+    fs::write(&file, &good).unwrap();
+    let other = Settings { batch: 10, seed: 4, ..FOUR_EPOCHS };
+    let error = checkpoint::resume(&file, &other, &mnist).unwrap_err();
+    assert!(matches!(&error, TrainError::Settings { differences, .. } if differences.len() == 2));
+    assert!(error.to_string().contains("--batch was 20 and is 10, --seed was 3 and is 4"), "{error}");
+    let mut data = self::mnist();
+    data.train.labels[0] ^= 1;
+    let error = checkpoint::resume(&file, &FOUR_EPOCHS, &data).unwrap_err().to_string();
+    assert!(error.contains("--data was 70 training and 503 test images of CRC-32 "), "{error}");
+    fs::remove_file(&file).unwrap();
+    let missing = checkpoint::resume(&file, &FOUR_EPOCHS, &mnist).unwrap_err();
+    assert!(matches!(missing, TrainError::Read { .. }));
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_file_may_hold_one_network_and_no_training_state() {
+    let (device, queue) = device();
+    let gpu = Gpu { device: &device, queue: &queue };
+    let (mnist, folder) = (mnist(), folder("one"));
+    let file = folder.join("file");
+    train(gpu, &mnist, 0, None, &file);
+    let bytes = fs::read(&file).unwrap();
+    let mut names: Vec<_> = Reader::new(&bytes).unwrap().remaining("").map(str::to_owned).collect();
+    let mut one = Writer::default();
+    for (layer, sizes) in SIZES.windows(2).enumerate() {
+        let name = |kind: &str| format!("plain.fc{}.{kind}", layer + 1);
+        one.tensor(&name("weight"), &[sizes[1], sizes[0]], &vec![0.0; sizes[0] * sizes[1]]).unwrap();
+        one.tensor(&name("bias"), &[sizes[1]], &vec![0.0; sizes[1]]).unwrap();
+    }
+    fs::write(&file, one.serialize().unwrap()).unwrap();
+    let networks = checkpoint::load(&file).unwrap();
+    assert_eq!(networks.iter().map(|(place, _)| place.name).collect::<Vec<_>>(), ["plain"]);
+    // With neither, all of both is missing.
+    fs::write(&file, Writer::default().serialize().unwrap()).unwrap();
+    let error = checkpoint::load(&file).unwrap_err();
+    let TrainError::Checkpoint { source: batchnorm_wgpu::Error::Contents(mut contents), .. } = error else {
+        panic!("{error}")
+    };
+    contents.missing.sort();
+    names.sort();
+    assert_eq!(contents.missing, names);
+    fs::remove_dir_all(folder).unwrap();
 }
