@@ -2,15 +2,14 @@
 
 use crate::adapter::{AdapterArgs, keys};
 use crate::output::{figure, progress, table, write};
-use crate::{AnyError, Verdict, accuracy, golden};
+use crate::{AnyError, Verdict, accuracy, browser, golden, junit};
 use batchnorm_wgpu::Kernels;
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu_check::case::{matrix, part_cases, part_limits};
 use batchnorm_wgpu_check::suite::{Expectations, Outcome, Row, Suite, Summary};
-use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde::Serialize;
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 /// Arguments of `bn check`.
 #[derive(clap::Args)]
@@ -23,24 +22,41 @@ pub struct CheckArgs {
     /// Fail when this adapter is missing; may be given several times
     #[arg(long, value_name = "NAME")]
     require: Vec<String>,
-    /// Only cases whose id contains this text; the kernels that they leave out are not reported as holes
+    /// Only cases whose id contains this text; the kernels that they leave out are not reported as holes. Of golden cases,
+    /// files whose name contains it
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Print the accuracy of each output for channel means up to a million deviations instead, and that of folding
     #[arg(long)]
     accuracy: bool,
-    /// Run the golden cases (*.safetensors, see tests/golden/README.md) of a folder instead
-    #[arg(long, value_name = "DIR", conflicts_with_all = ["accuracy", "filter", "json", "junit"])]
+    /// Run a golden case (*.safetensors, see tests/golden/README.md), or all of a folder, instead
+    #[arg(long, value_name = "PATH", conflicts_with = "accuracy")]
     golden: Option<PathBuf>,
     /// Golden cases that ask for what is not supported do not fail
     #[arg(long, requires = "golden")]
     allow_unsupported: bool,
+    /// Compile every shader in a browser's WebGPU instead: the program at PATH, by default the first Chromium or Chrome
+    #[arg(long, value_name = "PATH", num_args = 0..=1,
+        conflicts_with_all = ["adapter", "all_adapters", "require", "accuracy", "golden"])]
+    browser: Option<Option<PathBuf>>,
     /// Write every case with its verdicts as JSON to FILE, or to standard output
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
     /// Write a JUnit report for a CI server
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+}
+
+impl CheckArgs {
+    fn golden_request<'a>(&'a self, cases: &'a Path) -> golden::check::Request<'a> {
+        golden::check::Request {
+            cases,
+            filter: self.filter.as_deref(),
+            allow_unsupported: self.allow_unsupported,
+            json: self.json.as_deref(),
+            junit: self.junit.as_deref(),
+        }
+    }
 }
 
 /// What was found on one adapter.
@@ -53,6 +69,9 @@ struct AdapterReport {
     #[serde(flatten)]
     summary: Summary,
     outcomes: Vec<Outcome>,
+    /// Seconds that each outcome took.
+    #[serde(skip)]
+    times: Vec<f64>,
 }
 
 impl AdapterReport {
@@ -63,6 +82,10 @@ impl AdapterReport {
 
 /// Runs the matrix.
 pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
+    if let Some(program) = &arguments.browser {
+        let CheckArgs { filter, json, junit, .. } = arguments;
+        return browser::run(program.as_deref(), filter.as_deref(), json.as_deref(), junit.as_deref());
+    }
     let found = keys();
     for required in &arguments.require {
         if !found.contains(required) {
@@ -81,11 +104,8 @@ pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
     if arguments.accuracy {
         return accuracy::run(&gpus, arguments.json.as_deref());
     }
-    if let Some(folder) = &arguments.golden {
-        let files = golden::files(folder)?;
-        let judge = |gpu| golden::print(gpu, &golden::run(gpu, &files, arguments.allow_unsupported));
-        let verdicts: Vec<Verdict> = gpus.iter().map(judge).collect();
-        return Ok(if verdicts.contains(&Verdict::Failed) { Verdict::Failed } else { Verdict::Passed });
+    if let Some(cases) = &arguments.golden {
+        return golden::check::run(&gpus, &arguments.golden_request(cases));
     }
     let mut expectations = Expectations::default();
     let mut reports = Vec::new();
@@ -100,7 +120,8 @@ pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
         write(path, serde_json::to_string_pretty(&reports)?.as_bytes())?;
     }
     if let Some(path) = &arguments.junit {
-        write(path, junit(&reports, arguments.filter.is_none()).to_string()?.as_bytes())?;
+        let suites: Vec<_> = reports.iter().map(|report| suite(report, arguments.filter.is_none())).collect();
+        junit::write(path, "bn check", &suites)?;
     }
     let whole = arguments.filter.is_none();
     let failed = |report: &AdapterReport| report.failures().count() > 0 || (whole && !report.summary.holes.is_empty());
@@ -124,10 +145,14 @@ fn check(gpu: &Gpu, arguments: &CheckArgs, expectations: &mut Expectations) -> R
     }
     let begin = Instant::now();
     let bar = progress((cases.len() + in_parts.len()) as u64, &gpu.key());
-    let mut outcomes: Vec<Outcome> = Vec::new();
+    let (mut outcomes, mut times): (Vec<Outcome>, Vec<f64>) = Default::default();
     for (kernels, queue, cases) in [(kernels, &gpu.queue, &cases), (small_kernels, &small.queue, &in_parts)] {
         let mut suite = Suite::new(kernels, queue.clone(), expectations);
-        outcomes.extend(bar.wrap_iter(cases.iter()).map(|case| suite.run(case)));
+        for case in bar.wrap_iter(cases.iter()) {
+            let begin = Instant::now();
+            outcomes.push(suite.run(case));
+            times.push(begin.elapsed().as_secs_f64());
+        }
     }
     bar.finish_and_clear();
     Ok(AdapterReport {
@@ -137,6 +162,7 @@ fn check(gpu: &Gpu, arguments: &CheckArgs, expectations: &mut Expectations) -> R
         seconds: begin.elapsed().as_secs_f64(),
         summary: Summary::new(&outcomes, &capabilities),
         outcomes,
+        times,
     })
 }
 
@@ -169,41 +195,33 @@ fn print_rows(of: &str, rows: &[Row]) {
             if row.failed == 0 { "ok" } else { "FAILED" }.into(),
             row.cases.to_string(),
             row.failed.to_string(),
+            figure(row.median),
             figure(row.worst),
             row.worst_output.clone(),
             row.worst_case.clone(),
         ]
     });
-    let header = [of, "verdict", "cases", "failed", "worst error/bound", "of", "in"];
+    let header = [of, "verdict", "cases", "failed", "median error/bound", "worst", "of", "in"];
     let mut table = table(&header, 2, cells);
-    for column in table.column_iter_mut().skip(5) {
+    for column in table.column_iter_mut().skip(6) {
         column.set_cell_alignment(comfy_table::CellAlignment::Left);
     }
     println!("{table}");
 }
 
 /// `whole`: whether a kernel that no case ran is a failure.
-fn junit(reports: &[AdapterReport], whole: bool) -> Report {
-    let mut junit = Report::new("bn check");
-    for report in reports {
-        let mut suite = TestSuite::new(report.adapter.clone());
-        suite.set_time(Duration::from_secs_f64(report.seconds));
-        for outcome in &report.outcomes {
-            let mut status = TestCaseStatus::success();
-            if let Some(failure) = &outcome.failure {
-                status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-                status.set_message(failure.clone());
-            }
-            let mut case = TestCase::new(outcome.case.clone(), status);
-            case.set_classname(format!("{}.{}", report.adapter, outcome.operation));
-            suite.add_test_case(case);
-        }
-        for hole in report.summary.holes.iter().filter(|_| whole) {
-            let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-            status.set_message("no case covers this kernel variant");
-            suite.add_test_case(TestCase::new(hole.clone(), status));
-        }
-        junit.add_test_suite(suite);
-    }
-    junit
+fn suite(report: &AdapterReport, whole: bool) -> junit::Suite {
+    let cases = report.outcomes.iter().zip(&report.times).map(|(outcome, &seconds)| junit::Case {
+        name: outcome.case.clone(),
+        class: format!("{}.{}", report.adapter, outcome.operation),
+        seconds: Some(seconds),
+        status: outcome.failure.clone().map_or(junit::Status::Passed, junit::Status::Failed),
+    });
+    let holes = report.summary.holes.iter().filter(|_| whole).map(|hole| junit::Case {
+        name: hole.clone(),
+        class: format!("{}.coverage", report.adapter),
+        seconds: None,
+        status: junit::Status::Failed("no case covers this kernel variant".into()),
+    });
+    junit::Suite { name: report.adapter.clone(), seconds: report.seconds, cases: cases.chain(holes).collect() }
 }

@@ -151,37 +151,156 @@ fn tunings_and_records_are_read_again() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
-#[test]
-fn golden_cases_pass_or_are_unsupported() {
-    let all = bn(&["check", "--golden", golden().to_str().unwrap()]);
-    assert_eq!(code(&all), 0, "{}", String::from_utf8_lossy(&all.stdout));
-    // One value per channel has no variance to train with.
+/// Runs the golden cases of a folder: exit code, standard output, and the JSON report.
+fn check_golden(folder: &Path, arguments: &[&str]) -> (i32, String, serde_json::Value) {
+    let json = folder.join("report.json");
+    let fixed = ["check", "--golden", folder.to_str().unwrap(), "--json", json.to_str().unwrap()];
+    let check = bn(&[&fixed, arguments].concat());
+    let report = serde_json::from_slice(&std::fs::read(&json).unwrap()).unwrap();
+    (code(&check), String::from_utf8(check.stdout).unwrap(), report)
+}
+
+/// A case with one value per channel, which has no variance to train with.
+fn one_value() -> Vec<u8> {
     let header = r#"{"__metadata__":{"format":"batchnorm-golden-1","mode":"train"},
         "x":{"dtype":"F32","shape":[1,2],"data_offsets":[0,8]},
         "expected.y":{"dtype":"F32","shape":[1,2],"data_offsets":[8,16]}}"#;
-    let bytes = [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 16]].concat();
-    let folder = folder("unsupported");
-    std::fs::write(folder.join("one_value.safetensors"), bytes).unwrap();
+    [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[0; 16]].concat()
+}
+
+#[test]
+fn golden_cases_pass() {
+    let all = bn(&["check", "--golden", golden().to_str().unwrap()]);
+    assert_eq!(code(&all), 0, "{}", String::from_utf8_lossy(&all.stdout));
+    assert!(String::from_utf8_lossy(&all.stdout).contains("25 passed, 0 failed, 0 unsupported"));
+    let one = bn(&["check", "--golden", golden().join("nc_eval.safetensors").to_str().unwrap(), "--json"]);
+    assert_eq!(code(&one), 0);
+    let reports: serde_json::Value = serde_json::from_slice(&one.stdout).unwrap();
+    let outputs = reports[0]["files"][0]["outputs"].as_array().unwrap();
+    let names: Vec<&str> = outputs.iter().map(|output| output["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["y", "dx", "dweight", "dbias"]);
+    assert!(outputs.iter().all(|output| output["passed"] == true && output["ratio"].as_f64().unwrap() <= 1.0));
+}
+
+#[test]
+fn golden_usage_errors_exit_with_2() {
+    let folder = folder("golden-usage");
     let path = folder.to_str().unwrap();
-    let refused = bn(&["check", "--golden", path]);
-    assert_eq!(code(&refused), 1);
-    assert!(String::from_utf8_lossy(&refused.stdout).contains("not supported"));
-    let allowed = bn(&["check", "--golden", path, "--allow-unsupported"]);
-    assert_eq!(code(&allowed), 0, "{}", String::from_utf8_lossy(&allowed.stdout));
+    std::fs::write(folder.join("README.md"), "no case").unwrap();
+    for arguments in [
+        &["check", "--golden", path] as &[&str],
+        &["check", "--golden", "no such folder"],
+        &["check", "--golden", golden().to_str().unwrap(), "--filter", "no such name"],
+        &["check", "--golden", golden().to_str().unwrap(), "--require", "none-of-that-name"],
+        &["check", "--golden", golden().to_str().unwrap(), "--accuracy"],
+        &["check", "--allow-unsupported"],
+    ] {
+        assert_eq!(code(&bn(arguments)), 2, "{arguments:?}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// A case that passes, one that is wrong, one that is not supported, and two that are none: one run, every report.
+#[test]
+fn golden_reports_tell_what_came_of_each_file() {
+    let folder = folder("golden-reports");
+    let good = std::fs::read(golden().join("nc_train.safetensors")).unwrap();
+    let mut wrong = good.clone();
+    // The last bytes are values of x: with others no answer can agree.
+    let end = wrong.len();
+    wrong[end - 8..].copy_from_slice(&1e9f64.to_le_bytes());
+    let files =
+        [("cut", &good[..end / 2]), ("good", &good), ("text", b"text"), ("value", &one_value()), ("wrong", &wrong)];
+    for (name, bytes) in files {
+        std::fs::write(folder.join(name).with_extension("safetensors"), bytes).unwrap();
+    }
+    let junit_file = folder.join("report.xml");
+    let junit = || std::fs::read_to_string(&junit_file).unwrap();
+    let arguments = ["--junit", junit_file.to_str().unwrap()];
+
+    let (code, said, report) = check_golden(&folder, &arguments);
+    assert_eq!(code, 1, "{said}");
+    let files = report[0]["files"].as_array().unwrap();
+    let verdicts: Vec<_> = files.iter().map(|file| (file["case"].as_str(), file["verdict"].as_str())).collect();
+    let expected = [("cut", "fail"), ("good", "pass"), ("text", "fail"), ("value", "unsupported"), ("wrong", "fail")];
+    assert_eq!(verdicts, expected.map(|(case, verdict)| (Some(case), Some(verdict))));
+    let counts = ["passed", "failed", "unsupported"].map(|key| report[0][key].as_u64().unwrap());
+    assert_eq!(counts, [1, 3, 1]);
+    assert!(files[0]["reason"].as_str().unwrap().contains("the tensors: expected"), "{}", files[0]);
+    assert!(files[2]["reason"].as_str().unwrap().contains("8 bytes"), "{}", files[2]);
+    let y = files[4]["outputs"].as_array().unwrap().iter().find(|output| output["name"] == "y").unwrap();
+    assert!(y["passed"] == false && y["position"].as_array().unwrap().len() == 2 && y["worst"]["want"].is_f64(), "{y}");
+    assert!(said.contains("outside the tolerance") && said.contains("1 passed, 3 failed, 1 unsupported"), "{said}");
+    assert!(said.contains("unsupported") && said.contains("no variance"), "{said}");
+    assert_eq!((junit().matches("<testcase ").count(), junit().matches("<failure ").count()), (5, 4));
+
+    // Unsupported cases may be allowed; the others are still failures.
+    let (code, _, _) = check_golden(&folder, &[&arguments[..], &["--allow-unsupported"]].concat());
+    assert_eq!(code, 1);
+    assert_eq!((junit().matches("<skipped ").count(), junit().matches("<failure ").count()), (1, 3));
+    assert!(junit().contains("outside the tolerance"), "{}", junit());
+
+    let only = |name: &str, allow: &[&str]| check_golden(&folder, &[&["--filter", name], allow].concat());
+    assert_eq!(only("good", &[]).0, 0);
+    assert_eq!(only("value", &[]).0, 1);
+    assert_eq!(only("value", &["--allow-unsupported"]).0, 0);
+    assert_eq!(only("cut", &["--allow-unsupported"]).0, 1);
+    assert_eq!(only("good", &[]).2[0]["files"].as_array().unwrap().len(), 1);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Every case of the set, written, read and run; and what is written twice is the same.
+#[test]
+fn golden_cases_that_are_written_pass() {
+    let folder = folder("golden-set");
+    let path = folder.to_str().unwrap();
+    let written = bn(&["golden", "--set", "--out", path]);
+    assert_eq!(code(&written), 0, "{}", String::from_utf8_lossy(&written.stderr));
+    let file = folder.join("nhwc_train_add_relu.safetensors");
+    let first = std::fs::read(&file).unwrap();
+    assert_eq!(code(&bn(&["golden", "--set", "--out", path])), 0);
+    assert_eq!(std::fs::read(&file).unwrap(), first);
+    let (code, said, report) = check_golden(&folder, &[]);
+    assert_eq!(code, 0, "{said}");
+    let entries = std::fs::read_dir(&folder).unwrap().count();
+    assert_eq!(report[0]["files"].as_array().unwrap().len(), entries - 1, "no partial file is left");
     std::fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
-fn a_wrong_answer_exits_with_1() {
-    let folder = folder("golden");
-    let mut bytes = std::fs::read(golden().join("nc_train.safetensors")).unwrap();
-    // The last bytes belong to some tensor of answers or inputs; another value there cannot agree with the rest.
-    let end = bytes.len();
-    bytes[end - 8..].copy_from_slice(&1e9f64.to_le_bytes());
-    std::fs::write(folder.join("tampered.safetensors"), bytes).unwrap();
-    let check = bn(&["check", "--golden", folder.to_str().unwrap()]);
-    let said = String::from_utf8_lossy(&check.stdout).into_owned();
-    assert_eq!(code(&check), 1, "{said}");
-    assert!(said.contains("outside the tolerance"), "{said}");
+fn golden_cases_are_written_as_they_are_described() {
+    let folder = folder("golden-recipe");
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let (many, one) = (path("many"), path("one.safetensors"));
+    let shapes =
+        ["golden", "--shape", "8,16,7,7", "--shape", "2x3x4", "--layout", "channels_last", "--dtype", "bf16,f16"];
+    let options =
+        ["--mode", "train,eval", "--momentum", "cumulative", "--residual", "--activation", "relu", "--seed", "3"];
+    let written = bn(&[&shapes[..], &options, &["--out", &many]].concat());
+    assert_eq!(code(&written), 0, "{}", String::from_utf8_lossy(&written.stderr));
+    assert_eq!(std::fs::read_dir(&many).unwrap().count(), 8);
+    assert!(
+        String::from_utf8_lossy(&written.stdout).contains("nhwc_eval_8x16x7x7_bf16_cumulative_add_relu.safetensors")
+    );
+    let data = ["--data", "constant(3)", "--no-weight", "--no-bias", "--no-gradient", "--source", "nobody"];
+    assert_eq!(code(&bn(&[&["golden", "--out", &one], &data[..]].concat())), 0);
+    assert!(String::from_utf8_lossy(&std::fs::read(&one).unwrap()).contains("\"source\":\"nobody\""));
+    for cases in [&many, &one] {
+        let check = bn(&["check", "--golden", cases]);
+        assert_eq!(code(&check), 0, "{}", String::from_utf8_lossy(&check.stdout));
+    }
+    for wrong in [
+        &["--mode", "train,eval", "--out", &one] as &[&str],
+        &["--shape", "8", "--out", &many],
+        &["--shape", "1,4", "--out", &many],
+        &["--shape", "1000000,1000000", "--out", &many],
+        &["--momentum", "2", "--out", &many],
+        &["--eps", "0", "--out", &many],
+        &["--data", "ordinary", "--out", &many],
+        &["--set", "--residual", "--out", &many],
+    ] {
+        assert_eq!(code(&bn(&[&["golden"], wrong].concat())), 2, "{wrong:?}");
+    }
+    assert_eq!(std::fs::read_dir(&many).unwrap().count(), 8, "nothing of what was refused is written");
     std::fs::remove_dir_all(folder).unwrap();
 }

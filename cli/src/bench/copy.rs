@@ -8,6 +8,9 @@ use batchnorm_wgpu::host::{Gpu, guarded, storage};
 use batchnorm_wgpu::wgpu;
 use std::time::Duration;
 
+/// Its WGSL.
+pub const TEXT: &str = include_str!("../../shaders/copy.wgsl");
+
 /// Bytes of the tensor that is copied: what software adapters get through in milliseconds, and what a GPU needs to get up to
 /// speed.
 const SOFTWARE_BYTES: u64 = 8 << 20;
@@ -114,7 +117,7 @@ impl CopyKernel {
 
 fn pipeline(gpu: &Gpu, workgroup_size: u32, segments: bool) -> Result<wgpu::ComputePipeline, AnyError> {
     Ok(guarded(&gpu.device, "compiling the copy kernel", || {
-        let source = wgpu::ShaderSource::Wgsl(include_str!("../../shaders/copy.wgsl").into());
+        let source = wgpu::ShaderSource::Wgsl(TEXT.into());
         let module = gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some("copy"), source });
         gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: Some("copy"),

@@ -35,6 +35,15 @@ impl Function {
         }
     }
 
+    /// Name, the end of the stem of its file.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Relu => "relu",
+            Self::AddRelu => "add_relu",
+            Self::Gate => "gate",
+        }
+    }
+
     /// Tensors that it reads and writes, in all.
     pub fn moves(self) -> u32 {
         match self {
@@ -61,6 +70,17 @@ fn parts(dtype: DType) -> &'static [&'static str] {
         DType::F16 => &[shader!("epilogue_words"), shader!("epilogue_f16")],
         DType::Bf16 => &[shader!("epilogue_words"), shader!("epilogue_bf16")],
     }
+}
+
+/// The whole shader.
+fn text(dtype: DType, function: Function) -> String {
+    [&[shader!("epilogue"), function.text()], parts(dtype)].concat().concat()
+}
+
+/// Names and texts of all.
+pub fn texts() -> impl Iterator<Item = (String, String)> {
+    let all = DType::ALL.into_iter().flat_map(|dtype| Function::ALL.map(|function| (dtype, function)));
+    all.map(|(dtype, function)| (format!("epilogue.{}.{dtype}", function.name()), text(dtype, function)))
 }
 
 /// An elementwise kernel, laid out as the fastest copy kernel is.
@@ -92,9 +112,8 @@ impl Epilogues {
 impl Epilogue {
     fn new(gpu: &Gpu, copy: &CopyKernel, dtype: DType, function: Function) -> Result<Self, AnyError> {
         let (workgroup_size, workgroups, segments) = copy.layout();
-        let text = [&[shader!("epilogue"), function.text()], parts(dtype)].concat().concat();
         let pipeline = guarded(&gpu.device, "compiling an epilogue", || {
-            let source = wgpu::ShaderSource::Wgsl(text.into());
+            let source = wgpu::ShaderSource::Wgsl(text(dtype, function).into());
             let label = Some("epilogue");
             let module = gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
             gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {

@@ -10,6 +10,7 @@ pub mod tune;
 mod workload;
 
 use crate::adapter::AdapterArgs;
+use crate::names::{dtype, named, operation};
 use crate::output::{figure, progress, read_tuning, table, write};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::Gpu;
@@ -27,6 +28,11 @@ use record::{FusedRow, Fusion, PlanFigures, Record, Row, SCHEMA, dims_and_layout
 use std::path::PathBuf;
 use std::time::Duration;
 use workload::{OPERATIONS, Tensors, Use, job, shapes};
+
+/// Names and texts of the shaders of `bn bench` itself.
+pub fn shaders() -> impl Iterator<Item = (String, String)> {
+    std::iter::once(("copy".into(), copy::TEXT.into())).chain(epilogue::texts())
+}
 
 /// Arguments of `bn bench`.
 #[derive(clap::Args)]
@@ -154,16 +160,6 @@ impl BenchArgs {
     }
 }
 
-/// Finds a name in a table.
-fn named<T: Copy>(name: &str, all: &[T], name_of: fn(T) -> &'static str) -> Result<T, String> {
-    let names: Vec<_> = all.iter().map(|&one| name_of(one)).collect();
-    all.iter().copied().find(|&one| name_of(one) == name).ok_or(format!("expected one of {}", names.join(", ")))
-}
-
-fn operation(name: &str) -> Result<Operation, String> {
-    named(name, &Operation::ALL, Operation::name)
-}
-
 fn strategy(name: &str) -> Result<Strategy, String> {
     named(name, &Strategy::ALL, Strategy::name)
 }
@@ -174,10 +170,6 @@ fn geometry(name: &str) -> Result<Geometry, String> {
 
 fn reduction(name: &str) -> Result<Reduction, String> {
     named(name, &Reduction::ALL, Reduction::name)
-}
-
-fn dtype(name: &str) -> Result<DType, String> {
-    named(name, &DType::ALL, DType::name)
 }
 
 fn storage(name: &str) -> Result<Storage, String> {

@@ -1,0 +1,183 @@
+//! `bn golden`: cases of the library's own reference, for other implementations.
+
+use crate::names::{activation, dtype, layout};
+use crate::output::{table, write};
+use crate::{AnyError, Verdict};
+use batchnorm_wgpu::{Activation, Average, Config, DType, Layout, RunningPolicy, Shape};
+use batchnorm_wgpu_check::case::{Case, Operation};
+use batchnorm_wgpu_check::data::Data;
+use batchnorm_wgpu_check::golden::{GoldenError, MODES, Recipe, set};
+use std::path::{Path, PathBuf};
+
+/// Arguments of `bn golden`. Of what takes a list there is a case for every combination.
+#[derive(clap::Args)]
+pub struct GoldenArgs {
+    /// A file (*.safetensors) for a single case, or a folder, in which each is called by what it is
+    #[arg(long, value_name = "PATH")]
+    out: PathBuf,
+    /// The default set: every rank, layout, dtype and mode, then options and data
+    #[arg(long, conflicts_with_all = ["shape", "layout", "dtype", "mode", "eps", "momentum", "biased_running_var",
+        "activation", "residual", "no_weight", "no_bias", "no_gradient", "data"])]
+    set: bool,
+    /// Dimensions of x in the order of the layout; may be given several times
+    #[arg(long, value_name = "DIMS", value_parser = dims, default_value = "4,6,5,7")]
+    shape: Vec<Dims>,
+    /// channels_first, channels_last or both
+    #[arg(long, value_name = "LIST", value_parser = layout, value_delimiter = ',', default_value = "channels_first")]
+    layout: Vec<Layout>,
+    /// What x, dy and the residual are stored in: f32, f16, bf16
+    #[arg(long, value_name = "LIST", value_parser = dtype, value_delimiter = ',', default_value = "f32")]
+    dtype: Vec<DType>,
+    /// train, eval or both
+    #[arg(long, value_name = "LIST", value_parser = mode, value_delimiter = ',', default_value = "train")]
+    mode: Vec<Operation>,
+    /// Added to the variance
+    #[arg(long, value_name = "NUMBER", default_value_t = Config::default().eps)]
+    eps: f64,
+    /// Weight of the new batch in the running statistics, or cumulative
+    #[arg(long, value_name = "NUMBER", value_parser = average, default_value = "0.1")]
+    momentum: Average,
+    /// The biased variance enters the running variance
+    #[arg(long)]
+    biased_running_var: bool,
+    /// What is applied last: none or relu
+    #[arg(long, value_name = "NAME", value_parser = activation, default_value = "none")]
+    activation: Activation,
+    /// A residual is added before the activation
+    #[arg(long)]
+    residual: bool,
+    /// No weight (gamma)
+    #[arg(long)]
+    no_weight: bool,
+    /// No bias (beta)
+    #[arg(long)]
+    no_bias: bool,
+    /// No backward pass
+    #[arg(long)]
+    no_gradient: bool,
+    /// What x is like: normal(MEAN), constant(VALUE), first-is-outlier, mixed-scales, one-nan and others
+    #[arg(long, value_name = "KIND", default_value = "normal(0.5)")]
+    data: Data,
+    /// Other numbers of the same kind
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// Text to keep in the file about where it comes from
+    #[arg(long, value_name = "TEXT")]
+    source: Option<String>,
+}
+
+/// Dimensions as they are given.
+#[derive(Clone)]
+struct Dims(Vec<usize>);
+
+fn dims(text: &str) -> Result<Dims, String> {
+    let dims: Result<_, _> = text.split([',', 'x']).map(str::parse).collect();
+    dims.map(Dims).map_err(|_| "expected dimensions such as 8,16,7,7 or 8x16x7x7".into())
+}
+
+fn mode(name: &str) -> Result<Operation, String> {
+    let found = MODES.iter().find(|(one, _)| *one == name);
+    found.map(|(_, mode)| *mode).ok_or_else(|| format!("expected one of {}", MODES.map(|(name, _)| name).join(", ")))
+}
+
+fn average(text: &str) -> Result<Average, String> {
+    match text {
+        "cumulative" => Ok(Average::Cumulative),
+        number => number.parse().map(|momentum| Average::Exponential { momentum }),
+    }
+    .map_err(|_| "expected a number from 0 to 1 or cumulative".into())
+}
+
+/// Writes the cases, all or none.
+pub fn run(arguments: &GoldenArgs) -> Result<Verdict, AnyError> {
+    let recipes = if arguments.set { seeded_set(arguments) } else { arguments.recipes()? };
+    let files = places(&arguments.out, &recipes)?;
+    let contents =
+        recipes.iter().zip(&files).map(|(recipe, file)| contents(recipe, file)).collect::<Result<Vec<_>, _>>()?;
+    if let Some(folder) = files.first().and_then(|file| file.parent()) {
+        std::fs::create_dir_all(folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+    }
+    for (file, contents) in files.iter().zip(&contents) {
+        write(file, contents)?;
+    }
+    let rows = recipes.iter().zip(files.iter().zip(&contents));
+    println!(
+        "{}",
+        table(
+            &["file", "shape", "dtype", "data", "bytes"],
+            4,
+            rows.map(|(recipe, (file, contents))| row(recipe, file, contents))
+        )
+    );
+    println!("{} written; `bn check --golden {}` runs them here", files.len(), arguments.out.display());
+    Ok(Verdict::Passed)
+}
+
+fn row(recipe: &Recipe, file: &Path, contents: &[u8]) -> Vec<String> {
+    let Case { shape, config, data, .. } = &recipe.case;
+    let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    vec![name, shape.to_string(), config.dtype.to_string(), data.to_string(), contents.len().to_string()]
+}
+
+/// The bytes of a case's file.
+fn contents(recipe: &Recipe, file: &Path) -> Result<Vec<u8>, GoldenError> {
+    let bytes = recipe.golden().and_then(|golden| golden.to_bytes());
+    bytes.map_err(|problem| GoldenError { file: file.display().to_string(), problem })
+}
+
+/// Where each case goes.
+fn places(out: &Path, recipes: &[Recipe]) -> Result<Vec<PathBuf>, AnyError> {
+    let is_file = out.extension().is_some_and(|extension| extension == "safetensors");
+    match (is_file, recipes) {
+        (true, [_]) => Ok(vec![out.to_owned()]),
+        (true, _) => {
+            Err(format!("{}: expected a folder for {} cases, got a file", out.display(), recipes.len()).into())
+        }
+        (false, _) => Ok(recipes.iter().map(|recipe| out.join(format!("{}.safetensors", recipe.name()))).collect()),
+    }
+}
+
+fn seeded_set(arguments: &GoldenArgs) -> Vec<Recipe> {
+    set().into_iter().map(|recipe| arguments.described(recipe)).collect()
+}
+
+impl GoldenArgs {
+    /// With the seed and the source.
+    fn described(&self, recipe: Recipe) -> Recipe {
+        Recipe { seed: self.seed, source: self.source.clone().unwrap_or(recipe.source), ..recipe }
+    }
+
+    /// Every combination of what was given.
+    fn recipes(&self) -> Result<Vec<Recipe>, AnyError> {
+        let mut recipes: Vec<Recipe> = Vec::new();
+        for (Dims(dims), &layout) in
+            self.shape.iter().flat_map(|dims| self.layout.iter().map(move |layout| (dims, layout)))
+        {
+            let shape = Shape::new(dims, layout)?;
+            for (&dtype, &mode) in self.dtype.iter().flat_map(|dtype| self.mode.iter().map(move |mode| (dtype, mode))) {
+                let recipe = self.recipe(mode, &shape, dtype);
+                recipe.case.config.check()?;
+                // What was given twice is written once.
+                if recipes.iter().all(|other| other.name() != recipe.name()) {
+                    recipes.push(recipe);
+                }
+            }
+        }
+        Ok(recipes)
+    }
+
+    fn recipe(&self, mode: Operation, shape: &Shape, dtype: DType) -> Recipe {
+        let policy = RunningPolicy { average: self.momentum, ..RunningPolicy::default() };
+        let running = if self.biased_running_var { policy.biased() } else { policy };
+        let recipe = Recipe::new(mode, shape);
+        let case = Case {
+            data: self.data,
+            gamma: !self.no_weight,
+            beta: !self.no_bias,
+            residual: self.residual,
+            config: Config { eps: self.eps, running, dtype, activation: self.activation, ..recipe.case.config },
+            ..recipe.case
+        };
+        self.described(Recipe { case, gradient: !self.no_gradient, ..recipe })
+    }
+}

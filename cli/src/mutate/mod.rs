@@ -1,0 +1,209 @@
+//! `bn mutate`: how much of the shaders the cross-check guards, by mutants that it has to find.
+
+mod pool;
+mod worker;
+
+use crate::adapter::AdapterArgs;
+use crate::output::{progress, table, write};
+use crate::{AnyError, Verdict as Ending};
+use batchnorm_wgpu_check::mutant::{Equivalent, Mutant};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// Arguments of `bn mutate`.
+#[derive(clap::Args)]
+#[command(after_help = "Examples:
+  bn mutate --sample 20                  every twentieth mutant
+  bn mutate --file common/running.wgsl   those of one file
+  bn mutate --json mutants.json          all of them, which takes an hour
+
+Exit codes: 0 every mutant was found, 1 some survived, 2 wrong usage or no adapter.")]
+pub struct MutateArgs {
+    #[command(flatten)]
+    adapter: AdapterArgs,
+    /// Take every N-th mutant only
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    sample: u32,
+    /// Take the mutants of files whose path contains TEXT only
+    #[arg(long, value_name = "TEXT")]
+    file: Option<String>,
+    /// Processes that run mutants at the same time
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: u16,
+    /// Most cases that a mutant has to pass to survive. Default: all that run its line
+    #[arg(long, value_name = "N")]
+    cases: Option<usize>,
+    /// Take also those that are known to be equivalent
+    #[arg(long)]
+    equivalents: bool,
+    /// Write every mutant with its verdict as JSON to FILE, or to standard output
+    #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
+    json: Option<PathBuf>,
+    /// Print the mutants and run none
+    #[arg(long)]
+    list: bool,
+    /// Run mutants whose numbers come on standard input
+    #[arg(long, hide = true)]
+    worker: bool,
+}
+
+/// What became of a mutant.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "verdict")]
+enum Verdict {
+    /// A case failed.
+    Killed {
+        /// Its id.
+        case: String,
+    },
+    /// Every case passed.
+    Survived {
+        /// How many there were.
+        cases: usize,
+    },
+    /// It does not compile, and is none.
+    Invalid {
+        /// What the compiler says.
+        reason: String,
+    },
+    /// It took its process along, which counts as found.
+    Crashed,
+    /// It did not come back, which counts as found.
+    Hung,
+    /// It is on the list of those that do the same, and was not run.
+    Equivalent {
+        /// Why it does the same.
+        reason: String,
+    },
+}
+
+/// What a process says.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    /// The next case runs.
+    Alive,
+    /// All that were needed ran.
+    Verdict(Verdict),
+}
+
+/// A mutant and what became of it.
+#[derive(Serialize)]
+struct Outcome<'a> {
+    #[serde(flatten)]
+    mutant: &'a Mutant,
+    #[serde(flatten)]
+    verdict: Verdict,
+}
+
+/// How many of a file's mutants met which end.
+#[derive(Clone, Copy, Default, Serialize)]
+struct Score {
+    killed: usize,
+    survived: usize,
+    equivalent: usize,
+    invalid: usize,
+}
+
+impl Score {
+    fn add(&mut self, verdict: &Verdict) {
+        let count = match verdict {
+            Verdict::Killed { .. } | Verdict::Crashed | Verdict::Hung => &mut self.killed,
+            Verdict::Survived { .. } => &mut self.survived,
+            Verdict::Equivalent { .. } => &mut self.equivalent,
+            Verdict::Invalid { .. } => &mut self.invalid,
+        };
+        *count += 1;
+    }
+
+    /// Share of those that are not equivalent that was found.
+    fn share(self) -> String {
+        match self.killed + self.survived {
+            0 => "-".into(),
+            mutants => format!("{:.1} %", 100.0 * self.killed as f64 / mutants as f64),
+        }
+    }
+
+    fn cells(self, of: &str) -> Vec<String> {
+        let counts = [self.killed, self.survived, self.equivalent, self.invalid].map(|count| count.to_string());
+        [of.to_owned()].into_iter().chain(counts).chain([self.share()]).collect()
+    }
+}
+
+#[derive(Serialize)]
+struct Report<'a> {
+    adapter: String,
+    score: Score,
+    mutants: &'a [Outcome<'a>],
+}
+
+/// Runs the mutants.
+pub fn run(arguments: &MutateArgs) -> Result<Ending, AnyError> {
+    let gpu = arguments.adapter.open()?;
+    if arguments.worker {
+        worker::run(&gpu, arguments.cases.unwrap_or(usize::MAX))?;
+        return Ok(Ending::Passed);
+    }
+    let known = if arguments.equivalents { Vec::new() } else { Equivalent::known()? };
+    let all = Mutant::all();
+    let is_chosen = |mutant: &Mutant| arguments.file.as_ref().is_none_or(|text| mutant.file.contains(text.as_str()));
+    let chosen = all.iter().enumerate().filter(|(_, mutant)| is_chosen(mutant)).map(|(i, _)| i);
+    let chosen: Vec<usize> = chosen.step_by(arguments.sample as usize).collect();
+    if chosen.is_empty() {
+        return Err("no mutant is left; `bn mutate --help` says what --file and --sample take".into());
+    }
+    if arguments.list {
+        chosen.iter().for_each(|&i| println!("{i:>5} {}", all[i]));
+        return Ok(Ending::Passed);
+    }
+    let equivalent = |&i: &usize| {
+        let reason = known.iter().find(|equivalent| equivalent.is(&all[i]))?.reason.clone();
+        Some((i, Verdict::Equivalent { reason }))
+    };
+    let mut verdicts: Vec<(usize, Verdict)> = chosen.iter().filter_map(equivalent).collect();
+    let rest: Vec<usize> = chosen.iter().filter(|i| equivalent(i).is_none()).copied().collect();
+
+    let bar = progress(rest.len() as u64, &gpu.key());
+    let mut worker = ["mutate", "--worker", "--adapter", &gpu.key()].map(str::to_owned).to_vec();
+    worker.extend(arguments.cases.into_iter().flat_map(|cases| ["--cases".to_owned(), cases.to_string()]));
+    verdicts.extend(pool::judge(&rest, &worker, arguments.jobs.into(), |i, verdict| {
+        if matches!(verdict, Verdict::Survived { .. }) {
+            bar.suspend(|| eprintln!("survived: {}", all[i]));
+        }
+        bar.inc(1);
+    })?);
+    bar.finish_and_clear();
+    verdicts.sort_by_key(|(i, _)| *i);
+    let outcomes: Vec<Outcome> =
+        verdicts.into_iter().map(|(i, verdict)| Outcome { mutant: &all[i], verdict }).collect();
+    finish(&gpu.key(), &outcomes, arguments)
+}
+
+fn finish(adapter: &str, outcomes: &[Outcome<'_>], arguments: &MutateArgs) -> Result<Ending, AnyError> {
+    let mut whole = Score::default();
+    let mut files: BTreeMap<&str, Score> = BTreeMap::new();
+    for outcome in outcomes {
+        whole.add(&outcome.verdict);
+        files.entry(outcome.mutant.file).or_default().add(&outcome.verdict);
+    }
+    if let Some(path) = &arguments.json {
+        let report = Report { adapter: adapter.to_owned(), score: whole, mutants: outcomes };
+        write(path, serde_json::to_string_pretty(&report)?.as_bytes())?;
+    }
+    if arguments.json.as_deref() != Some("-".as_ref()) {
+        print(whole, &files, outcomes);
+    }
+    Ok(if whole.survived == 0 { Ending::Passed } else { Ending::Failed })
+}
+
+fn print(whole: Score, files: &BTreeMap<&str, Score>, outcomes: &[Outcome<'_>]) {
+    let rows = files.iter().map(|(file, score)| score.cells(file)).chain([whole.cells("all")]);
+    let header = ["file", "found", "survived", "equivalent", "do not compile", "found of those that differ"];
+    println!("{}", table(&header, 1, rows));
+    for outcome in outcomes {
+        if let Verdict::Survived { cases } = outcome.verdict {
+            println!("SURVIVED {cases} cases: {}", outcome.mutant);
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Processes that run mutants, and what becomes of those that stop answering.
+
+use super::{Answer, Verdict, worker};
+use crate::AnyError;
+use std::io::{BufRead, BufReader, Write};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// How long a process may be silent. Compiling a long shader takes seconds on a busy machine; starting up, many.
+const SILENCE: Duration = Duration::from_secs(60);
+
+/// A process, and its answers.
+struct Process {
+    child: Child,
+    questions: ChildStdin,
+    answers: Receiver<Answer>,
+}
+
+impl Process {
+    fn start(arguments: &[String]) -> Result<Self, AnyError> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let questions = child.stdin.take().ok_or("the process has no standard input")?;
+        let output = child.stdout.take().ok_or("the process has no standard output")?;
+        let (sender, answers) = channel();
+        std::thread::spawn(move || {
+            let lines = BufReader::new(output).lines().map_while(Result::ok);
+            // Nobody listens any more when the process was given up.
+            let _ =
+                lines.filter_map(|line| serde_json::from_str(&line).ok()).try_for_each(|answer| sender.send(answer));
+        });
+        Ok(Self { child, questions, answers })
+    }
+
+    fn ask(&mut self, question: &str) -> Verdict {
+        if writeln!(self.questions, "{question}").is_err() {
+            return Verdict::Crashed;
+        }
+        loop {
+            match self.answers.recv_timeout(SILENCE) {
+                Ok(Answer::Verdict(verdict)) => return verdict,
+                Ok(Answer::Alive) => {}
+                Err(RecvTimeoutError::Timeout) => return Verdict::Hung,
+                Err(RecvTimeoutError::Disconnected) => return Verdict::Crashed,
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks for the verdicts on `mutants` by several processes at once, each started with `arguments`; `done` hears of each.
+pub fn judge(
+    mutants: &[usize],
+    arguments: &[String],
+    jobs: usize,
+    done: impl Fn(usize, &Verdict) + Sync,
+) -> Result<Vec<(usize, Verdict)>, AnyError> {
+    match Process::start(arguments)?.ask(worker::UNCHANGED) {
+        Verdict::Survived { .. } => {}
+        other => return Err(format!("expected the shaders as they are to pass, got {other:?}; run `bn check`").into()),
+    }
+    let (next, verdicts) = (Mutex::new(mutants.iter()), Mutex::new(Vec::new()));
+    let job = || -> Result<(), AnyError> {
+        let mut process = Process::start(arguments)?;
+        while let Some(&mutant) = { next.lock().unwrap_or_else(PoisonError::into_inner).next() } {
+            let verdict = process.ask(&mutant.to_string());
+            done(mutant, &verdict);
+            if matches!(verdict, Verdict::Hung | Verdict::Crashed) {
+                process = Process::start(arguments)?;
+            }
+            verdicts.lock().unwrap_or_else(PoisonError::into_inner).push((mutant, verdict));
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let jobs: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(job)).collect();
+        let joined = jobs.into_iter().map(|job| job.join().unwrap_or_else(|_| Err("a job panicked".into())));
+        joined.collect::<Result<(), AnyError>>()
+    })?;
+    let mut verdicts = verdicts.into_inner().unwrap_or_else(PoisonError::into_inner);
+    verdicts.sort_by_key(|(mutant, _)| *mutant);
+    Ok(verdicts)
+}

@@ -1,0 +1,228 @@
+//! `bn run` as scripts call it: files in, files out, messages.
+
+use batchnorm_wgpu_check::data::normal;
+use batchnorm_wgpu_check::stored::{Dtype, Stored};
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Runs `bn run` with arguments separated by spaces, in a folder.
+fn bn_run(folder: &Path, arguments: &str) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_bn"))
+        .arg("run")
+        .args(arguments.split_whitespace())
+        .current_dir(folder)
+        .output()
+        .unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+/// The JSON of a run that must succeed, and agree with the reference where it is compared.
+fn good(folder: &Path, arguments: &str) -> Value {
+    let output = bn_run(folder, &format!("{arguments} --json"));
+    assert_eq!(code(&output), 0, "{arguments}: {output:?}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What a run says that must be refused.
+fn refused(folder: &Path, arguments: &str) -> String {
+    let output = bn_run(folder, arguments);
+    assert_eq!(code(&output), 2, "{arguments}: {output:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// A folder with the tensors of a layer, one `.npy` file each, and all of them in `all.safetensors`. Those of x's shape are of
+/// `dtype`.
+fn folder(name: &str, dims: &[usize], channels: usize, dtype: Dtype) -> PathBuf {
+    let folder = std::env::temp_dir().join(format!("bn-run-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    let of = |dtype, dims: &[usize], seed, positive: bool| {
+        let values = normal(dims.iter().product(), seed).into_iter().map(|z| if positive { z.exp() } else { z }.into());
+        Stored { dtype, dims: dims.to_vec(), values: values.collect() }.rounded(dtype).unwrap()
+    };
+    let tensors = [
+        ("x", of(dtype, dims, 1, false)),
+        ("dy", of(dtype, dims, 2, false)),
+        ("residual", of(dtype, dims, 3, false)),
+        ("weight", of(Dtype::F32, &[channels], 4, true)),
+        ("bias", of(Dtype::F32, &[channels], 5, false)),
+        ("running_mean", of(Dtype::F32, &[channels], 6, false)),
+        ("running_var", of(Dtype::F32, &[channels], 7, true)),
+        ("num_batches_tracked", Stored { dtype: Dtype::I64, dims: Vec::new(), values: vec![7.0] }),
+    ];
+    for (name, stored) in tensors.iter().filter(|(_, stored)| stored.dtype != Dtype::BF16) {
+        std::fs::write(folder.join(format!("{name}.npy")), stored.to_npy().unwrap()).unwrap();
+    }
+    let all: Vec<(&str, &Stored)> = tensors.iter().map(|(name, stored)| (*name, stored)).collect();
+    std::fs::write(folder.join("all.safetensors"), Stored::to_safetensors(&all).unwrap()).unwrap();
+    let state: Vec<(String, &Stored)> =
+        tensors[3..].iter().map(|(name, stored)| (format!("bn1.{name}"), stored)).collect();
+    let state: Vec<(&str, &Stored)> = state.iter().map(|(name, stored)| (name.as_str(), *stored)).collect();
+    std::fs::write(folder.join("state.safetensors"), Stored::to_safetensors(&state).unwrap()).unwrap();
+    folder
+}
+
+fn npy(path: PathBuf) -> Stored {
+    Stored::parse_npy(&std::fs::read(path).unwrap()).unwrap()
+}
+
+const STATE: &str = "--running-mean running_mean.npy --running-var running_var.npy";
+const TRACKED: &str = "--num-batches-tracked num_batches_tracked.npy";
+const AFFINE: &str = "--weight weight.npy --bias bias.npy --residual residual.npy";
+
+/// The operations, how to name their inputs as `.npy` files, and their results.
+fn operations() -> [(&'static str, String, &'static [&'static str]); 5] {
+    [
+        (
+            "forward_training",
+            format!("{AFFINE} {STATE} {TRACKED}"),
+            &["y", "batch_mean", "batch_var", "running_mean", "running_var", "num_batches_tracked"],
+        ),
+        ("inference", format!("{AFFINE} {STATE}"), &["y"]),
+        ("backward_training", format!("--dy dy.npy {AFFINE}"), &["dx", "dweight", "dbias", "dresidual"]),
+        ("backward_frozen", format!("--dy dy.npy {AFFINE} {STATE}"), &["dx", "dweight", "dbias", "dresidual"]),
+        (
+            "statistics",
+            format!("{STATE} {TRACKED}"),
+            &["batch_mean", "batch_var", "running_mean", "running_var", "num_batches_tracked"],
+        ),
+    ]
+}
+
+#[test]
+fn every_operation_over_every_file_agrees_with_the_reference() {
+    for (dtype, dims, layout) in [
+        (Dtype::F32, [5, 3, 7], "channels_first"),
+        (Dtype::F16, [5, 7, 3], "channels_last"),
+        (Dtype::BF16, [5, 3, 7], "channels_first"),
+    ] {
+        let folder = folder(&format!("{dtype:?}"), &dims, 3, dtype);
+        let layer = format!("--layout {layout} --activation relu --momentum cumulative --biased --eps 1e-3 --compare");
+        for (operation, inputs, names) in operations() {
+            let from =
+                good(&folder, &format!("{operation} --from all.safetensors --out {operation}.safetensors {layer}"));
+            assert_eq!(from["passed"], true, "{from}");
+            let bytes = std::fs::read(folder.join(format!("{operation}.safetensors"))).unwrap();
+            for name in names {
+                let stored = Stored::parse_safetensors(&bytes, name).unwrap().unwrap();
+                let expected = if ["y", "dx", "dresidual"].contains(name) { dtype } else { Dtype::F32 };
+                assert_eq!(stored.dtype, if *name == "num_batches_tracked" { Dtype::I64 } else { expected });
+            }
+            assert_eq!(from["outputs"].as_array().unwrap().len(), names.len());
+            assert_eq!(Stored::names_in_safetensors(&bytes).unwrap().len(), names.len());
+            if dtype == Dtype::BF16 {
+                continue;
+            }
+            let named = good(&folder, &format!("{operation} --x x.npy {inputs} --out {operation} {layer}"));
+            assert_eq!(named["passed"], true, "{named}");
+            assert_eq!(std::fs::read_dir(folder.join(operation)).unwrap().count(), names.len(), "nothing else is left");
+            for name in names {
+                let stored = Stored::parse_safetensors(&bytes, name).unwrap().unwrap();
+                assert_eq!(npy(folder.join(operation).join(format!("{name}.npy"))), stored, "{operation} {name}");
+            }
+        }
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+}
+
+#[test]
+fn results_go_in_again() {
+    let folder = folder("again", &[4, 3, 5], 3, Dtype::F32);
+    let first = "forward_training --x x.npy --from state.safetensors --prefix bn1. --out state --compare";
+    assert_eq!(good(&folder, first)["passed"], true);
+    // Weight and bias came from the checkpoint, and what inference takes from what the first call wrote.
+    let state = "--running-mean state/running_mean.npy --running-var state/running_var.npy";
+    let inference =
+        format!("inference --x x.npy {state} --from state.safetensors --prefix bn1. --out y.safetensors --compare");
+    let report = good(&folder, &inference);
+    assert_eq!(report["passed"], true);
+    assert_eq!(report["inputs"].as_array().unwrap().len(), 5, "{report}");
+    let tracked = format!("{state} --num-batches-tracked state/num_batches_tracked.npy");
+    good(&folder, &format!("statistics --x state/y.npy {tracked} --out state --compare"));
+    assert_eq!(npy(folder.join("state/num_batches_tracked.npy")).values, [9.0]);
+    // With momentum 1 the running mean is that of the batch.
+    good(&folder, "forward_training --x x.npy --momentum 1 --out new");
+    let read = |name: &str| npy(folder.join(format!("new/{name}.npy"))).values;
+    assert_eq!((read("running_mean"), read("num_batches_tracked")), (read("batch_mean"), vec![1.0]));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn float64_is_rounded_only_when_asked() {
+    let folder = folder("float64", &[4, 3], 3, Dtype::F64);
+    let said = refused(&folder, "statistics --x x.npy");
+    assert!(said.contains("got F64") && said.contains("--dtype"), "{said}");
+    for dtype in ["f32", "f16", "bf16"] {
+        let run = format!("forward_training --x x.npy --weight x.safetensors:w --dtype {dtype} --compare");
+        let weight = Stored { dtype: Dtype::F64, dims: vec![3], values: vec![0.1, 0.2, 0.3] };
+        std::fs::write(folder.join("x.safetensors"), Stored::to_safetensors(&[("w", &weight)]).unwrap()).unwrap();
+        let report = good(&folder, &run);
+        assert_eq!((&report["passed"], &report["outputs"][0]["dtype"]), (&true.into(), &dtype.to_uppercase().into()));
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_nan_of_any_bits_is_data() {
+    let folder = folder("nan", &[4, 3], 3, Dtype::F32);
+    let mut bytes = std::fs::read(folder.join("x.npy")).unwrap();
+    let end = bytes.len();
+    bytes[end - 4..].copy_from_slice(&0xffc5_ffc5u32.to_le_bytes());
+    std::fs::write(folder.join("x.npy"), bytes).unwrap();
+    let report = good(&folder, &format!("inference --x x.npy {STATE} --out out --compare"));
+    assert_eq!(report["passed"], true);
+    assert!(npy(folder.join("out/y.npy")).values[11].is_nan());
+    let report = good(&folder, &format!("statistics --x x.npy {STATE} --compare"));
+    assert_eq!((&report["passed"], &report["skipped_channels"]), (&true.into(), &1.into()));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn wrong_inputs_are_named() {
+    let folder = folder("wrong", &[4, 3, 5], 3, Dtype::F32);
+    let half = Stored { dtype: Dtype::F16, dims: vec![4, 3, 5], values: vec![0.0; 60] };
+    std::fs::write(folder.join("half.npy"), half.to_npy().unwrap()).unwrap();
+    std::fs::write(folder.join("cut.npy"), &half.to_npy().unwrap()[..140]).unwrap();
+    let one = Stored { dims: vec![1, 3], values: vec![0.0; 3], ..half };
+    std::fs::write(folder.join("one.npy"), one.to_npy().unwrap()).unwrap();
+    for (arguments, expected) in [
+        ("forward", "forward_training"),
+        ("inference", "inference needs x: give --x FILE"),
+        ("inference --x x.npy", "needs running_mean"),
+        ("inference --x x.npy --running-mean running_mean.npy", "needs running_var"),
+        ("forward_training --x x.npy --running-mean running_mean.npy", "needs running_var"),
+        ("backward_training --x x.npy", "needs dy"),
+        ("backward_training --x x.npy --dy weight.npy", "expected [4, 3, 5], the shape of x, got [3]"),
+        ("backward_training --x x.npy --dy half.npy", "expected elements of F32, as x has, got F16"),
+        ("inference --x x.npy --dy dy.npy", "--dy: not an input of inference"),
+        (
+            "forward_training --x x.npy --weight weight.npy --layout channels_last",
+            "expected [5], one value per channel",
+        ),
+        ("forward_training --x one.npy", "more than one value per channel"),
+        ("forward_training --x weight.npy", "rank 2"),
+        ("forward_training --x num_batches_tracked.npy", "got I64"),
+        ("forward_training --x x.npy --num-batches-tracked weight.npy", "expected one I64"),
+        ("forward_training --x cut.npy", "cut.npy: expected a .npy file"),
+        ("forward_training --x none.npy", "cannot read none.npy"),
+        ("forward_training --x x.txt", "FILE.safetensors:NAME"),
+        ("forward_training --x all.safetensors:z", "no tensor \"z\"; it has bias, dy"),
+        ("inference --x x.npy --from state.safetensors", "no tensor \"running_mean\", it has bn1.bias"),
+        ("forward_training --x x.npy --from state.safetensors", "it has bn1.bias"),
+        ("forward_training --x x.npy --prefix bn1.", "--from"),
+        ("forward_training --x x.npy --out y.npy", "expected a folder"),
+        ("forward_training --x x.npy --dtype bf16 --out y", "write --out y.safetensors"),
+        ("forward_training --x x.npy --eps 0", "eps"),
+        ("forward_training --x x.npy --momentum 2", "[0, 1]"),
+        ("forward_training --x x.npy --momentum often", "a number or cumulative"),
+        ("forward_training --x x.npy --adapter none-of-that-name", "none-of-that-name"),
+    ] {
+        let said = refused(&folder, arguments);
+        assert!(said.contains(expected), "{arguments}: {said}");
+    }
+    assert!(!folder.join("y").exists() && !folder.join("y.npy").exists());
+    std::fs::remove_dir_all(folder).unwrap();
+}
