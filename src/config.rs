@@ -80,7 +80,7 @@ impl Config {
         }
         let eps = self.eps as f32;
         // GPUs may flush subnormals, and a flushed eps would divide a constant channel by zero.
-        if !eps.is_normal() || eps < 0.0 {
+        if !eps.is_normal() || eps.is_sign_negative() {
             return Err(Error::Eps { eps: self.eps });
         }
         self.running.check()
@@ -289,5 +289,49 @@ mod tests {
         assert!(RunningPolicy::exponential(1.0).check().is_ok());
         assert_eq!(RunningPolicy::from_decay(0.75), RunningPolicy::exponential(0.25));
         assert!(RunningPolicy::pooled().average_standard_deviation().check().is_err());
+        assert!(RunningPolicy::pooled().check().is_ok());
+        assert!(RunningPolicy::cumulative().average_standard_deviation().check().is_ok());
+    }
+
+    #[test]
+    fn policies_change_what_they_say() {
+        let changed = |change: fn(RunningPolicy) -> RunningPolicy| change(RunningPolicy::pooled());
+        let pooled = RunningPolicy::pooled();
+        assert_eq!(changed(RunningPolicy::biased), RunningPolicy { variance: VarianceEstimate::Biased, ..pooled });
+        let deviations = changed(RunningPolicy::average_standard_deviation);
+        assert_eq!(deviations, RunningPolicy { spread: Spread::StandardDeviation, ..pooled });
+        let propagating = changed(RunningPolicy::propagate_non_finite);
+        assert_eq!(propagating, RunningPolicy { non_finite: NonFinite::Propagate, ..pooled });
+        let window = Window { skip: 3, take: Some(5) };
+        assert_eq!(pooled.window(3, Some(5)), RunningPolicy { window, ..pooled });
+        assert_eq!((pooled.average, RunningPolicy::cumulative().average), (Average::Pooled, Average::Cumulative));
+        assert_eq!(RunningPolicy::exponential(0.3).average, Average::Exponential { momentum: 0.3 });
+    }
+
+    #[test]
+    fn in_place_takes_a_gamma_that_leads_back() {
+        let holds = |dtype, gamma: f32, beta: f32| {
+            Config { dtype, ..Config::default() }.check_in_place(&[1.0, gamma], Some(&[0.0, beta]))
+        };
+        for (dtype, most) in [(DType::F32, 1024.0), (DType::F16, 8.0), (DType::Bf16, 1.0)] {
+            assert!(holds(dtype, -1.0, most).is_ok() && holds(dtype, 1.0, -most).is_ok(), "{dtype}");
+            let refused = holds(dtype, 1.0, most * 1.001).unwrap_err().to_string();
+            assert!(refused.contains("channel 1") && refused.contains(dtype.name()), "{refused}");
+        }
+        for gamma in [0.0, 1e-19, f32::NAN] {
+            let alone = Config::default().check_in_place(&[gamma], None);
+            assert!(matches!(alone, Err(Error::InPlace { .. })), "{gamma}");
+        }
+        assert!(Config::default().check_in_place(&[1e-18, 1.0], None).is_ok());
+    }
+
+    #[test]
+    fn an_activation_does_not_lead_back() {
+        let config = |in_place, activation| Config { in_place, activation, ..Config::default() };
+        let refused = config(true, Activation::Relu).check().unwrap_err();
+        assert!(refused.to_string().contains("relu"), "{refused}");
+        for (in_place, activation) in [(true, Activation::None), (false, Activation::Relu), (false, Activation::None)] {
+            assert!(config(in_place, activation).check().is_ok(), "{activation}");
+        }
     }
 }

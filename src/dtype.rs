@@ -50,3 +50,16 @@ impl fmt::Display for DType {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tensors_fill_words() {
+        let of = |dtype: DType| (dtype.to_string(), dtype.size(), dtype.bytes(3), dtype.bytes(4));
+        assert_eq!(of(DType::F32), ("f32".into(), 4, 12, 16));
+        assert_eq!(of(DType::F16), ("f16".into(), 2, 8, 8));
+        assert_eq!(of(DType::Bf16), ("bf16".into(), 2, 8, 8));
+    }
+}

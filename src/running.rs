@@ -111,7 +111,7 @@ impl RunningStatistics {
             tracked: plane(3).collect(),
             averaged: plane(4).collect(),
             skipped: plane(5).collect(),
-            values: plane(6).zip(plane(7)).map(|(low, high)| u64::from(high) << 32 | u64::from(low)).collect(),
+            values: plane(6).zip(plane(7)).map(|(low, high)| (u64::from(high) << 32) + u64::from(low)).collect(),
         })
     }
 }
@@ -123,6 +123,8 @@ mod tests {
     #[test]
     fn survives_the_buffer() {
         let mut running = RunningStatistics::from_mean_var(&[1.5, -2.0, 3e20], &[0.5, 1.0, 2.0], 7).unwrap();
+        assert_eq!((running.channels(), &running.tracked, &running.averaged), (3, &vec![7; 3], &vec![7; 3]));
+        assert_eq!((&running.mean, &running.var), (&vec![1.5, -2.0, 3e20], &vec![0.5, 1.0, 2.0]));
         running.values = vec![1, u64::from(u32::MAX) + 5, 0];
         running.skipped = vec![0, 1, 2];
         let bytes = running.to_bytes().unwrap();
@@ -131,5 +133,7 @@ mod tests {
         assert!(RunningStatistics::from_bytes(&bytes[4..]).is_err());
         running.var.pop();
         assert!(matches!(running.to_bytes(), Err(Error::Mismatch { name: "var", .. })));
+        let uneven = RunningStatistics::from_mean_var(&[1.0, 2.0], &[1.0], 0);
+        assert!(matches!(uneven, Err(Error::Mismatch { name: "running_var", .. })));
     }
 }

@@ -145,6 +145,22 @@ mod tests {
     }
 
     #[test]
+    fn counts_and_finds_elements() {
+        let shape = Shape::new(&[2, 3, 4, 5], Layout::ChannelsLast).unwrap();
+        assert_eq!((shape.dims(), shape.layout()), ([2, 3, 4, 5].as_slice(), Layout::ChannelsLast));
+        assert_eq!((shape.elements(), shape.values_per_channel(), shape.index(2, 7)), (120, 24, 37));
+        let shape = Shape::new(&[2, 3, 4, 5], Layout::ChannelsFirst).unwrap();
+        assert_eq!((shape.elements(), shape.values_per_channel(), shape.index(2, 27)), (120, 40, 107));
+    }
+
+    #[test]
+    fn says_dimensions_and_layout() {
+        let said = |layout| Shape::new(&[32, 64, 28, 28], layout).unwrap().to_string();
+        assert_eq!(said(Layout::ChannelsFirst), "32x64x28x28 channels_first");
+        assert_eq!(said(Layout::ChannelsLast), "32x64x28x28 channels_last");
+    }
+
+    #[test]
     fn refuses_what_has_no_statistics() {
         let refuse = |dims: &[usize], layout| Shape::new(dims, layout).unwrap_err();
         assert!(matches!(refuse(&[3], Layout::ChannelsFirst), Error::Rank { .. }));

@@ -195,3 +195,124 @@ impl Tuning {
         near.into_iter().map(|point| point.prefer).chain(resident.then_some(RESIDENT)).chain([by_kind.1]).collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::shape::Layout;
+
+    const OPERATION: Operation = Operation::ForwardTraining;
+
+    /// 64 channels of 1000 values in planes.
+    fn shape() -> Shape {
+        Shape::new(&[10, 64, 10, 10], Layout::ChannelsFirst).unwrap()
+    }
+
+    /// A point that is known by its number of workgroups.
+    fn point(channels: u64, values: u64, workgroups: u32) -> TuningPoint {
+        TuningPoint {
+            operation: OPERATION,
+            rows: false,
+            channels,
+            values,
+            prefer: split(64, workgroups),
+            fraction_of_copy: None,
+        }
+    }
+
+    /// Numbers of workgroups in the order of preference, without what goes for the kind of device.
+    fn preferred(points: &[TuningPoint]) -> Vec<u32> {
+        let tuning = Tuning { points: points.to_vec(), ..Tuning::none() };
+        let mut all = tuning.preferences(OPERATION, &shape(), wgpu::DeviceType::Cpu);
+        assert_eq!(all.pop(), Some(split(8, 32)));
+        all.iter().map(|preference| preference.workgroups).collect()
+    }
+
+    #[test]
+    fn near_is_by_the_ratios_of_channels_and_values() {
+        let near = point(72, 1100, 0);
+        for (channels, values) in [(8, 1000), (512, 1000), (64, 125), (64, 8000)] {
+            assert_eq!(preferred(&[point(channels, values, 1), near.clone()]), [0, 1], "{channels} of {values}");
+        }
+    }
+
+    #[test]
+    fn only_points_of_the_operation_in_the_same_order_count() {
+        let other = TuningPoint { operation: Operation::Inference, ..point(64, 1000, 1) };
+        let rows = TuningPoint { rows: true, ..point(64, 1000, 2) };
+        assert_eq!(preferred(&[other, rows, point(1, 1, 3)]), [3]);
+    }
+
+    #[test]
+    fn one_workgroup_to_a_column_says_nothing_of_longer_or_fewer_columns() {
+        let whole = |channels, values, number| {
+            let prefer = Preference { strategy: Strategy::Whole, ..split(64, number) };
+            TuningPoint { prefer, ..point(channels, values, number) }
+        };
+        assert_eq!(
+            preferred(&[whole(64, 250, 1), whole(64, 249, 2), whole(256, 1000, 3), whole(257, 1000, 4)]),
+            [1, 3]
+        );
+        assert_eq!(preferred(&[point(257, 1000, 5), point(64, 10, 6)]), [5, 6]);
+    }
+
+    #[test]
+    fn points_that_took_less_than_four_elements_come_last() {
+        let taking = |geometry, channels, number| {
+            let prefer = Preference { geometry: Some(geometry), ..split(64, number) };
+            TuningPoint { prefer, ..point(channels, 1000, number) }
+        };
+        let narrow = taking(Geometry::Scalar, 64, 1);
+        assert_eq!(preferred(&[narrow.clone(), taking(Geometry::Planes4, 80, 2), point(96, 1000, 3)]), [2, 3, 1]);
+    }
+
+    #[test]
+    fn the_kind_of_device_has_the_last_word() {
+        let kinds = [
+            (wgpu::DeviceType::Cpu, 8, 32),
+            (wgpu::DeviceType::DiscreteGpu, 256, 2048),
+            (wgpu::DeviceType::IntegratedGpu, 256, 256),
+            (wgpu::DeviceType::VirtualGpu, 256, 1024),
+            (wgpu::DeviceType::Other, 256, 512),
+        ];
+        let held = Preference { strategy: Strategy::Resident, held: 8, ..split(256, 0) };
+        let few = Shape::new(&[10, 63, 10, 10], Layout::ChannelsFirst).unwrap();
+        for (kind, size, workgroups) in kinds {
+            let last = Preference {
+                strategy: Strategy::Split,
+                geometry: None,
+                reduction: None,
+                workgroup_size: size,
+                workgroups,
+                held: 0,
+                reverse: false,
+            };
+            let resident = (kind != wgpu::DeviceType::Cpu).then_some(held);
+            let wanted: Vec<_> = resident.into_iter().chain([last]).collect();
+            assert_eq!(Tuning::none().preferences(OPERATION, &shape(), kind), wanted, "{kind:?}");
+            assert_eq!(Tuning::none().preferences(OPERATION, &few, kind), [last], "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn adapters_that_were_measured_have_their_tuning() {
+        let known = |name: &str, backend| {
+            let info =
+                wgpu::AdapterInfo { name: name.into(), ..wgpu::AdapterInfo::new(wgpu::DeviceType::Cpu, backend) };
+            Tuning::built_in(&info).adapter
+        };
+        assert_eq!(known("llvmpipe (LLVM 15)", wgpu::Backend::Vulkan), "lavapipe");
+        assert_eq!(known("llvmpipe (LLVM 15)", wgpu::Backend::Gl), "gl");
+        assert_eq!(known("llvmpipe (LLVM 15)", wgpu::Backend::Metal), "none");
+    }
+
+    #[test]
+    fn refuses_points_that_say_nothing() {
+        let read = |point| Tuning::from_json(&Tuning { points: vec![point], ..Tuning::none() }.to_json());
+        let sized = |workgroup_size| TuningPoint { prefer: split(workgroup_size, 1), ..point(1, 1, 0) };
+        assert!(read(sized(64)).is_ok());
+        for unfit in [sized(0), sized(96), point(0, 1, 0), point(1, 0, 0)] {
+            assert!(matches!(read(unfit.clone()), Err(Error::Tuning { .. })), "{unfit:?}");
+        }
+    }
+}

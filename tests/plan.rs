@@ -1,10 +1,10 @@
 //! The plan without a device: for random shapes, limits and choices, what the kernels and the error bound count on holds.
 
-use batchnorm_wgpu::kernels::{Geometry, Gradients, Reduction, Span, Storage, Strategy as By, program};
-use batchnorm_wgpu::plan::{LONGEST_MERGE, LONGEST_RUN};
+use batchnorm_wgpu::kernels::{Geometry, Reduction, Span, Storage, Strategy as By};
 use batchnorm_wgpu::{
-    Capabilities, Choice, Config, DType, Error, Layout, Operation, Plan, Preference, Shape, Tuning, TuningPoint, wgpu,
+    Capabilities, Choice, DType, Error, Layout, Operation, Plan, Preference, Shape, Tuning, TuningPoint, wgpu,
 };
+use batchnorm_wgpu_check::plan::Request;
 use proptest::prelude::*;
 
 fn dimension() -> impl Strategy<Value = usize> {
@@ -25,11 +25,12 @@ fn capabilities() -> impl Strategy<Value = Capabilities> {
     ];
     // Mostly bindings that hold the tensor, else so small that it takes several.
     let binding = prop_oneof![3 => Just(32u64), 1 => 12u64..30];
-    (device_type, any::<[bool; 2]>(), 0u32..4, prop_oneof![Just(65535u32), 1u32..200], binding).prop_map(
-        |(device_type, [subgroups, shader_f16], size, grid, binding)| Capabilities {
+    (device_type, any::<[bool; 2]>(), [0u32..4, 0u32..4, 0u32..4], prop_oneof![Just(65535u32), 1u32..200], binding)
+        .prop_map(|(device_type, [subgroups, shader_f16], [invocations, size, storage], grid, binding)| Capabilities {
             limits: wgpu::Limits {
-                max_compute_invocations_per_workgroup: 100 << size,
+                max_compute_invocations_per_workgroup: 100 << invocations,
                 max_compute_workgroup_size_x: 100 << size,
+                max_compute_workgroup_storage_size: 4000 << storage,
                 max_compute_workgroups_per_dimension: grid,
                 max_storage_buffer_binding_size: 1 << binding,
                 ..wgpu::Limits::default()
@@ -37,8 +38,7 @@ fn capabilities() -> impl Strategy<Value = Capabilities> {
             subgroups,
             shader_f16,
             device_type,
-        },
-    )
+        })
 }
 
 fn choice() -> impl Strategy<Value = Choice> {
@@ -100,103 +100,10 @@ proptest! {
         tuning in tuning(),
         choice in choice(),
     ) {
-        let plan = match Plan::new(operation, &shape, dtype, &capabilities, &tuning, &choice) {
-            // Without a forced choice only limits refuse.
-            Err(Error::KernelUnavailable { kernel, reason }) => {
-                // So many parts that no workgroup merges their results: bindings of a few kilobytes.
-                let many = reason.contains("parts") && capabilities.limits.max_storage_buffer_binding_size < 1 << 22;
-                prop_assert!(choice != Choice::default() || many, "{kernel}: {reason}");
-                return Ok(());
-            }
-            Err(Error::Limit { .. }) => return Ok(()),
-            Err(error) => return Err(TestCaseError::fail(error.to_string())),
-            Ok(plan) => plan,
-        };
-        // Values cover the elements.
-        let (per_column, per_value) = match plan.geometry {
-            Geometry::Scalar => (1, 1),
-            Geometry::Planes4 => (1, 4),
-            Geometry::Rows4 => (4, 1),
-        };
-        prop_assert_eq!(plan.columns as usize * per_column, shape.channels() * plan.fold as usize);
-        prop_assert_eq!(plan.values as usize * per_value * plan.fold as usize, shape.values_per_channel());
-        prop_assert_eq!(plan.inner as usize * per_value, shape.inner());
-        prop_assert!(plan.fold == 1 || (plan.geometry == Geometry::Rows4 && plan.strategy == By::Split));
-        // Parts cover the values, each fits a binding wherever its begin is aligned to, and so does what is in words.
-        let (parts, part_values) = (u64::from(plan.parts), u64::from(plan.part_values));
-        prop_assert!(parts * part_values >= plan.values.into() && (parts - 1) * part_values < plan.values.into());
-        let alignment = u64::from(capabilities.limits.min_storage_buffer_offset_alignment);
-        let mut elements = 0;
-        for part in 0..plan.parts {
-            let [own, before] = plan.elements_of(part);
-            prop_assert_eq!(before, elements);
-            let lead = before * dtype.size() % alignment;
-            prop_assert!(own * dtype.size() + lead <= capabilities.limits.max_storage_buffer_binding_size);
-            elements += own;
+        let request = Request { operation, shape, dtype, capabilities, tuning, choice };
+        if let Err(broken) = request.check() {
+            return Err(TestCaseError::fail(broken.to_string()));
         }
-        prop_assert_eq!(elements, shape.elements() as u64);
-        prop_assert_eq!(plan.storage.dtype(), dtype);
-        prop_assert!(plan.storage != Storage::F16 || capabilities.shader_f16);
-        // Segments cover the values of a part, and none is empty.
-        let (splits, segment) = (u64::from(plan.splits), u64::from(plan.segment));
-        prop_assert!(splits * segment >= part_values);
-        prop_assert!((splits - 1) * segment < part_values);
-        let scratch = plan.scratch_planes() * shape.channels() as u64 * 4;
-        prop_assert!(scratch <= capabilities.limits.max_storage_buffer_binding_size);
-        // Tiles and lanes make up the workgroup.
-        prop_assert!(plan.workgroup_size.is_power_of_two() && plan.tile.is_power_of_two());
-        prop_assert!(plan.tile <= plan.workgroup_size);
-        prop_assert!(plan.workgroup_size <= capabilities.limits.max_compute_invocations_per_workgroup);
-        prop_assert!(plan.workgroup_size * 32 <= capabilities.limits.max_compute_workgroup_storage_size);
-        prop_assert!(plan.reduction == Reduction::Tree || (capabilities.subgroups && plan.tile == 1));
-        let lanes = u64::from(plan.workgroup_size / plan.tile);
-        match plan.strategy {
-            // The sequential part of a sum is no longer than the error bound counts on.
-            By::Split => {
-                prop_assert!(segment.div_ceil(lanes) <= LONGEST_RUN.into(), "{segment} over {lanes} lanes");
-                let merged = (u64::from(plan.all_splits()) * u64::from(plan.fold)).div_ceil(lanes);
-                let needed = (shape.values_per_channel() as u64).div_ceil(LONGEST_RUN.into());
-                let merges = program(operation, plan.strategy, Gradients::All).len() > 1;
-                // Folded samples round up once each.
-                prop_assert!(!merges || merged <= (needed + 3).max(LONGEST_MERGE.into()), "{merged} merged, {needed}");
-            }
-            By::Whole => prop_assert!(plan.parts == 1 && plan.splits == 1 && segment.div_ceil(lanes) <= LONGEST_RUN.into()),
-            // Registers hold the column whole.
-            By::Resident => {
-                prop_assert!(By::HELD.contains(&plan.held));
-                prop_assert!(lanes * u64::from(plan.held) >= plan.values.into() && plan.splits == 1 && plan.parts == 1);
-            }
-        }
-        // The plan can be forced as it is.
-        let forced = Plan::new(operation, &shape, dtype, &capabilities, &Tuning::none(), &plan.choice()).unwrap();
-        prop_assert_eq!(forced.choice(), plan.choice());
-        let kernels = program(operation, plan.strategy, Gradients::All);
-        prop_assert!((1..=2).contains(&kernels.len()));
-        for kernel in kernels {
-            let mut splits = 0;
-            for part in 0..plan.parts(kernel.span) {
-                // The grid holds every workgroup and is hardly larger.
-                let [x, y] = plan.grid(kernel.span, part).map(u64::from);
-                let dimension = u64::from(capabilities.limits.max_compute_workgroups_per_dimension);
-                let groups = u64::from(plan.groups(kernel.span, part));
-                prop_assert!(x <= dimension && y <= dimension && x * y >= groups && x * (y - 1) < groups);
-                let params = plan.params(&shape, &Config::default(), kernel, part, 0);
-                prop_assert_eq!(params.tile * params.lanes, plan.workgroup_size);
-                prop_assert_eq!(params.groups, plan.groups(kernel.span, part));
-                prop_assert_eq!(params.first_split, splits);
-                splits += params.splits;
-            }
-            prop_assert!(kernel.span == Span::Column || splits == plan.all_splits());
-        }
-        // What was forced is kept.
-        prop_assert!(choice.strategy.is_none_or(|forced| forced == plan.strategy));
-        prop_assert!(choice.geometry.is_none_or(|forced| forced == plan.geometry));
-        prop_assert!(choice.reduction.is_none_or(|forced| forced == plan.reduction));
-        prop_assert!(choice.workgroup_size.is_none_or(|forced| forced == plan.workgroup_size));
-        prop_assert!(choice.splits.is_none_or(|forced| forced == plan.splits));
-        prop_assert!(choice.held.is_none_or(|forced| forced == plan.held));
-        prop_assert!(choice.reverse.is_none_or(|forced| forced == plan.reverse));
-        prop_assert!(choice.storage.is_none_or(|forced| forced == plan.storage));
     }
 }
 
@@ -258,13 +165,211 @@ fn files_that_are_no_tuning_are_refused() {
     }
 }
 
+/// A training forward of planes, by the kind of device.
+fn planned(dims: &[usize], dtype: DType, capabilities: &Capabilities, choice: Choice) -> Result<Plan, Error> {
+    let shape = Shape::new(dims, Layout::ChannelsFirst).unwrap();
+    Plan::new(Operation::ForwardTraining, &shape, dtype, capabilities, &Tuning::none(), &choice)
+}
+
+/// WebGPU's limits with some changed.
+fn limited(change: impl Fn(&mut wgpu::Limits)) -> Capabilities {
+    let mut capabilities = Capabilities::default_limits();
+    change(&mut capabilities.limits);
+    capabilities
+}
+
+fn binding_of(bytes: u64) -> Capabilities {
+    limited(|limits| limits.max_storage_buffer_binding_size = bytes)
+}
+
+fn by(strategy: By) -> Choice {
+    Choice { strategy: Some(strategy), ..Choice::default() }
+}
+
 #[test]
-fn a_sample_that_fills_a_binding_is_a_part() {
-    let shape = Shape::new(&[2, 32, 1024, 1024], Layout::ChannelsFirst).unwrap();
-    let (capabilities, tuning) = (Capabilities::default_limits(), Tuning::none());
-    let plan =
-        Plan::new(Operation::ForwardTraining, &shape, DType::F32, &capabilities, &tuning, &Choice::default()).unwrap();
-    assert_eq!(plan.parts, 2);
+fn parts_are_whole_samples_that_fit_a_binding() {
+    for (dims, dtype, binding, parts, first) in [
+        // A sample that fills a binding.
+        ([2, 32, 1024, 1024], DType::F32, 1 << 27, 2, 1 << 25),
+        // Samples of 256 bytes begin where bindings may: four fit, and three make equal parts.
+        ([6, 4, 4, 4], DType::F32, 1027, 2, 192),
+        // Those of 300 bytes begin up to 256 bytes behind their binding.
+        ([6, 3, 5, 5], DType::F32, 1024, 3, 150),
+        ([6, 3, 5, 5], DType::F16, 512, 6, 75),
+        // What wgpu binds at most.
+        ([2, 1024, 1024, 256], DType::F32, 1 << 31, 2, 1 << 28),
+    ] {
+        let plan = planned(&dims, dtype, &binding_of(binding), by(By::Split)).unwrap();
+        assert_eq!((plan.parts, plan.elements_of(0)), (parts, [first, 0]), "{dims:?}");
+    }
+    // The elements of the first part of a channel.
+    let plan = planned(&[6, 4, 4, 4], DType::F32, &binding_of(1024), by(By::Split)).unwrap();
+    assert_eq!(plan.first_part(), 48);
+    // Rows of two samples.
+    let plan = planned(&[2, 254], DType::F32, &Capabilities::default_limits(), by(By::Split)).unwrap();
+    assert_eq!((plan.fold, plan.first_part()), (2, 2));
+}
+
+#[test]
+fn results_of_many_parts_find_lanes_that_merge_them() {
+    // Rows of four samples, which has four times the results, and columns that share a workgroup.
+    for device_type in [wgpu::DeviceType::Cpu, wgpu::DeviceType::DiscreteGpu] {
+        let capabilities = Capabilities { device_type, ..Capabilities::default_limits() };
+        let plan = planned(&[253_864, 8153], DType::F32, &capabilities, Choice::default()).unwrap();
+        let merged = plan.all_splits() * plan.fold;
+        assert!(plan.fold == 4 && merged <= 16 * plan.workgroup_size / plan.tile, "{plan:?}");
+    }
+}
+
+#[test]
+fn limits_are_kept_to_the_last_byte_and_named() {
+    let all = Capabilities::default_limits();
+    let (split, whole) = (by(By::Split), Choice { workgroup_size: Some(64), ..by(By::Whole) });
+    let few = limited(|limits| limits.max_compute_workgroups_per_dimension = 4);
+    let sized = |size| Choice { workgroup_size: Some(size), ..Choice::default() };
+    let narrow = limited(|limits| limits.max_compute_workgroup_size_x = 64);
+    let little = limited(|limits| limits.max_compute_workgroup_storage_size = 4096);
+    let [no, one] = [0, 1].map(|size| limited(|limits| limits.max_compute_invocations_per_workgroup = size));
+    let cpu = |binding| Capabilities { device_type: wgpu::DeviceType::Cpu, ..binding_of(binding) };
+    let [m, n] = [(1 << 31) - 1, 1 << 31];
+    for (good, bad, what, needed, allowed) in [
+        ((vec![m, 1], &all, split), (vec![n, 1], &all, split), "the values per channel", 1 << 31, (1 << 31) - 1),
+        ((vec![4, 16, 16, 16], &few, whole), (vec![4, 17, 16, 16], &few, whole), "the dispatch", 17, 16),
+        ((vec![8, 8], &all, sized(256)), (vec![8, 8], &all, sized(512)), "the workgroup size", 512, 256),
+        ((vec![8, 8], &narrow, sized(64)), (vec![8, 8], &narrow, sized(128)), "the workgroup size", 128, 64),
+        ((vec![8, 8], &little, sized(128)), (vec![8, 8], &little, sized(256)), "the workgroup size", 256, 128),
+        ((vec![8, 8], &one, Choice::default()), (vec![8, 8], &no, Choice::default()), "the workgroup size", 1, 0),
+        // A sample of 75 elements, and 64 that its part may begin behind its binding.
+        (
+            (vec![2, 3, 5, 5], &binding_of(556), split),
+            (vec![2, 3, 5, 5], &binding_of(555), split),
+            "one sample",
+            556,
+            555,
+        ),
+        // A shift and two sums for each split.
+        ((vec![2, 64], &binding_of(768), split), (vec![2, 64], &binding_of(767), split), SCRATCH, 3, 2),
+        // And for each part: of 200, and of 32 with two samples folded.
+        (
+            (vec![200, 16, 20, 20], &cpu(401 * 64), split),
+            (vec![200, 16, 20, 20], &cpu(401 * 64 - 1), split),
+            SCRATCH,
+            401,
+            400,
+        ),
+        ((vec![2, 254], &binding_of(1 << 13), split), (vec![64, 254], &binding_of(1 << 12), split), SCRATCH, 130, 4),
+    ] {
+        let plan = |(dims, capabilities, choice): (Vec<usize>, &Capabilities, Choice)| {
+            planned(&dims, DType::F32, capabilities, choice)
+        };
+        plan(good).unwrap();
+        match plan(bad) {
+            Err(Error::Limit { what: named, needed: wanted, allowed: least, .. }) => {
+                assert_eq!((named, wanted, least), (what, needed, allowed))
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
+const SCRATCH: &str = "the scratch, in planes of C floats,";
+
+#[test]
+fn what_is_forced_and_cannot_run_is_named() {
+    let dims = [8, 64, 8, 8];
+    let none = Choice::default();
+    let long: [usize; 3] = [1, 16, 1 << 20];
+    for (dims, choice, named, because) in [
+        (&dims[..], Choice { splits: Some(2), ..by(By::Whole) }, "splits 2", "force split too"),
+        (&dims, Choice { splits: Some(2), ..by(By::Resident) }, "splits 2", "force split too"),
+        (&dims, Choice { reverse: Some(false), ..by(By::Whole) }, "reverse", "force split too"),
+        (&dims, Choice { reverse: Some(true), ..by(By::Whole) }, "reverse", "reads nothing twice"),
+        (&dims, Choice { held: Some(8), ..by(By::Whole) }, "held 8", "force resident too"),
+        (&dims, Choice { held: Some(8), ..by(By::Split) }, "held 8", "force resident too"),
+        (&dims, Choice { held: Some(5), ..by(By::Resident) }, "resident", "[4, 8, 16, 32]"),
+        (&dims, Choice { workgroup_size: Some(96), ..none }, "workgroup size 96", "power of two"),
+        (&dims, Choice { splits: Some(0), ..by(By::Split) }, "splits 0", "between 1 and 128"),
+        (&dims, Choice { splits: Some(100), ..by(By::Split) }, "splits 100", "make 64, not 100"),
+        (&dims, Choice { geometry: Some(Geometry::Rows4), ..none }, "rows4", "inner 64, 64 channels and 512 values"),
+        (&dims, Choice { reduction: Some(Reduction::Subgroup), ..none }, "subgroup", "has it: false"),
+        (&dims, Choice { storage: Some(Storage::F16Words), ..none }, "f16_words", "dtype is f32"),
+        (&long, by(By::Resident), "resident", "262144 values per channel exceed 256 lanes with 32"),
+        (&[256, 64, 1 << 16], by(By::Whole), "whole", "one binding does not hold the tensor"),
+        (&[8, 1, 1 << 20], Choice { workgroup_size: Some(128), ..by(By::Whole) }, "whole", "2097152 values"),
+    ] {
+        let refused = planned(dims, DType::F32, &Capabilities::default_limits(), choice).unwrap_err();
+        let Error::KernelUnavailable { kernel, reason } = refused else { panic!("{named}: {refused}") };
+        assert!(kernel == named && reason.contains(because), "{kernel}, {reason}; expected {named}, {because}");
+    }
+}
+
+#[test]
+fn a_larger_workgroup_is_no_way_to_forced_splits() {
+    let cpu = Capabilities { device_type: wgpu::DeviceType::Cpu, ..Capabilities::default_limits() };
+    let splits =
+        |splits| planned(&[64, 16, 32, 32], DType::F32, &cpu, Choice { splits: Some(splits), ..by(By::Split) });
+    assert_eq!(splits(128).unwrap().workgroup_size, 8);
+    assert!(splits(200).unwrap_err().to_string().contains("between 1 and 128"));
+}
+
+#[test]
+fn features_are_used_where_they_help() {
+    let able = Capabilities { subgroups: true, shader_f16: true, ..Capabilities::default_limits() };
+    let unable = Capabilities::default_limits();
+    for (dims, capabilities, storage, reduction) in [
+        // One element at a time, words are shared.
+        ([8, 1, 63, 63], &able, Storage::F16, Reduction::Subgroup),
+        ([8, 1, 64, 64], &able, Storage::F16Words, Reduction::Subgroup),
+        // Several columns in a workgroup.
+        ([8, 16, 4, 4], &able, Storage::F16Words, Reduction::Tree),
+        ([8, 1, 63, 63], &unable, Storage::F16Words, Reduction::Tree),
+    ] {
+        let plan = planned(&dims, DType::F16, capabilities, Choice::default()).unwrap();
+        assert_eq!((plan.storage, plan.reduction), (storage, reduction), "{dims:?}");
+    }
+}
+
+#[test]
+fn pipelines_are_told_their_workgroup() {
+    let plan = planned(&[8, 16, 32, 32], DType::F32, &Capabilities::default_limits(), by(By::Split)).unwrap();
+    assert_eq!(plan.constants(Span::Segment), [("WORKGROUP", 256.0), ("WHOLE", 0.0)]);
+    assert_eq!(plan.constants(Span::Column), [("WORKGROUP", 256.0), ("WHOLE", 1.0)]);
+}
+
+/// What the numbers of a plan are where they cannot be wrong, only slow.
+#[test]
+fn work_is_dealt_out_as_the_device_wants_it() {
+    let on = |device_type| Capabilities { device_type, ..Capabilities::default_limits() };
+    let (cpu, gpu, other) = (on(wgpu::DeviceType::Cpu), on(wgpu::DeviceType::DiscreteGpu), on(wgpu::DeviceType::Other));
+    let none = Choice::default();
+    let forced = |geometry| Choice { geometry: Some(geometry), ..by(By::Split) };
+    for (dims, capabilities, choice, strategy, [size, tile, splits, segment, held]) in [
+        // Enough workgroups; no more than there are full rounds; as many as keep the device busy.
+        (&[8, 16, 32, 32][..], &gpu, by(By::Split), By::Split, [256, 1, 8, 256, 0]),
+        (&[8, 16, 32, 32], &cpu, none, By::Split, [8, 1, 2, 1024, 0]),
+        (&[8, 3, 7, 7], &cpu, none, By::Split, [8, 1, 10, 40, 0]),
+        // Rows: the widest tile that leaves the fewest columns out.
+        (&[4096, 96], &gpu, by(By::Split), By::Split, [256, 8, 128, 32, 0]),
+        (&[4096, 64], &gpu, by(By::Split), By::Split, [256, 16, 256, 16, 0]),
+        (&[4096, 128], &gpu, by(By::Split), By::Split, [256, 32, 128, 32, 0]),
+        (&[4096, 40], &gpu, forced(Geometry::Scalar), By::Split, [256, 8, 128, 32, 0]),
+        // No lane's run is longer than the error bound counts on; results beyond what it counts on only where they must be.
+        (&[200_000, 32], &gpu, Choice { workgroup_size: Some(8), ..none }, By::Split, [8, 8, 25, 8000, 0]),
+        (&[1_048_578, 32], &gpu, Choice { workgroup_size: Some(8), ..none }, By::Split, [8, 8, 65, 8066, 0]),
+        (&[8, 256], &gpu, by(By::Split), By::Split, [256, 64, 2, 4, 0]),
+        // A column in registers, several columns in a workgroup where they are short; not rows in small pieces.
+        (&[8, 64, 8, 8], &other, none, By::Resident, [256, 16, 1, 128, 8]),
+        (&[64, 256], &other, none, By::Resident, [256, 32, 1, 64, 8]),
+        (&[4096, 64], &other, none, By::Split, [256, 16, 256, 16, 0]),
+        (&[4096, 64], &other, by(By::Resident), By::Resident, [256, 1, 1, 4096, 16]),
+        // A column for one workgroup.
+        (&[8, 64, 8, 8], &other, by(By::Whole), By::Whole, [256, 8, 1, 128, 0]),
+        (&[1, 4, 1 << 19], &cpu, by(By::Whole), By::Whole, [16, 1, 1, 131_072, 0]),
+    ] {
+        let plan = planned(dims, DType::F32, capabilities, choice).unwrap();
+        let found = [plan.workgroup_size, plan.tile, plan.splits, plan.segment, plan.held];
+        assert_eq!((plan.strategy, found), (strategy, [size, tile, splits, segment, held]), "{dims:?}");
+    }
 }
 
 #[test]

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::gpu::{Dispatch, Kernels, Pipeline, Step, scope::guarded};
 use crate::kernels::{Access, Binding, Extent, Gradients, Kernel, Settings, Variant, program};
 use crate::operation::Operation;
-use crate::plan::{Choice, LARGEST_BINDING, Plan};
+use crate::plan::{Choice, LARGEST_BINDING, Plan, most_bytes};
 use crate::running::RunningStatistics;
 use crate::shape::Shape;
 use std::sync::Arc;
@@ -321,7 +321,7 @@ impl BatchNorm {
         if actual < expected {
             return Err(Error::BufferTooSmall { name, expected, actual });
         }
-        let allowed = limits.max_storage_buffer_binding_size;
+        let allowed = most_bytes(limits);
         // Tensors are bound in parts.
         if binding.extent != Extent::Elements && expected > allowed {
             let limit = "max_storage_buffer_binding_size, in bytes";

@@ -4,7 +4,7 @@ mod params;
 mod parts;
 
 pub use params::Params;
-pub(crate) use parts::LARGEST_BINDING;
+pub(crate) use parts::{LARGEST_BINDING, most_bytes};
 
 use crate::capabilities::Capabilities;
 use crate::config::Config;
@@ -170,7 +170,7 @@ impl Plan {
             storage,
             merges: strategy == Strategy::Split && program(operation, strategy, Gradients::All).len() > 1,
             max_workgroups_per_dimension: capabilities.limits.max_compute_workgroups_per_dimension,
-            max_scratch_planes: capabilities.limits.max_storage_buffer_binding_size / (4 * shape.channels() as u64),
+            max_scratch_planes: most_bytes(&capabilities.limits) / (4 * shape.channels() as u64),
         };
         let laid_out = match strategy {
             Strategy::Split => open.split_in_one_of(&sizes, preference, choice)?,
@@ -254,10 +254,13 @@ impl Plan {
         refuse(choice.reverse.map(|_| "reverse".into()), "there is no second dispatch; force split too")
     }
 
-    /// Columns per workgroup: channels with few values share one, each lane has four in flight.
+    /// Columns per workgroup: channels with few values share one, each lane has four in flight. Where the results of many
+    /// parts are merged, a column has the lanes for it.
     fn tile_in_flight(&self) -> u32 {
-        let narrow = if self.interleaved { self.interleaved_tile() } else { 1 };
-        self.tile_for(self.part_values.div_ceil(4).next_power_of_two(), narrow)
+        let merged = if self.merges { self.parts * self.fold } else { 1 };
+        let merging = merged.div_ceil(LONGEST_MERGE).next_power_of_two();
+        let narrow = if self.interleaved { self.interleaved_tile().min(self.workgroup_size / merging) } else { 1 };
+        self.tile_for(self.part_values.div_ceil(4).next_power_of_two().max(merging), narrow.max(1))
     }
 
     /// Lays a column out over the registers of one workgroup: of the smallest of `sizes` that holds it.
@@ -302,8 +305,7 @@ impl Plan {
 
     /// The tile of an interleaved plan that leaves the fewest invocations without a column; of equals, the widest.
     fn interleaved_tile(&self) -> u32 {
-        let idle = |tile: &u32| self.columns.next_multiple_of(*tile) - self.columns;
-        INTERLEAVED_TILES.into_iter().min_by_key(idle).unwrap_or(1)
+        INTERLEAVED_TILES.into_iter().min_by_key(|tile| self.columns.next_multiple_of(*tile)).unwrap_or(1)
     }
 
     /// The choice that forces this plan on the same operation, shape and device.
@@ -355,8 +357,9 @@ impl Plan {
 
     fn check_grid(&self) -> Result<()> {
         let dimension = u64::from(self.max_workgroups_per_dimension);
+        // No more than the values of a binding: they can be counted.
         let needed = u64::from(self.tiles()) * u64::from(self.splits);
-        if needed > dimension * dimension || needed > u64::from(u32::MAX) {
+        if needed > dimension * dimension {
             return Err(Error::Limit {
                 what: "the dispatch",
                 limit: "max_compute_workgroups_per_dimension, squared",
@@ -488,25 +491,23 @@ fn workgroup_sizes(preference: &Preference, limits: &wgpu::Limits, choice: &Choi
     let most_by_storage = limits.max_compute_workgroup_storage_size / 32;
     let most =
         limits.max_compute_invocations_per_workgroup.min(limits.max_compute_workgroup_size_x).min(most_by_storage);
-    match choice.workgroup_size {
-        Some(forced) if !forced.is_power_of_two() => {
-            Err(unavailable(format!("workgroup size {forced}"), "expected a power of two".into()))
-        }
-        Some(forced) if forced > most => Err(Error::Limit {
+    if let Some(forced) = choice.workgroup_size.filter(|forced| !forced.is_power_of_two()) {
+        return Err(unavailable(format!("workgroup size {forced}"), "expected a power of two".into()));
+    }
+    let needed = choice.workgroup_size.unwrap_or(1);
+    if needed > most {
+        return Err(Error::Limit {
             what: "the workgroup size",
             limit: "max_compute_invocations_per_workgroup and max_compute_workgroup_storage_size / 32",
-            needed: forced.into(),
+            needed: needed.into(),
             allowed: most.into(),
-            hint: "choose a smaller one",
-        }),
-        Some(forced) => Ok(vec![forced]),
-        None => {
-            // The largest power of two that fits.
-            let most = 1 << most.max(1).ilog2();
-            let least = preference.workgroup_size.clamp(1, most);
-            Ok((least.ilog2()..=most.ilog2()).map(|bits| 1 << bits).collect())
-        }
+            hint: "choose a smaller one; a device that allows none runs no compute shaders",
+        });
     }
+    // Powers of two.
+    let most = most.ilog2();
+    let least = preference.workgroup_size.max(1).ilog2().min(most);
+    Ok(choice.workgroup_size.map_or_else(|| (least..=most).map(|bits| 1 << bits).collect(), |forced| vec![forced]))
 }
 
 /// How many workgroups share a column.

@@ -131,3 +131,54 @@ impl Params {
         "window_take",
     ];
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::capabilities::Capabilities;
+    use crate::config::RunningPolicy;
+    use crate::dtype::DType;
+    use crate::kernels::{Gradients, Strategy, program};
+    use crate::operation::Operation;
+    use crate::plan::Choice;
+    use crate::shape::Layout;
+    use crate::tuning::Tuning;
+
+    const OPERATION: Operation = Operation::ForwardTraining;
+
+    /// Of the first and the second kernel of a split training forward that goes backwards.
+    fn params(dims: &[usize], running: RunningPolicy) -> [Params; 2] {
+        let shape = Shape::new(dims, Layout::ChannelsFirst).unwrap();
+        let choice = Choice { strategy: Some(Strategy::Split), reverse: Some(true), ..Choice::default() };
+        let (capabilities, tuning) = (Capabilities::default_limits(), Tuning::none());
+        let plan = Plan::new(OPERATION, &shape, DType::F32, &capabilities, &tuning, &choice).unwrap();
+        let config = Config { running, ..Config::default() };
+        [0, 1].map(|i| plan.params(&shape, &config, program(OPERATION, Strategy::Split, Gradients::All)[i], 0, 0))
+    }
+
+    #[test]
+    fn policies_are_numbers() {
+        let of = |running| {
+            let [_, p] = params(&[5, 2], running);
+            let estimate = (p.unbiased, p.correction, p.standard_deviation, p.propagate);
+            (p.average, p.momentum, estimate, p.window_skip, p.window_take)
+        };
+        let plain = (1, 1.25, 0, 0);
+        assert_eq!(of(RunningPolicy::exponential(0.5)), (0, 0.5, plain, 0, u32::MAX));
+        assert_eq!(of(RunningPolicy::cumulative().window(3, Some(4))), (1, 0.0, plain, 3, 4));
+        assert_eq!(of(RunningPolicy::pooled().biased()), (2, 0.0, (0, 1.0, 0, 0), 0, u32::MAX));
+        let rest = RunningPolicy::cumulative().average_standard_deviation().propagate_non_finite();
+        assert_eq!(of(rest), (1, 0.0, (1, 1.25, 1, 1), 0, u32::MAX));
+    }
+
+    #[test]
+    fn one_value_has_no_other_estimate() {
+        assert_eq!(params(&[1, 2], RunningPolicy::default())[1].correction, 1.0);
+        assert_eq!(params(&[2, 2], RunningPolicy::default())[1].correction, 2.0);
+    }
+
+    #[test]
+    fn only_what_reads_again_goes_backwards() {
+        assert_eq!(params(&[5, 2], RunningPolicy::default()).map(|params| params.reverse), [0, 1]);
+    }
+}

@@ -9,10 +9,14 @@ use crate::shape::Shape;
 /// What wgpu binds at most, whatever the device reports.
 pub(crate) const LARGEST_BINDING: u64 = 2_147_483_644;
 
+/// Most bytes that one binding holds.
+pub(crate) fn most_bytes(limits: &wgpu::Limits) -> u64 {
+    limits.max_storage_buffer_binding_size.min(LARGEST_BINDING)
+}
+
 /// Most elements of a tensor that one binding holds.
 fn most_elements(dtype: DType, limits: &wgpu::Limits) -> u64 {
-    let bytes = limits.max_storage_buffer_binding_size.min(LARGEST_BINDING);
-    bytes / 4 * 4 / dtype.size()
+    most_bytes(limits) / 4 * 4 / dtype.size()
 }
 
 pub(super) fn fits_binding(shape: &Shape, dtype: DType, limits: &wgpu::Limits) -> bool {
@@ -37,7 +41,7 @@ pub(super) fn slices_per_part(shape: &Shape, fold: usize, dtype: DType, limits: 
             what: "one sample",
             limit: "max_storage_buffer_binding_size, in bytes",
             needed: (slice + slack) * dtype.size(),
-            allowed: limits.max_storage_buffer_binding_size,
+            allowed: most_bytes(limits),
             hint: "tensors are split over N only: open the device with a higher limit where the adapter has one",
         });
     }
