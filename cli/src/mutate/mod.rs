@@ -16,7 +16,7 @@ use std::path::PathBuf;
 #[command(after_help = "Examples:
   bn mutate --sample 20                  every twentieth mutant
   bn mutate --file common/running.wgsl   those of one file
-  bn mutate --json mutants.json          all of them, which takes an hour
+  bn mutate --json mutants.json          all of them, which takes long
 
 Exit codes: 0 every mutant was found, 1 some survived, 2 wrong usage or no adapter.")]
 pub struct MutateArgs {
