@@ -110,7 +110,7 @@ proptest! {
 #[test]
 fn built_in_tunings_can_be_read() {
     let all = Tuning::all_built_in().unwrap();
-    assert!(all.iter().all(|(key, tuning)| tuning.adapter == *key && !tuning.measured.is_empty()));
+    assert!(!all.is_empty() && all.iter().all(|(key, tuning)| tuning.adapter == *key && !tuning.measured.is_empty()));
     // They survive being written.
     assert!(all.iter().all(|(_, tuning)| Tuning::from_json(&tuning.to_json()).unwrap() == *tuning));
 }
@@ -222,9 +222,51 @@ fn results_of_many_parts_find_lanes_that_merge_them() {
 }
 
 #[test]
+fn no_more_splits_are_wanted_than_the_scratch_holds() {
+    let prefer = Preference {
+        strategy: By::Split,
+        geometry: Some(Geometry::Rows4),
+        reduction: None,
+        workgroup_size: 1,
+        workgroups: 1 << 20,
+        held: 0,
+        reverse: false,
+    };
+    // Channels, splits, and planes of C floats: a shift and two sums of each split, for each of the folded samples.
+    for (channels, splits, planes) in [(4, 11, 23), (2, 6, 26)] {
+        let shape = Shape::new(&[32, channels], Layout::ChannelsFirst).unwrap();
+        let point = TuningPoint {
+            operation: Operation::ForwardTraining,
+            rows: true,
+            channels: channels as u64,
+            values: 64,
+            prefer: prefer.clone(),
+            fraction_of_copy: None,
+        };
+        let tuning = Tuning { points: vec![point], ..Tuning::none() };
+        // A binding that just holds the tensor, and so 32 planes at most.
+        let capabilities = binding_of(4 * shape.elements() as u64);
+        let choice = Choice::default();
+        let plan = Plan::new(Operation::ForwardTraining, &shape, DType::F32, &capabilities, &tuning, &choice).unwrap();
+        assert_eq!((plan.splits, plan.scratch_planes()), (splits, planes), "{channels}");
+    }
+}
+
+#[test]
+fn a_long_column_is_held_by_a_larger_workgroup() {
+    for (values, workgroup_size) in [(64 * 32, 64), (64 * 32 + 1, 128), (256 * 32, 256)] {
+        let choice = Choice { held: Some(32), geometry: Some(Geometry::Scalar), ..by(By::Resident) };
+        let capabilities = Capabilities { device_type: wgpu::DeviceType::Cpu, ..Capabilities::default_limits() };
+        let plan = planned(&[1, 2, values], DType::F32, &capabilities, choice).unwrap();
+        assert_eq!((plan.workgroup_size, plan.tile), (workgroup_size, 1), "{values}");
+    }
+}
+
+#[test]
 fn limits_are_kept_to_the_last_byte_and_named() {
     let all = Capabilities::default_limits();
     let (split, whole) = (by(By::Split), Choice { workgroup_size: Some(64), ..by(By::Whole) });
+    let alone = Choice { workgroup_size: Some(1), geometry: Some(Geometry::Scalar), ..split };
     let few = limited(|limits| limits.max_compute_workgroups_per_dimension = 4);
     let sized = |size| Choice { workgroup_size: Some(size), ..Choice::default() };
     let narrow = limited(|limits| limits.max_compute_workgroup_size_x = 64);
@@ -256,6 +298,14 @@ fn limits_are_kept_to_the_last_byte_and_named() {
             SCRATCH,
             401,
             400,
+        ),
+        // And for each part and split, of which one invocation has two for 16384 values.
+        (
+            (vec![4095, 1, 16384], &binding_of(1 << 16), alone),
+            (vec![4096, 1, 16384], &binding_of(1 << 16), alone),
+            SCRATCH,
+            16385,
+            16384,
         ),
         ((vec![2, 254], &binding_of(1 << 13), split), (vec![64, 254], &binding_of(1 << 12), split), SCRATCH, 130, 4),
     ] {

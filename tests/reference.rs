@@ -488,3 +488,35 @@ fn the_running_bound_holds_for_f32_updates() {
         }
     }
 }
+
+/// The pair of f32 nearest to a sum of two.
+fn nearest_pair(a: f32, b: f32) -> (f32, f32) {
+    let sum = f64::from(a) + f64::from(b);
+    (sum as f32, (sum - f64::from(sum as f32)) as f32)
+}
+
+#[test]
+fn the_running_bound_of_a_pair_holds_and_one_f32_breaks_it() {
+    let (rows, policy) = (shape(&[7, 1], Layout::ChannelsFirst), RunningPolicy::default());
+    for keeps_remainder in [true, false] {
+        let (mut state, mut tolerance) = (RunningStatistics::new(1), StatisticsBound::exact(1));
+        let (mut mean, mut remainder) = (0.0f32, 0.0f32);
+        let mut broken = 0;
+        for n in 0..100 {
+            let x: Vec<_> = (0..7).map(|i| f64::from((f64::from(i * 37 + n * 11) * 0.73).sin() as f32 + 1e3)).collect();
+            let found = statistics(&x, &rows).unwrap();
+            let found_bound = bound::statistics(&x, &rows, &Execution::default()).unwrap();
+            tolerance = bound::running(&state, &tolerance, &found, &found_bound, &policy).unwrap();
+            state.update(&found, &policy).unwrap();
+            let shift = x[0] as f32;
+            let delta = (shift - mean) + ((found.mean[0] - f64::from(shift)) as f32 - remainder);
+            (mean, remainder) = nearest_pair(mean, remainder + 0.1 * delta);
+            if !keeps_remainder {
+                remainder = 0.0;
+            }
+            let got = f64::from(mean) + f64::from(remainder);
+            broken += usize::from(!compare(&[got], &state.mean, &tolerance.mean_pair).unwrap().passed());
+        }
+        assert_eq!(broken == 0, keeps_remainder, "{broken}");
+    }
+}

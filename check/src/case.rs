@@ -132,7 +132,8 @@ impl Case {
         let mut running = RunningStatistics::new(channels);
         if self.operation != Operation::Statistics {
             // What an f32 and its remainder hold together.
-            let mean = normal(channels, 3).into_iter().map(|z| f64::from(self.data_mean()) + f64::from(z) * THIRD);
+            let mean = (0..).zip(normal(channels, 3));
+            let mean = mean.map(|(c, z)| f64::from(self.running_mean(c)) + f64::from(z) * THIRD);
             let (mean, mean_remainder) = mean.map(|mean| (mean as f32, (mean - f64::from(mean as f32)) as f32)).unzip();
             let var: Vec<f32> = normal(channels, 4).into_iter().map(|z| (0.2 * z).exp()).collect();
             // In channel 1 the counts have reached their end.
@@ -147,10 +148,16 @@ impl Case {
                 values: (0..channels).map(|c| VALUES[c % VALUES.len()]).collect(),
             };
         }
-        // What a parameter, or a residual, is instead of ordinary.
+        // What is a negative zero, or makes one.
         let or = |special: f32, ordinary: Vec<f32>| match self.data {
             Data::NegativeZero => vec![special; ordinary.len()],
             _ => ordinary,
+        };
+        let gamma = |mut ordinary: Vec<f32>| {
+            if self.data == Data::ZeroGamma {
+                ordinary.iter_mut().step_by(2).for_each(|gamma| *gamma = 0.0);
+            }
+            or(-1.0, ordinary)
         };
         let stored = |values: Vec<f32>| values.into_iter().map(|value| rounded(value, self.config.dtype)).collect();
         Inputs {
@@ -159,7 +166,7 @@ impl Case {
             x: stored(self.data.x(&self.shape, seed.wrapping_mul(8) + 1)),
             dy: stored(normal(self.shape.elements(), 2)),
             residual: self.residual.then(|| or(-0.0, stored(normal(self.shape.elements(), 7)))),
-            gamma: self.gamma.then(|| or(-1.0, parameter(5, 1.0))),
+            gamma: self.gamma.then(|| gamma(parameter(5, 1.0))),
             beta: self.beta.then(|| or(-0.0, parameter(6, 0.0))),
             running,
         }
@@ -171,14 +178,38 @@ impl Case {
     /// # Errors
     /// What the plan refuses.
     pub fn variants(&self, kernels: &Kernels) -> batchnorm_wgpu::Result<Vec<Variant>> {
-        let Setup { choice, dx, dresidual, dgamma, dbeta, .. } = self.setup;
+        self.variants_of(self.operation, &self.setup.choice, kernels)
+    }
+
+    /// Those of the forward pass that a backward pass has before it.
+    ///
+    /// # Errors
+    /// What the plan refuses.
+    pub fn variants_before(&self, kernels: &Kernels) -> batchnorm_wgpu::Result<Vec<Variant>> {
+        let choice = &self.setup.choice;
+        match self.operation {
+            Operation::BackwardTraining => self.variants_of(Operation::ForwardTraining, choice, kernels),
+            Operation::BackwardFrozen => {
+                self.variants_of(Operation::Inference, &before_frozen_backward(choice), kernels)
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn variants_of(
+        &self,
+        operation: Operation,
+        choice: &Choice,
+        kernels: &Kernels,
+    ) -> batchnorm_wgpu::Result<Vec<Variant>> {
+        let Setup { dx, dresidual, dgamma, dbeta, .. } = self.setup;
         let gradients = match (dx, dgamma || dbeta) {
             (true, true) => Gradients::All,
             (_, false) => Gradients::Input,
             (false, true) => Gradients::Parameters,
         };
-        let (operation, dtype) = (self.operation, self.config.dtype);
-        let plan = Plan::new(operation, &self.shape, dtype, kernels.capabilities(), kernels.tuning(), &choice)?;
+        let dtype = self.config.dtype;
+        let plan = Plan::new(operation, &self.shape, dtype, kernels.capabilities(), kernels.tuning(), choice)?;
         // Given the residual's gradient, the second kernel of a backward pass has no activation to see through.
         let behind = self.residual && dresidual && operation == Operation::BackwardTraining;
         let settings = plan.settings(&self.config);
@@ -199,14 +230,20 @@ impl Case {
         words.join(" ")
     }
 
-    /// A running mean somewhere near the data, as a trained layer has.
-    fn data_mean(&self) -> f32 {
+    /// About where a channel's running mean is: near the data, as a trained layer has it.
+    fn running_mean(&self, channel: usize) -> f32 {
         match self.data {
             Data::Normal { mean } => mean,
             Data::TinyVariance => 1e3,
+            Data::FarApart => -self.data.value(0.0, channel, 1, 3),
             _ => 0.0,
         }
     }
+}
+
+/// What is forced on the inference before a frozen backward pass, which lacks some of the strategies that may be forced on it.
+pub(crate) fn before_frozen_backward(choice: &Choice) -> Choice {
+    Choice { storage: choice.storage, ..Choice::default() }
 }
 
 impl fmt::Display for Case {
@@ -371,7 +408,11 @@ fn tensor_cases(kernels: &Kernels) -> Vec<Case> {
                 let bent = Case { data: Data::Constant { value: 3.0 }, beta: false, ..case.clone() };
                 let hostile = hostile.iter().chain([&bent]);
                 cases.extend(hostile.flat_map(|case| with_tensor_choice(case, Choice::default(), kernels)));
-                // Which bindings there are and where they lie does not depend on the geometry.
+                // What is read where it is written is read in the geometry's own way.
+                let in_place = tensor_options(&case).into_iter().filter(|case| i > 0 && case.setup.in_place);
+                let widely = Choice { geometry: Some(geometry), ..Choice::default() };
+                cases.extend(in_place.flat_map(|case| with_tensor_choice(&case, widely, kernels)));
+                // Which bindings there are and where they lie does not depend on it otherwise.
                 for strategy in strategies(operation).filter(|_| i == 0) {
                     let held = (strategy == Strategy::Resident).then_some(4);
                     let choice = Choice { strategy: Some(strategy), held, ..Choice::default() };
@@ -420,13 +461,14 @@ const TENSOR_SHAPES: [(Geometry, &[usize], Layout); 5] = [
 ];
 
 /// Data that f16 or bf16 makes something else of than f32.
-const HOSTILE: [Data; 7] = [
+const HOSTILE: [Data; 8] = [
     Data::Constant { value: 3.0 },
     Data::Normal { mean: 1e2 },
     Data::MixedScales,
     Data::OneNan,
     Data::OneInfinity,
     Data::NegativeZero,
+    Data::ZeroGamma,
     Data::Large,
 ];
 
@@ -656,7 +698,7 @@ fn option_cases(operation: Operation, shape: &Shape, every: bool) -> Vec<Case> {
     all.iter().filter(applies).cloned().collect()
 }
 
-/// Every way to track running statistics, over a healthy and an unhealthy batch.
+/// Every way to track running statistics, over a healthy batch, one that is not, and one too far away.
 fn policy_cases(shape: &Shape) -> Vec<Case> {
     let averages = [
         RunningPolicy::exponential(0.0),
@@ -677,7 +719,7 @@ fn policy_cases(shape: &Shape) -> Vec<Case> {
     });
     policies
         .flat_map(|running| {
-            [Data::Normal { mean: 1e2 }, Data::OneInfinity].map(|data| {
+            [Data::Normal { mean: 1e2 }, Data::OneInfinity, Data::FarApart].map(|data| {
                 let case = Case::new(Operation::ForwardTraining, shape);
                 Case { data, config: Config { running, ..case.config }, ..case }
             })

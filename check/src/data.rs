@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use std::fmt;
 use std::str::FromStr;
 
-/// What the values of x are like. dy is always ordinary, the parameters almost always.
+/// What the values of x are like. dy is always ordinary, the parameters and running statistics almost always.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Data {
     /// Normal, deviation 1, about a mean.
@@ -41,13 +41,18 @@ pub enum Data {
     OneInfinity,
     /// A constant whose normalized values are -0: gamma is negative, beta and the residual are -0.
     NegativeZero,
+    /// Normal, but gamma is 0 in every other channel.
+    ZeroGamma,
+    /// Constants so far from the running mean that f32 holds neither the difference, in one channel, nor, in the next, its
+    /// square.
+    FarApart,
     /// Values near the smallest normal f32.
     Tiny,
 }
 
 impl Data {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 21] = [
         Self::Normal { mean: 0.0 },
         Self::Normal { mean: 1e2 },
         Self::Normal { mean: -1e4 },
@@ -66,6 +71,8 @@ impl Data {
         Self::OneNan,
         Self::OneInfinity,
         Self::NegativeZero,
+        Self::ZeroGamma,
+        Self::FarApart,
         Self::Tiny,
     ];
 
@@ -83,7 +90,7 @@ impl Data {
     }
 
     /// Value `i` of `m` of a channel, made of a normal one.
-    fn value(self, z: f32, channel: usize, i: usize, m: usize) -> f32 {
+    pub(crate) fn value(self, z: f32, channel: usize, i: usize, m: usize) -> f32 {
         let is_shift = i == 0 || i == m / 2 || i == m - 1;
         // Outliers lie above in one channel and below in the next.
         let side = if channel.is_multiple_of(2) { 1.0 } else { -1.0 };
@@ -96,7 +103,14 @@ impl Data {
             Self::OneInfinity if channel == 0 && i == m / 3 => f32::INFINITY,
             Self::OneInfinity if channel == 1 && i == m / 3 => f32::NEG_INFINITY,
             Self::NegativeZero => 3.0,
-            Self::FirstIsOutlier | Self::ShiftsAreOutliers | Self::OneNan | Self::OneInfinity => z,
+            Self::FirstIsOutlier | Self::ShiftsAreOutliers | Self::OneNan | Self::OneInfinity | Self::ZeroGamma => z,
+            Self::FarApart => {
+                if channel.is_multiple_of(2) {
+                    2e38
+                } else {
+                    1e20
+                }
+            }
             Self::MeansApart => 1e6 * (channel + 1) as f32 + z,
             Self::MixedScales => z * 10f32.powi(channel as i32 % 7 - 3),
             Self::TinyVariance => 1e3 + 1e-3 * z,
@@ -124,6 +138,8 @@ impl fmt::Display for Data {
             Self::OneNan => f.write_str("one-nan"),
             Self::OneInfinity => f.write_str("one-infinity"),
             Self::NegativeZero => f.write_str("negative-zero"),
+            Self::ZeroGamma => f.write_str("zero-gamma"),
+            Self::FarApart => f.write_str("far-apart"),
             Self::Tiny => f.write_str("tiny"),
         }
     }

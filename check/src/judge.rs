@@ -230,11 +230,11 @@ impl<'a> Wide<'a> {
         Execution { dtype: self.inputs.config.dtype, in_place: self.inputs.config.in_place, first_part }
     }
 
-    /// Expects NaN in the channels whose variance no f32 holds: there the kernels answer NaN, not a sound-looking value.
-    fn nan_where_overflowing(&self, statistics: &Statistics, mut expected: Expected) -> Expected {
+    /// Expects NaN in some channels, where the kernels promise it instead of a value that looks sound.
+    fn nan_where(&self, is_nan: impl Fn(usize) -> bool, mut expected: Expected) -> Expected {
         let shape = &self.inputs.shape;
         let per_channel = expected.want.len() == shape.channels();
-        for channel in (0..shape.channels()).filter(|&c| overflows(statistics, c)) {
+        for channel in (0..shape.channels()).filter(|&channel| is_nan(channel)) {
             let count = if per_channel { 1 } else { shape.values_per_channel() };
             for i in 0..count {
                 let index = if per_channel { channel } else { shape.index(channel, i) };
@@ -256,7 +256,7 @@ fn forward_training(wide: &Wide<'_>, execution: &Execution) -> Result<Vec<Expect
     let want = reference::forward_training(&wide.x, shape, &wide.layer())?;
     let bound = bound::forward_training(&wide.x, shape, &wide.layer(), execution)?;
     let y = Expected::new("y", want.y, bound.y);
-    let mut expected = vec![wide.nan_where_overflowing(&want.statistics, y)];
+    let mut expected = vec![wide.nan_where(|channel| overflows(&want.statistics, channel), y)];
     expected.extend(one_batch(wide, want.statistics, bound.statistics)?);
     Ok(expected)
 }
@@ -268,7 +268,7 @@ fn one_batch(wide: &Wide<'_>, statistics: Statistics, bound: StatisticsBound) ->
     let batch = finite_in_f32(statistics);
     let mut var = Expected::new("batch_var", batch.var.clone(), bound.var.clone());
     overflowing.into_iter().for_each(|channel| var.tolerance[channel] = 0.0);
-    let mean = Expected::new("batch_mean", batch.mean.clone(), bound.mean.clone());
+    let mean = Expected::new("batch_mean", batch.mean.clone(), bound.mean_pair.clone());
     let exact = StatisticsBound::exact(shape.channels());
     let tolerance = bound::running(&wide.running, &exact, &batch, &bound, &config.running)?;
     let mut running = wide.running.clone();
@@ -282,7 +282,7 @@ fn expected_running(running: RunningStatistics, tolerance: StatisticsBound) -> V
     // Counts of batches stay at the largest that their word holds.
     let batches = |counts: Vec<u64>| counts.into_iter().map(|count| count.min(u32::MAX.into()));
     vec![
-        Expected::new("running_mean", running.mean, tolerance.mean),
+        Expected::new("running_mean", running.mean, tolerance.mean_pair),
         Expected::new("running_var", running.var, tolerance.var),
         Expected::exact("num_batches_tracked", batches(running.tracked)),
         Expected::exact("averaged", batches(running.averaged)),
@@ -321,14 +321,15 @@ fn backward(wide: &Wide<'_>, training: bool, execution: &Execution) -> Result<Ve
     if wide.residual.is_some() {
         expected.push(Expected::new("dresidual", want.dresidual, bound.dresidual));
     }
-    if !training {
-        return Ok(expected);
-    }
     let statistics = reference::statistics(x, shape)?;
-    // Without an activation to see through, dbeta and dresidual do not depend on the variance.
+    let overflows = |channel| training && overflows(&statistics, channel);
+    // From y there is no way back to x where gamma is 0.
+    let x_is_lost = |channel: usize| execution.in_place && layer.gamma.is_some_and(|gamma| gamma[channel] == 0.0);
     let affected = |expected: Expected| match expected.name {
+        // Without an activation to see through, they do not depend on x.
         "dbias" | "dresidual" => expected,
-        _ => wide.nan_where_overflowing(&statistics, expected),
+        "dx" if !training => expected,
+        _ => wide.nan_where(|channel| overflows(channel) || x_is_lost(channel), expected),
     };
     Ok(expected.into_iter().map(affected).collect())
 }

@@ -1,10 +1,10 @@
 //! One call on the GPU, between guard bands.
 
 use crate::arena::{Arena, Outputs, from_words, to_words};
-use crate::case::{Inputs, Operation, Setup};
+use crate::case::{Inputs, Operation, Setup, before_frozen_backward};
 use batchnorm_wgpu::host::guarded;
 use batchnorm_wgpu::{
-    Backward, BatchNorm, Choice, DType, Error, ForwardTraining, Inference, Kernels, Result, RunningStatistics, Shape,
+    Backward, BatchNorm, DType, Error, ForwardTraining, Inference, Kernels, Result, RunningStatistics, Shape,
     Statistics, Step, wgpu,
 };
 
@@ -271,8 +271,7 @@ fn bind(
         Operation::Inference => vec![inference(layer, None)?],
         Operation::BackwardTraining => vec![forward(None)?, layer.backward_training(&backward()?)?],
         Operation::BackwardFrozen => {
-            // Inference lacks some of the strategies that may be forced on the backward pass.
-            let choice = Choice { storage: setup.choice.storage, ..Choice::default() };
+            let choice = before_frozen_backward(&setup.choice);
             let first = BatchNorm::with_choice(kernels, layer.shape().clone(), inputs.config, &choice)?;
             vec![inference(&first, Some(arena.binding("saved")?))?, layer.backward_frozen(&backward()?)?]
         }

@@ -104,7 +104,8 @@ fn weight_of_batch(averaged: u32, values: f32) -> f32 {
     }
 }
 
-// Ratios rather than products of counts: a count squared leaves f32's integers at 4096.
+// Ratios rather than products of counts: a count squared leaves f32's integers at 4096. The square of delta is shared out
+// before it is taken: it may not fit f32.
 fn pooled_variance(values: f32, old_variance: f32, variance: f32, delta: f32) -> f32 {
     let total = values + params.count_f32;
     let old_share = values / total;
@@ -113,6 +114,6 @@ fn pooled_variance(values: f32, old_variance: f32, variance: f32, delta: f32) ->
     if (params.unbiased != 0u && values > 1.0) {
         old_biased = old_variance * ((values - 1.0) / values);
     }
-    let biased = old_share * old_biased + share * variance + (delta * delta) * (old_share * share);
+    let biased = old_share * old_biased + share * variance + (old_share * delta) * (share * delta);
     return biased * select(1.0, total / (total - 1.0), params.unbiased != 0u);
 }

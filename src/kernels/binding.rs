@@ -111,7 +111,8 @@ impl Binding {
     }
 
     /// The functions through which a kernel accesses the binding, by what it holds:
-    /// - a tensor: `load_NAME(i)`, `store_NAME(i, v)`, and `element_of_NAME(work, element)` for one element of a channel;
+    /// - a tensor: `load_NAME(i)`, `store_NAME(i, v)`, and, present, `element_of_NAME(work, element)` for one element of a
+    ///   channel;
     /// - planes of C: `load_NAME(work, plane)`, `store_NAME(work, plane, v)`;
     /// - partial results: `store_NAME(work, row, v)` stores a row of all columns, which is `fold` planes of C, as which
     ///   `load_NAME(work, plane)` loads it.
@@ -133,11 +134,11 @@ impl Binding {
             (Extent::Running, _) => String::new(),
             (Extent::Elements, Access::Read) => {
                 let value = load(&|array, declared| form.storage.load(form.geometry, array, declared));
-                let element = load(&|_, _| form.geometry.load_element(&format!("load_{name}")));
-                format!(
-                    "fn load_{name}(i: u32) -> Value {{ {value} }}\n\
-                     fn element_of_{name}(work: Work, element: u32) -> Value {{ {element} }}\n"
-                )
+                let of_element = array.map_or_else(String::new, |_| {
+                    let body = form.geometry.load_element(&format!("load_{name}"));
+                    format!("fn element_of_{name}(work: Work, element: u32) -> Value {{ {body} }}\n")
+                });
+                format!("fn load_{name}(i: u32) -> Value {{ {value} }}\n") + &of_element
             }
             (Extent::Elements, Access::Write) => {
                 let body = store(&|array| form.storage.store(form.geometry, array));

@@ -91,39 +91,45 @@ impl Geometry {
     /// Body of a function that stores the value of `work`'s channels in a plane of C. Of the channels of folded samples only
     /// the first are stored.
     pub(super) fn store_plane(self, array: &str) -> String {
-        let parts = self.parts_of_value().iter().enumerate().map(|(i, part)| {
-            let channel = format!("work.column * CHANNELS + {i}u");
-            format!("if ({channel} < params.channels) {{ {array}[plane * params.channels + {channel}] = v{part}; }}")
-        });
-        parts.collect::<Vec<_>>().join(" ")
+        let store = |(place, part): &(&str, &str)| {
+            let store = format!("{array}[plane * params.channels + {place}] = v{part};");
+            if self.channels_per_value() == 1 { store } else { format!("if ({place} < params.channels) {{ {store} }}") }
+        };
+        self.places().iter().map(store).collect::<Vec<_>>().join(" ")
     }
 
     /// Body of a function that stores a value in a row of all columns.
     pub(super) fn store_row(self, array: &str) -> String {
-        let parts = self.parts_of_value().iter().enumerate();
-        let stores = parts
-            .map(|(i, part)| format!("{array}[(row * params.columns + work.column) * CHANNELS + {i}u] = v{part};"));
-        stores.collect::<Vec<_>>().join(" ")
+        let length = if self.channels_per_value() == 1 { "params.columns" } else { "4u * params.columns" };
+        let store = |(place, part): &(&str, &str)| format!("{array}[row * {length} + {place}] = v{part};");
+        self.places().iter().map(store).collect::<Vec<_>>().join(" ")
     }
 
-    /// The parts of a value that belong to channels of their own.
-    fn parts_of_value(self) -> &'static [&'static str] {
+    /// The places of `work`'s column in a row of all columns, each with the part of a value that belongs there. They are the
+    /// channels, and from C on those of folded samples.
+    fn places(self) -> &'static [(&'static str, &'static str)] {
         match self {
-            Self::Scalar => &[""],
-            Self::Planes4 => &[".x"],
-            Self::Rows4 => &[".x", ".y", ".z", ".w"],
+            Self::Scalar => &[("work.column", "")],
+            Self::Planes4 => &[("work.column", ".x")],
+            Self::Rows4 => &[
+                ("4u * work.column", ".x"),
+                ("4u * work.column + 1u", ".y"),
+                ("4u * work.column + 2u", ".z"),
+                ("4u * work.column + 3u", ".w"),
+            ],
         }
     }
 
-    /// Body of a function that loads one element of each of `work`'s channels from a tensor, of which `load` loads values.
+    /// Body of a function that loads one element of each of `work`'s channels from a tensor, of which `load` loads values. The
+    /// element lies in the tensor's first part, which begins where its binding does.
     pub(super) fn load_element(self, load: &str) -> String {
         match self {
             Self::Scalar => format!("return {load}(index_of(work.column, element));"),
             Self::Planes4 => format!("return Value({load}(index_of(work.column, element / 4u))[element % 4u]);"),
             Self::Rows4 => {
-                let part = |part: &&str| format!("{load}(at{part} / 4u)[at{part} % 4u]");
-                let parts = self.parts_of_value().iter().map(part).collect::<Vec<_>>().join(", ");
-                format!("let at = 4u * params.base + element * params.channels + work.channel; return Value({parts});")
+                let element = |(_, part): &(&str, &str)| format!("{load}(at{part} / 4u)[at{part} % 4u]");
+                let parts = self.places().iter().map(element).collect::<Vec<_>>().join(", ");
+                format!("let at = element * params.channels + work.channel; return Value({parts});")
             }
         }
     }

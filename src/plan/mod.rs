@@ -104,7 +104,6 @@ impl Plan {
         choice: &Choice,
     ) -> Result<Self> {
         check_count(shape)?;
-        check_program(operation, choice)?;
         let mut preferences = tuning.preferences(operation, shape, capabilities.device_type);
         // What is preferred for another strategy says little about a forced one.
         preferences.sort_by_key(|preference| choice.strategy.is_some_and(|forced| forced != preference.strategy));
@@ -132,11 +131,11 @@ impl Plan {
         let in_parts = !fits_binding(shape, dtype, &capabilities.limits);
         let preferred = if in_parts { Strategy::Split } else { preference.strategy };
         let strategy = choice.strategy.unwrap_or(preferred);
-        if in_parts && strategy != Strategy::Split {
-            return Err(unavailable(strategy.name(), "one binding does not hold the tensor".into()));
-        }
         if program(operation, strategy, Gradients::All).is_empty() {
             return Err(unavailable(strategy.name(), format!("{operation} has no such kernel")));
+        }
+        if in_parts && strategy != Strategy::Split {
+            return Err(unavailable(strategy.name(), "one binding does not hold the tensor".into()));
         }
         let geometry = choose_geometry(shape, strategy, choice.geometry, preference)?;
         let storage = choose_storage(dtype, geometry, capabilities, choice.storage)?;
@@ -436,16 +435,6 @@ fn choose_storage(
             all.sort_by_key(|storage| storage.in_words() != (geometry != Geometry::Scalar));
             all.into_iter().find(runs).ok_or_else(|| unavailable(dtype.name(), "no storage is known".into()))
         }
-    }
-}
-
-/// Refuses a strategy that the operation does not have, before preferences are tried.
-fn check_program(operation: Operation, choice: &Choice) -> Result<()> {
-    match choice.strategy {
-        Some(forced) if program(operation, forced, Gradients::All).is_empty() => {
-            Err(unavailable(forced.name(), format!("{operation} has no such kernel")))
-        }
-        _ => Ok(()),
     }
 }
 

@@ -80,7 +80,7 @@ impl fmt::Display for Mutant {
     }
 }
 
-/// The kernels as mutants are planted in them, without one: what has to pass before a mutant is worth running.
+/// The kernels as mutants are planted in them, without one: what a case has to pass for its failure to mean something.
 pub fn unchanged(device: &wgpu::Device) -> Kernels {
     kernels(device, Variant::wgsl)
 }

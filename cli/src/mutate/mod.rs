@@ -86,6 +86,13 @@ enum Answer {
     Alive,
     /// All that were needed ran.
     Verdict(Verdict),
+    /// A case fails without a mutant too.
+    Unsound {
+        /// Its id.
+        case: String,
+        /// In which way.
+        reason: String,
+    },
 }
 
 /// A mutant and what became of it.

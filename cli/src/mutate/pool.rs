@@ -1,6 +1,6 @@
 //! Processes that run mutants, and what becomes of those that stop answering.
 
-use super::{Answer, Verdict, worker};
+use super::{Answer, Verdict};
 use crate::AnyError;
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
@@ -38,16 +38,22 @@ impl Process {
         Ok(Self { child, questions, answers })
     }
 
-    fn ask(&mut self, question: &str) -> Verdict {
-        if writeln!(self.questions, "{question}").is_err() {
-            return Verdict::Crashed;
+    fn ask(&mut self, mutant: usize) -> Result<Verdict, AnyError> {
+        if writeln!(self.questions, "{mutant}").is_err() {
+            return Ok(Verdict::Crashed);
         }
         loop {
             match self.answers.recv_timeout(SILENCE) {
-                Ok(Answer::Verdict(verdict)) => return verdict,
+                Ok(Answer::Verdict(verdict)) => return Ok(verdict),
                 Ok(Answer::Alive) => {}
-                Err(RecvTimeoutError::Timeout) => return Verdict::Hung,
-                Err(RecvTimeoutError::Disconnected) => return Verdict::Crashed,
+                Ok(Answer::Unsound { case, reason }) => {
+                    return Err(format!(
+                        "expected the shaders as they are to pass, got {case}: {reason}; run `bn check`"
+                    )
+                    .into());
+                }
+                Err(RecvTimeoutError::Timeout) => return Ok(Verdict::Hung),
+                Err(RecvTimeoutError::Disconnected) => return Ok(Verdict::Crashed),
             }
         }
     }
@@ -68,15 +74,11 @@ pub fn judge(
     jobs: usize,
     done: impl Fn(usize, &Verdict) + Sync,
 ) -> Result<Vec<(usize, Verdict)>, AnyError> {
-    match Process::start(arguments)?.ask(worker::UNCHANGED) {
-        Verdict::Survived { .. } => {}
-        other => return Err(format!("expected the shaders as they are to pass, got {other:?}; run `bn check`").into()),
-    }
     let (next, verdicts) = (Mutex::new(mutants.iter()), Mutex::new(Vec::new()));
     let job = || -> Result<(), AnyError> {
         let mut process = Process::start(arguments)?;
         while let Some(&mutant) = { next.lock().unwrap_or_else(PoisonError::into_inner).next() } {
-            let verdict = process.ask(&mutant.to_string());
+            let verdict = process.ask(mutant)?;
             done(mutant, &verdict);
             if matches!(verdict, Verdict::Hung | Verdict::Crashed) {
                 process = Process::start(arguments)?;

@@ -6,13 +6,11 @@ use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::{Kernels, wgpu};
 use batchnorm_wgpu_check::case::{Case, matrix, part_cases, part_limits};
 use batchnorm_wgpu_check::conversion::{self, ConversionError};
-use batchnorm_wgpu_check::mutant::{Mutant, Reach, unchanged};
-use batchnorm_wgpu_check::suite::{Expectations, Suite};
+use batchnorm_wgpu_check::mutant::{self, Mutant, Reach};
+use batchnorm_wgpu_check::suite::{Expectations, Outcome, Suite};
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{BufRead, Write};
-
-/// What may be asked for instead of a mutant's number: the shaders as they are.
-pub const UNCHANGED: &str = "unchanged";
 
 /// A case, and what it runs.
 struct Candidate {
@@ -25,9 +23,11 @@ struct Candidate {
 struct Worker {
     /// One with ordinary bindings, and one whose bindings are so small that tensors take several.
     devices: [(wgpu::Device, wgpu::Queue); 2],
+    /// The shaders as they are, on each of them.
+    unchanged: [Kernels; 2],
     /// In the order in which they are tried, but for those that killed a mutant of late.
     candidates: Vec<Candidate>,
-    /// Cases that killed mutants, the last one first.
+    /// Cases that killed mutants and pass without one, the last one first.
     killers: Vec<usize>,
     expectations: Expectations,
     reach: Reach,
@@ -41,12 +41,9 @@ pub fn run(gpu: &Gpu, most: usize) -> Result<(), AnyError> {
     let mutants = Mutant::all();
     for line in std::io::stdin().lock().lines() {
         let line = line?;
-        let mutant = match line.as_str() {
-            UNCHANGED => None,
-            number => Some(number.parse().ok().and_then(|i: usize| mutants.get(i)).ok_or("no such mutant")?),
-        };
-        let verdict = worker.judge(mutant)?;
-        say(&Answer::Verdict(verdict))?;
+        let mutant = line.parse().ok().and_then(|i: usize| mutants.get(i)).ok_or("no such mutant")?;
+        let answer = worker.judge(mutant)?;
+        say(&answer)?;
     }
     Ok(())
 }
@@ -62,7 +59,8 @@ impl Worker {
         let small = Gpu::from_adapter(&gpu.adapter, part_limits(gpu.device.limits()), gpu.device.features())?;
         let of = |device: usize, kernels: &Kernels, cases: Vec<Case>| -> batchnorm_wgpu::Result<Vec<Candidate>> {
             let candidate = |case: Case| {
-                let variants = case.variants(kernels)?.iter().map(|variant| variant.name()).collect();
+                let variants = [case.variants_before(kernels)?, case.variants(kernels)?].concat();
+                let variants = variants.iter().map(|variant| variant.name()).collect();
                 Ok(Candidate { case, device, variants })
             };
             cases.into_iter().map(candidate).collect()
@@ -71,6 +69,7 @@ impl Worker {
         let mut candidates = of(0, &kernels[0], matrix(&kernels[0]))?;
         candidates.extend(of(1, &kernels[1], part_cases(&kernels[1]))?);
         Ok(Self {
+            unchanged: [mutant::unchanged(&gpu.device), mutant::unchanged(&small.device)],
             devices: [(gpu.device.clone(), gpu.queue.clone()), (small.device, small.queue)],
             candidates: in_turns(candidates),
             killers: Vec::new(),
@@ -81,43 +80,51 @@ impl Worker {
     }
 
     /// Runs cases that have the mutant's line until one fails.
-    fn judge(&mut self, mutant: Option<&Mutant>) -> Result<Verdict, AnyError> {
-        let reached = |candidate: &Candidate| {
-            mutant.is_none_or(|mutant| candidate.variants.iter().any(|name| self.reach.has(mutant, name)))
-        };
+    fn judge(&mut self, mutant: &Mutant) -> Result<Answer, AnyError> {
+        if let Some(found) = self.convert(mutant) {
+            return Ok(Answer::Verdict(found));
+        }
+        let reached = |i: &usize| self.candidates[*i].variants.iter().any(|name| self.reach.has(mutant, name));
         // Those that found another mutant just now find most.
         let rest = (0..self.candidates.len()).filter(|i| !self.killers.contains(i));
-        let order = self.killers.iter().copied().chain(rest).filter(|&i| reached(&self.candidates[i]));
+        let order = self.killers.iter().copied().chain(rest).filter(reached);
         let order: Vec<usize> = order.take(self.most).collect();
-        if let Some(found) = mutant.and_then(|mutant| self.convert(mutant)) {
-            return Ok(found);
-        }
-        let kernels = self.devices.each_ref().map(|(device, _)| match mutant {
-            Some(mutant) => mutant.plant(device),
-            None => unchanged(device),
-        });
+        let kernels = self.devices.each_ref().map(|(device, _)| mutant.plant(device));
         for &i in &order {
             say(&Answer::Alive)?;
-            let Candidate { case, device, .. } = &self.candidates[i];
-            let queue = self.devices[*device].1.clone();
-            let outcome = Suite::new(kernels[*device].clone(), queue, &mut self.expectations).run(case);
+            let outcome = self.run(i, &kernels);
             match outcome.failure {
-                Some(reason) if outcome.refused => return Ok(Verdict::Invalid { reason }),
-                Some(_) => {
-                    self.killers.retain(|&killer| killer != i);
-                    self.killers.insert(0, i);
-                    return Ok(Verdict::Killed { case: outcome.case });
-                }
+                Some(reason) if outcome.refused => return Ok(Answer::Verdict(Verdict::Invalid { reason })),
+                Some(_) => return Ok(self.killed(i)),
                 None => {}
             }
         }
-        Ok(Verdict::Survived { cases: order.len() })
+        Ok(Answer::Verdict(Verdict::Survived { cases: order.len() }))
+    }
+
+    fn run(&mut self, i: usize, kernels: &[Kernels; 2]) -> Outcome {
+        let Candidate { case, device, .. } = &self.candidates[i];
+        let queue = self.devices[*device].1.clone();
+        Suite::new(kernels[*device].clone(), queue, &mut self.expectations).run(case)
+    }
+
+    /// What to say of a mutant that a case found. A case that fails without a mutant too has found nothing.
+    fn killed(&mut self, i: usize) -> Answer {
+        if !self.killers.contains(&i) {
+            let unchanged = self.unchanged.clone();
+            if let Outcome { failure: Some(reason), case, .. } = self.run(i, &unchanged) {
+                return Answer::Unsound { case, reason };
+            }
+        }
+        self.killers.retain(|&killer| killer != i);
+        self.killers.insert(0, i);
+        Answer::Verdict(Verdict::Killed { case: self.candidates[i].case.to_string() })
     }
 
     /// The verdict on a mutant of the conversions that their exhaustive test finds.
     fn convert(&self, mutant: &Mutant) -> Option<Verdict> {
-        let (device, queue) = &self.devices[0];
         conversion::is_tested(mutant.file).then_some(())?;
+        let (device, queue) = &self.devices[0];
         match conversion::check(device, queue, |part| mutant.text_of(part)) {
             Err(wrong @ ConversionError::Wrong { .. }) => Some(Verdict::Killed { case: wrong.to_string() }),
             // What does not compile is seen again by the cases.
@@ -126,20 +133,24 @@ impl Worker {
     }
 }
 
-/// Orders cases so that any number of the first ones runs every program of kernels, with every policy, about equally often,
-/// the smallest tensors first.
+/// Orders cases so that any number of the first ones runs every program of kernels, with every policy, about equally often.
+/// Those of one program come in no order, lest a hundred neighbours in the matrix, much alike, come before all others.
 fn in_turns(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
-    candidates.sort_by_key(|candidate| candidate.case.shape.elements());
+    candidates.sort_by_cached_key(|candidate| {
+        let mut hasher = DefaultHasher::new();
+        candidate.case.to_string().hash(&mut hasher);
+        hasher.finish()
+    });
     let mut turns: HashMap<String, usize> = HashMap::new();
     let mut turn_of = |candidate: &Candidate| {
         let kernels: Vec<_> = candidate.variants.iter().map(|name| name.split('.').next()).collect();
-        let turn =
-            turns.entry(format!("{} {kernels:?} {:?}", candidate.device, candidate.case.config.running)).or_default();
+        let program = format!("{} {kernels:?} {:?}", candidate.device, candidate.case.config.running);
+        let turn = turns.entry(program).or_default();
         *turn += 1;
         *turn
     };
     let mut ranked: Vec<(usize, Candidate)> =
         candidates.into_iter().map(|candidate| (turn_of(&candidate), candidate)).collect();
-    ranked.sort_by_key(|(turn, candidate)| (*turn, candidate.case.shape.elements()));
+    ranked.sort_by_key(|(turn, _)| *turn);
     ranked.into_iter().map(|(_, candidate)| candidate).collect()
 }

@@ -99,11 +99,17 @@ impl Channel {
 
     /// Tolerance of the mean as one f32.
     pub fn mean_error(&self) -> f64 {
+        let rounding = if self.delta_error == 0.0 { 0.0 } else { U * (self.shift + self.delta).abs() };
+        self.mean_pair_error() + rounding
+    }
+
+    /// Tolerance of the pair (k, r).
+    pub fn mean_pair_error(&self) -> f64 {
         if self.delta_error == 0.0 {
             // k itself, which a kernel may flush.
             return if self.shift.abs() < ETA { self.shift.abs() } else { 0.0 };
         }
-        self.delta_error + U * (self.shift + self.delta).abs() + ETA
+        self.delta_error + ETA
     }
 
     /// inv_std and its relative error, infinite where nothing can be promised.

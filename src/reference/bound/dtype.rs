@@ -84,8 +84,11 @@ impl DType {
 /// Tolerance of storing as `dtype` an f32 result that is within `error` of `value`.
 ///
 /// Infinite where it may overflow and may not. Where it overflows for certain, which only F16 and Bf16 promise anything
-/// about, it is `error` itself, by which [`settle_overflow`] tells.
+/// about, it is `error` itself, by which [`settle_overflow`] tells. An infinity for certain stays one.
 pub(super) fn stored(value: f64, error: f64, dtype: DType) -> f64 {
+    if value.is_infinite() && error == 0.0 {
+        return 0.0;
+    }
     let error = promise(error);
     let (least, most) = (value.abs() - error, value.abs() + error);
     match dtype {

@@ -12,6 +12,8 @@ use crate::shape::Shape;
 pub struct StatisticsBound {
     /// Of the mean as one f32, `[C]`.
     pub mean: Vec<f64>,
+    /// Of the mean as two f32 whose sum it is, which the kernels keep, `[C]`.
+    pub mean_pair: Vec<f64>,
     /// Of the variance, `[C]`.
     pub var: Vec<f64>,
 }
@@ -19,7 +21,15 @@ pub struct StatisticsBound {
 impl StatisticsBound {
     /// No error at all: given statistics, or the initial running ones.
     pub fn exact(channels: usize) -> Self {
-        Self { mean: vec![0.0; channels], var: vec![0.0; channels] }
+        let zeros = vec![0.0; channels];
+        Self { mean: zeros.clone(), mean_pair: zeros.clone(), var: zeros }
+    }
+
+    /// Adds the tolerances of a batch's next channel.
+    fn push(&mut self, channel: &Channel) {
+        self.mean.push(promise(channel.mean_error()));
+        self.mean_pair.push(promise(channel.mean_pair_error()));
+        self.var.push(promise(channel.var_error));
     }
 }
 
@@ -38,9 +48,9 @@ pub struct ForwardBound {
 /// As [`reference::statistics`](crate::reference::statistics).
 pub fn statistics(x: &[f64], shape: &Shape, execution: &Execution) -> Result<StatisticsBound> {
     check_len("x", x, shape.elements())?;
-    let found = (0..shape.channels()).map(|c| statistics_errors(&of_batch(x, shape, c, execution)));
-    let (mean, var) = found.unzip();
-    Ok(StatisticsBound { mean, var })
+    let mut bound = StatisticsBound::exact(0);
+    (0..shape.channels()).for_each(|c| bound.push(&of_batch(x, shape, c, execution)));
+    Ok(bound)
 }
 
 /// Tolerances of a training forward.
@@ -53,14 +63,11 @@ pub fn forward_training(x: &[f64], shape: &Shape, layer: &Layer<'_>, execution: 
     layer.check(shape)?;
     execution.check(layer)?;
     check_training(shape)?;
-    let mut bound =
-        ForwardBound { y: vec![0.0; x.len()], statistics: StatisticsBound { mean: Vec::new(), var: Vec::new() } };
+    let mut bound = ForwardBound { y: vec![0.0; x.len()], statistics: StatisticsBound::exact(0) };
     for c in 0..shape.channels() {
         let channel = of_batch(x, shape, c, execution);
         outputs(x, &mut bound.y, shape, c, &Normalization::new(channel, c, layer, execution));
-        let (mean, var) = statistics_errors(&channel);
-        bound.statistics.mean.push(mean);
-        bound.statistics.var.push(var);
+        bound.statistics.push(&channel);
     }
     Ok(bound)
 }
@@ -95,11 +102,6 @@ pub(super) fn of_batch(x: &[f64], shape: &Shape, c: usize, execution: &Execution
     let count = shape.values_per_channel() as u64;
     let first_part = execution.first_part.unwrap_or(count).clamp(1, count);
     Channel::of_batch(indices(shape, c).map(|i| x[i]), count, first_part, pick)
-}
-
-/// Tolerances of a batch's mean and variance.
-fn statistics_errors(channel: &Channel) -> (f64, f64) {
-    (promise(channel.mean_error()), promise(channel.var_error))
 }
 
 /// E(y) of one channel.

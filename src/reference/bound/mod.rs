@@ -82,7 +82,8 @@
 //! - V = var + eps; q = (E(var) + |eps - f32(eps)| + uV)/V. **theta = (1 + 4u)/sqrt(1 - q) - 1** bounds the relative
 //!   error of inv_std (worst case); no promise when q >= 1.
 //! - p = c * scale, **E(p) = |scale| E(xc) (1 + theta) + |p| (theta + 2u)**: gamma * inv_std and the product err by u
-//!   each. p is exactly 0 where c = E(xc) = 0 or gamma = 0, unless theta is infinite.
+//!   each. p is exactly 0 where c = E(xc) = 0 or gamma = 0, unless theta is infinite. Where x is infinite and the mean is
+//!   not, p is exactly the infinity of its sign, unless the scale may be flushed to 0.
 //!
 //! # Epilogue
 //! - With s = p + beta and t the residual (0 where there is none): **E(s) = E(p) + add(p, beta)** and

@@ -35,6 +35,11 @@ impl<'a> Normalization<'a> {
         if most <= f32::MAX.into() { most } else { f64::INFINITY }
     }
 
+    /// Smallest magnitude of a kernel's scale.
+    fn scale_at_least(&self) -> f64 {
+        self.scale.abs() / ((1.0 + self.inv_std.theta) * (1.0 + 2.0 * U))
+    }
+
     /// z of the element `index`, whose input is `x`, before storage.
     pub fn preactivation(&self, index: usize, x: f64) -> Uncertain {
         let product = self.product(x);
@@ -73,7 +78,7 @@ impl<'a> Normalization<'a> {
     pub fn recovered_error(&self, x: f64) -> f64 {
         let product = self.product(x);
         let y = product.plus(self.beta);
-        let least = self.scale.abs() / ((1.0 + self.inv_std.theta) * (1.0 + 2.0 * U));
+        let least = self.scale_at_least();
         let divides = least >= DIVISORS[0] && self.scale_at_most() <= DIVISORS[1];
         if !divides || !product.fits() || !stored_finite(y, self.dtype) {
             return f64::INFINITY;
@@ -92,6 +97,10 @@ impl<'a> Normalization<'a> {
         let centered = Uncertain { value: self.channel.centered(x), error: self.channel.centered_error(x) };
         let (scale, theta) = (self.scale.abs(), self.inv_std.theta);
         let product = Uncertain { value: centered.value * self.scale, error: 0.0 };
+        // What is subtracted from an infinite x is finite, and a scale that no device takes for 0 changes its sign at most.
+        if product.value.is_infinite() && x.is_infinite() && self.scale_at_least() >= DIVISORS[0] {
+            return product;
+        }
         if !centered.fits() || !self.scale_at_most().is_finite() {
             return product.unbounded();
         }
@@ -112,8 +121,9 @@ fn stored_finite(y: Uncertain, dtype: DType) -> bool {
 impl Uncertain {
     /// The f32 sum with a float `b`.
     fn plus(self, b: f64) -> Self {
-        if b.is_infinite() && self.fits() {
-            return Self { value: b, error: 0.0 };
+        let infinite = |value: f64, error: f64| value.is_infinite() && error == 0.0;
+        if (b.is_infinite() && self.fits()) || infinite(self.value, self.error) {
+            return Self { value: self.value + b, error: 0.0 };
         }
         Self { value: self.value + b, error: self.error + self.addition_error(b) }
     }

@@ -12,7 +12,14 @@ use crate::reference::{RunningStatistics, Statistics, check_len};
 /// that was given), `batch_bound` those of the batch statistics; feed the result into the next call to follow a
 /// training run. A step with weight w from o to b, in the form `o + w (b - o)` or `(1 - w) o + w b`, errs by
 /// (1 - w) E(o) + w E(b), plus u times 10w(|o| + |b|) + 2(1 - w)|o| + |result|, worst case (the weight itself by 7u at
-/// most); a batch that replaces the state adds nothing. m/(m-1) costs 7u, a square root 9u. Pooled statistics
+/// most); a batch that replaces the state adds nothing.
+///
+/// [`mean_pair`](StatisticsBound::mean_pair) is that of a mean o + o', o' no larger than the rounding error of o, which
+/// becomes the pair nearest to o + (o' + w ((k - o) + (r - o'))), k + r being the mean of the batch. The last sum is taken
+/// without an error. The others round numbers of at most |b - o| + |r| + |o'|, and E(b) is at least 10u|r|: the pair errs
+/// by (1 - w) E(o) + 1.2w E(b) + 12uw|b - o| + 3u^2|o|.
+///
+/// m/(m-1) costs 7u, a square root 9u. Pooled statistics
 /// add, to the weighted errors of both variances, 2|d| E(d) + E(d)^2 for the distance d of the two means times the
 /// weights, and 24u of the result.
 ///
@@ -30,13 +37,14 @@ pub fn running(
     let channels = state.mean.len();
     for bound in [state_bound, batch_bound] {
         check_len("bound of the mean", &bound.mean, channels)?;
+        check_len("bound of the mean's pair", &bound.mean_pair, channels)?;
         check_len("bound of the variance", &bound.var, channels)?;
     }
     let mut result = state_bound.clone();
     for c in 0..channels {
         match state.entry(c, batch, policy) {
             Entry::OutsideWindow | Entry::Skipped => {}
-            Entry::NotFinite => (result.mean[c], result.var[c]) = (0.0, 0.0),
+            Entry::NotFinite => (result.mean[c], result.mean_pair[c], result.var[c]) = (0.0, 0.0, 0.0),
             Entry::Enters => {
                 let old = [(state.mean[c], state_bound.mean[c]), (state.var[c], state_bound.var[c])];
                 let new = [(batch.mean[c], batch_bound.mean[c]), (batch.var[c], batch_bound.var[c])];
@@ -48,6 +56,8 @@ pub fn running(
                     replaces: state.replaces(c, policy),
                 };
                 (result.mean[c], result.var[c]) = entered(old.map(uncertain), new.map(uncertain), counts, policy);
+                let pairs = [(state.mean[c], state_bound.mean_pair[c]), (batch.mean[c], batch_bound.mean_pair[c])];
+                result.mean_pair[c] = entered_pair(pairs.map(uncertain), counts.weight(policy));
             }
         }
     }
@@ -62,6 +72,29 @@ struct Counts {
     replaces: bool,
 }
 
+impl Counts {
+    /// The weight of the batch.
+    fn weight(self, policy: &RunningPolicy) -> f64 {
+        match policy.average {
+            _ if self.replaces => 1.0,
+            Average::Exponential { momentum } => momentum,
+            Average::Cumulative => 1.0 / (self.averaged as f64 + 1.0),
+            Average::Pooled => self.new as f64 / (self.old as f64 + self.new as f64),
+        }
+    }
+}
+
+/// Tolerance of a pair of f32 after a step of a weight from one to another.
+fn entered_pair([old, new]: [Uncertain; 2], weight: f64) -> f64 {
+    if weight >= 1.0 || !new.error.is_finite() {
+        return new.error;
+    }
+    let distance = (new.value - old.value).abs() + old.error + new.error;
+    let rounding = U * (12.0 * weight * distance + 3.0 * U * old.value.abs());
+    let flushed = if old.value == 0.0 && new.value == 0.0 { 0.0 } else { 4.0 * ETA };
+    (1.0 - weight) * old.error + 1.2 * weight * new.error + rounding + flushed
+}
+
 /// Tolerances of mean and variance after a batch that enters; `old` and `new` are mean and variance, the latter biased.
 fn entered(old: [Uncertain; 2], new: [Uncertain; 2], counts: Counts, policy: &RunningPolicy) -> (f64, f64) {
     if new.iter().any(|statistic| !statistic.error.is_finite()) {
@@ -70,12 +103,10 @@ fn entered(old: [Uncertain; 2], new: [Uncertain; 2], counts: Counts, policy: &Ru
     }
     let ([old_mean, old_var], [new_mean, biased_var]) = (old, new);
     let new_var = corrected(biased_var, counts.new, policy.variance);
-    let weight = match policy.average {
-        _ if counts.replaces => return (new_mean.error, squared_root(new_var, policy.spread).error),
-        Average::Exponential { momentum } => momentum,
-        Average::Cumulative => 1.0 / (counts.averaged as f64 + 1.0),
-        Average::Pooled => counts.new as f64 / (counts.old as f64 + counts.new as f64),
-    };
+    if counts.replaces {
+        return (new_mean.error, squared_root(new_var, policy.spread).error);
+    }
+    let weight = counts.weight(policy);
     let mean = step(old_mean, new_mean, weight).error;
     let var = match (policy.average, policy.spread) {
         (Average::Pooled, _) => pooled(old, new, weight, counts, policy.variance),

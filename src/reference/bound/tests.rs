@@ -291,6 +291,25 @@ fn overflow_is_unbounded_and_nan_is_not_excused() {
     assert!(compare(&[f32::NAN; 3], &judge.want[0], &judge.tolerance[0]).unwrap().passed());
 }
 
+#[test]
+fn an_infinite_input_has_an_infinite_output() {
+    let shape = Shape::new(&[4, 1], Layout::ChannelsFirst).unwrap();
+    let x = [f64::NEG_INFINITY, 1.0, f64::INFINITY, 2.0];
+    let tolerance = |gamma: f64, mean: f64, activation| {
+        let layer = Layer { gamma: Some(&[gamma]), beta: None, eps: 1e-5, residual: None, activation };
+        inference(&x, &shape, &[mean], &[4.0], &layer, &Execution::default()).unwrap()
+    };
+    let infinite = |tolerance: Vec<f64>| tolerance.iter().filter(|error| error.is_infinite()).count();
+    for activation in [Activation::None, Activation::Relu] {
+        let found = tolerance(-2.0, 1.0, activation);
+        assert_eq!([found[0], found[2]], [0.0; 2]);
+        assert_eq!(infinite(found), 0);
+    }
+    // The scale may be flushed, and infinity times 0 is NaN; an infinite mean leaves NaN.
+    assert_eq!(infinite(tolerance(1e-40, 1.0, Activation::None)), 2);
+    assert!(infinite(tolerance(1.0, f64::INFINITY, Activation::None)) > 0);
+}
+
 /// Whether any of the outputs gives the fault away.
 fn caught(fault: Fault, kind: &str, m: usize) -> bool {
     let (x, dy) = (data(kind, m, 11), gradient("positive", m, 12));
