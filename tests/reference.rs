@@ -489,6 +489,41 @@ fn the_running_bound_holds_for_f32_updates() {
     }
 }
 
+#[test]
+fn a_batch_of_weight_one_replaces_any_state() {
+    let batch = Statistics { mean: vec![2.0], var: vec![3.0], count: 4 };
+    for (policy, var) in [
+        (RunningPolicy::exponential(1.0), 4.0),
+        (RunningPolicy::cumulative(), 4.0),
+        (RunningPolicy::pooled().biased(), 3.0),
+    ] {
+        for old in [f64::NAN, f64::INFINITY, -3e38] {
+            let mut state = RunningStatistics { mean: vec![old], var: vec![old], ..RunningStatistics::new(1) };
+            state.update(&batch, &policy).unwrap();
+            assert_eq!((state.mean[0], state.var[0], state.skipped[0]), (2.0, var, 0), "{policy:?} {old}");
+        }
+    }
+}
+
+#[test]
+fn batches_too_far_away_for_f32_are_skipped() {
+    let skips = |policy: RunningPolicy, old: f64, mean: f64, var: f64| {
+        let mut state =
+            RunningStatistics { mean: vec![old], averaged: vec![5], values: vec![4], ..RunningStatistics::new(1) };
+        state.update(&Statistics { mean: vec![mean], var: vec![var], count: 4 }, &policy).unwrap();
+        state.skipped[0] == 1
+    };
+    for policy in [RunningPolicy::default(), RunningPolicy::cumulative(), RunningPolicy::pooled()] {
+        // The distance of the means is what does not fit; the means do.
+        assert!(skips(policy, -3e38, 3e38, 1.0) && !skips(policy, 3e38, 3e38, 1.0), "{policy:?}");
+        for (mean, var) in [(f64::NAN, 1.0), (f64::INFINITY, 1.0), (1.0, f64::INFINITY), (1.0, f64::NAN)] {
+            assert!(skips(policy, 0.0, mean, var), "{policy:?} {mean} {var}");
+        }
+    }
+    // The square of the distance enters the pooled variance.
+    assert!(skips(RunningPolicy::pooled(), -2e20, 2e20, 1.0) && !skips(RunningPolicy::default(), -2e20, 2e20, 1.0));
+}
+
 /// The pair of f32 nearest to a sum of two.
 fn nearest_pair(a: f32, b: f32) -> (f32, f32) {
     let sum = f64::from(a) + f64::from(b);

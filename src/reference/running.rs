@@ -101,10 +101,9 @@ impl RunningStatistics {
 
     /// What the next batch does to channel `c`.
     pub(super) fn entry(&self, c: usize, batch: &Statistics, policy: &RunningPolicy) -> Entry {
-        let finite = batch.mean[c].is_finite() && batch.var[c].is_finite() && self.fits(c, batch, policy);
         if !contains(policy.window, self.tracked[c]) {
             Entry::OutsideWindow
-        } else if finite {
+        } else if self.fits(c, batch, policy) {
             Entry::Enters
         } else if policy.non_finite == NonFinite::Skip {
             Entry::Skipped
@@ -122,7 +121,8 @@ impl RunningStatistics {
         }
     }
 
-    /// Whether f32 holds the statistics of channel `c` after a batch that enters, and what leads to them.
+    /// Whether f32 holds the statistics of channel `c` after a batch that enters, and what leads to them; not those of a batch
+    /// that is not finite.
     fn fits(&self, c: usize, batch: &Statistics, policy: &RunningPolicy) -> bool {
         let (mean, var) = self.average(c, batch, policy);
         let distance = if self.replaces(c, policy) { 0.0 } else { batch.mean[c] - self.mean[c] };
