@@ -240,7 +240,7 @@ fn no_more_splits_are_wanted_than_the_scratch_holds() {
             rows: true,
             channels: channels as u64,
             values: 64,
-            prefer: prefer.clone(),
+            prefer,
             fraction_of_copy: None,
         };
         let tuning = Tuning { points: vec![point], ..Tuning::none() };

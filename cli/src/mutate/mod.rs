@@ -82,7 +82,7 @@ enum Verdict {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Answer {
-    /// The next case runs.
+    /// The process waits for its first mutant, or the next case runs.
     Alive,
     /// All that were needed ran.
     Verdict(Verdict),

@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-/// How long a process may be silent. Compiling a long shader takes seconds on a busy machine; starting up, many.
+/// How long a process may be silent over one case. Compiling a long shader takes seconds on a busy machine.
 const SILENCE: Duration = Duration::from_secs(60);
 
 /// A process, and its answers.
@@ -35,7 +35,11 @@ impl Process {
             let _ =
                 lines.filter_map(|line| serde_json::from_str(&line).ok()).try_for_each(|answer| sender.send(answer));
         });
-        Ok(Self { child, questions, answers })
+        let process = Self { child, questions, answers };
+        match process.answers.recv() {
+            Ok(Answer::Alive) => Ok(process),
+            _ => Err("a process for mutants did not start; `bn check` may tell why".into()),
+        }
     }
 
     fn ask(&mut self, mutant: usize) -> Result<Verdict, AnyError> {

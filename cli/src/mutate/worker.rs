@@ -35,10 +35,12 @@ struct Worker {
     most: usize,
 }
 
-/// Answers numbers on standard input with [`Answer`]s on standard output, a line each, until the input ends.
+/// Answers numbers on standard input with [`Answer`]s on standard output, a line each, until the input ends; says first that it
+/// is there.
 pub fn run(gpu: &Gpu, most: usize) -> Result<(), AnyError> {
     let mut worker = Worker::new(gpu, most)?;
     let mutants = Mutant::all();
+    say(&Answer::Alive)?;
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let mutant = line.parse().ok().and_then(|i: usize| mutants.get(i)).ok_or("no such mutant")?;
