@@ -222,6 +222,22 @@ fn results_of_many_parts_find_lanes_that_merge_them() {
 }
 
 #[test]
+fn a_binding_is_made_of_words() {
+    // 13 values of f16, and 32 bytes that they may begin behind their binding, take 58 bytes.
+    for (binding, fits) in [(58, false), (60, true)] {
+        let capabilities = limited(|limits| {
+            limits.max_storage_buffer_binding_size = binding;
+            limits.min_storage_buffer_offset_alignment = 32;
+        });
+        let scalar = Choice { geometry: Some(Geometry::Scalar), ..Choice::default() };
+        match planned(&[8, 13], DType::F16, &capabilities, scalar) {
+            Err(Error::Limit { what: "one sample", needed: 60, allowed: 58, .. }) => assert!(!fits),
+            other => assert!(fits && !matches!(other, Err(Error::Limit { what: "one sample", .. })), "{other:?}"),
+        }
+    }
+}
+
+#[test]
 fn no_more_splits_are_wanted_than_the_scratch_holds() {
     let prefer = Preference {
         strategy: By::Split,
