@@ -10,13 +10,12 @@ mod training;
 use adapter::{Adapter, SOFTWARE, faults, find, large, misuse};
 use batchnorm_wgpu::kernels::{Geometry, Strategy as By, Variant};
 use batchnorm_wgpu::{Activation, Choice, Config, DType, Kernels, Layout, Options, Plan, RuntimeChecks, Shape};
-use batchnorm_wgpu_check::case::{
-    Case, Inputs, Operation, Setup, matrix, must_be_covered, part_cases, part_limits, runs_as,
-};
+use batchnorm_wgpu_check::case::{Case, Inputs, Operation, Setup};
 use batchnorm_wgpu_check::conversion;
 use batchnorm_wgpu_check::data::Data;
 use batchnorm_wgpu_check::fault::{FAULTS, Fault};
 use batchnorm_wgpu_check::golden::Golden;
+use batchnorm_wgpu_check::matrix::{matrix, must_be_covered, part_cases, part_limits, runs_as};
 use batchnorm_wgpu_check::run::run;
 use batchnorm_wgpu_check::suite::{Expectations, Suite, median};
 use libtest_mimic::{Arguments, Failed, Trial};

@@ -10,6 +10,7 @@ pub mod data;
 pub mod fault;
 pub mod golden;
 pub mod judge;
+pub mod matrix;
 pub mod mutant;
 pub mod plan;
 pub mod run;

@@ -1,7 +1,8 @@
 //! Running cases and summing them up by kernel.
 
-use crate::case::{Case, Inputs, Operation, Setup, must_be_covered};
+use crate::case::{Case, Inputs, Operation, Setup};
 use crate::judge::{Expected, FirstParts, Verdict, expected};
+use crate::matrix::must_be_covered;
 use crate::run::{RunError, first_parts, run};
 use batchnorm_wgpu::kernels::Variant;
 use batchnorm_wgpu::{Capabilities, Kernels, wgpu};

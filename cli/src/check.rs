@@ -5,7 +5,7 @@ use crate::output::{figure, progress, table, write};
 use crate::{AnyError, Verdict, accuracy, browser, golden, junit};
 use batchnorm_wgpu::Kernels;
 use batchnorm_wgpu::host::Gpu;
-use batchnorm_wgpu_check::case::{matrix, part_cases, part_limits};
+use batchnorm_wgpu_check::matrix::{matrix, part_cases, part_limits};
 use batchnorm_wgpu_check::suite::{Expectations, Outcome, Row, Suite, Summary};
 use serde::Serialize;
 use std::path::{Path, PathBuf};

@@ -1,7 +1,7 @@
 use super::*;
-use crate::case::part_limits;
 use crate::data::Data;
 use crate::judge::Expected;
+use crate::matrix::part_limits;
 use crate::run::Results;
 use batchnorm_wgpu::host::{Gpu, adapters};
 use batchnorm_wgpu::{Kernels, Shape};

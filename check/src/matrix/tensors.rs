@@ -1,0 +1,205 @@
+//! Cases of what tensors are stored in and of what is fused with the normalization, and those of tensors in parts.
+
+use super::{LEAST_HELD, runs, runs_as, strategies, with_choice};
+use crate::case::{Case, Setup};
+use crate::data::Data;
+use batchnorm_wgpu::kernels::{Geometry, Reduction, Storage, Strategy};
+use batchnorm_wgpu::{Activation, Choice, Config, Kernels, Layout, Operation, Shape, wgpu};
+
+/// What tensors are stored in, times what is fused with the normalization: by every kernel that
+/// [must be covered](super::must_be_covered), over a shape for each geometry; with hostile data; and with every combination of the options that they bring.
+pub(super) fn tensor_cases(kernels: &Kernels) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (i, (geometry, dims, layout)) in TENSOR_SHAPES.into_iter().enumerate() {
+        let Ok(shape) = Shape::new(dims, layout) else { continue };
+        for (storage, operation) in
+            Storage::ALL.into_iter().flat_map(|storage| Operation::ALL.map(|one| (storage, one)))
+        {
+            for fused in fusions(operation, &shape) {
+                let case = stored_as(storage, fused);
+                for strategy in strategies(operation) {
+                    let choices =
+                        Reduction::ALL.map(|reduction| variant_choice(&case, strategy, geometry, reduction, kernels));
+                    let with_choice =
+                        choices.into_iter().flatten().flat_map(|choice| with_tensor_choice(&case, choice, kernels));
+                    for case in with_choice {
+                        if operation == Operation::BackwardFrozen {
+                            // Without sums it has a kernel of its own.
+                            let setup = Setup { dgamma: false, dbeta: false, ..case.setup };
+                            cases.push(Case { setup, ..case.clone() });
+                        }
+                        cases.push(case);
+                    }
+                }
+                let hostile = HOSTILE.map(|data| Case { data, ..case.clone() });
+                // z is 0 everywhere: where ReLU bends.
+                let bent = Case { data: Data::Constant { value: 3.0 }, beta: false, ..case.clone() };
+                let hostile = hostile.iter().chain([&bent]);
+                cases.extend(hostile.flat_map(|case| with_tensor_choice(case, Choice::default(), kernels)));
+                // What is read where it is written is read in the geometry's own way.
+                let in_place = tensor_options(&case).into_iter().filter(|case| i > 0 && case.setup.in_place);
+                let widely = Choice { geometry: Some(geometry), ..Choice::default() };
+                cases.extend(in_place.flat_map(|case| with_tensor_choice(&case, widely, kernels)));
+                // Which bindings there are and where they lie does not depend on it otherwise.
+                for strategy in strategies(operation).filter(|_| i == 0) {
+                    let held = (strategy == Strategy::Resident).then_some(4);
+                    let choice = Choice { strategy: Some(strategy), held, ..Choice::default() };
+                    cases.extend(
+                        tensor_options(&case).iter().flat_map(|case| with_tensor_choice(case, choice, kernels)),
+                    );
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// The choice that forces a kernel variant, where it runs. A reduction by subgroups needs a column that has its workgroup for
+/// itself, which a small workgroup gives it; a few lanes at least, so that there is something to reduce.
+fn variant_choice(
+    case: &Case,
+    strategy: Strategy,
+    geometry: Geometry,
+    reduction: Reduction,
+    kernels: &Kernels,
+) -> Option<Choice> {
+    let sized = |workgroup_size| Choice {
+        strategy: Some(strategy),
+        geometry: Some(geometry),
+        reduction: Some(reduction),
+        workgroup_size,
+        held: (strategy == Strategy::Resident).then_some(LEAST_HELD),
+        ..Choice::default()
+    };
+    let runs = |choice: &Choice| runs(case.operation, &case.shape, kernels, choice);
+    match reduction {
+        Reduction::Tree => Some(sized(None)).filter(runs),
+        Reduction::Subgroup => (3..9).chain(0..3).map(|bits| sized(Some(1 << bits))).find(runs),
+    }
+}
+
+/// A shape for every geometry, with an odd number of elements where that is possible: columns that begin in the middle of a
+/// word, and words that two columns share.
+const TENSOR_SHAPES: [(Geometry, &[usize], Layout); 5] = [
+    (Geometry::Scalar, &[3, 5, 7, 3], Layout::ChannelsFirst),
+    (Geometry::Planes4, &[5, 3, 8, 12], Layout::ChannelsFirst),
+    (Geometry::Rows4, &[37, 8], Layout::ChannelsLast),
+    (Geometry::Rows4, &[34, 6], Layout::ChannelsLast),
+    (Geometry::Rows4, &[52, 4], Layout::ChannelsLast),
+];
+
+/// Data that f16 or bf16 makes something else of than f32.
+const HOSTILE: [Data; 8] = [
+    Data::Constant { value: 3.0 },
+    Data::Normal { mean: 1e2 },
+    Data::MixedScales,
+    Data::OneNan,
+    Data::OneInfinity,
+    Data::NegativeZero,
+    Data::ZeroGamma,
+    Data::Large,
+];
+
+/// What an operation may be fused with: an activation, a residual, both; and a backward pass from y.
+fn fusions(operation: Operation, shape: &Shape) -> Vec<Case> {
+    let plain = Case::new(operation, shape);
+    if operation == Operation::Statistics {
+        return vec![plain];
+    }
+    let with = |activation, residual, in_place| {
+        let config = Config { activation, in_place, ..plain.config };
+        Case { residual, config, ..plain.clone() }
+    };
+    // Without an activation a backward pass does not read the residual, but its gradient may be wanted.
+    let residual = with(Activation::None, true, false);
+    let others = [
+        with(Activation::Relu, false, false),
+        with(Activation::Relu, true, false),
+        with(Activation::None, false, true),
+    ];
+    [plain.clone(), residual].into_iter().chain(others).collect()
+}
+
+fn stored_as(storage: Storage, case: Case) -> Case {
+    let choice = Choice { storage: Some(storage), ..case.setup.choice };
+    Case { config: Config { dtype: storage.dtype(), ..case.config }, ..with_choice(case, choice) }
+}
+
+/// The case with a choice besides that of its storage, where that runs.
+fn with_tensor_choice(case: &Case, choice: Choice, kernels: &Kernels) -> Option<Case> {
+    let choice = Choice { storage: case.setup.choice.storage, ..choice };
+    runs_as(case.operation, &case.shape, case.config.dtype, kernels, &choice).then(|| with_choice(case.clone(), choice))
+}
+
+/// What a residual, an activation and a dtype bring besides what [`option_cases`] has: which of the tensors are wanted, and
+/// where they lie.
+fn tensor_options(case: &Case) -> Vec<Case> {
+    let with = |change: &dyn Fn(&mut Setup)| {
+        let mut setup = case.setup;
+        change(&mut setup);
+        Case { setup, ..case.clone() }
+    };
+    let mut cases = vec![with(&|setup| setup.pooled = true)];
+    match case.operation {
+        Operation::Inference => cases.push(with(&|setup| setup.in_place = true)),
+        Operation::BackwardTraining | Operation::BackwardFrozen => {
+            cases.push(with(&|setup| setup.in_place = true));
+            cases.push(with(&|setup| (setup.in_place, setup.pooled) = (true, true)));
+            cases.push(with(&|setup| setup.dx = false));
+            cases.push(with(&|setup| (setup.dgamma, setup.dbeta) = (false, false)));
+            if case.residual {
+                cases.push(with(&|setup| setup.dresidual = false));
+                cases.push(with(&|setup| (setup.dresidual, setup.in_place) = (false, true)));
+                cases.push(with(&|setup| (setup.dx, setup.in_place) = (false, true)));
+                cases.push(with(&|setup| {
+                    (setup.dx, setup.dgamma, setup.dbeta) = (false, false, false);
+                }));
+                cases.push(Case { gamma: false, beta: false, ..case.clone() });
+            }
+        }
+        Operation::ForwardTraining | Operation::Statistics => {}
+    }
+    cases
+}
+
+/// Cases for a device whose bindings are so small that each tensor takes several of them: every operation by every geometry,
+/// dtype and fusion, parts that begin anywhere in a word, a last part that is shorter.
+pub fn part_cases(kernels: &Kernels) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (i, (dims, layout)) in PART_SHAPES.into_iter().enumerate() {
+        let Ok(shape) = Shape::new(dims, layout) else { continue };
+        for (storage, operation) in
+            Storage::ALL.into_iter().flat_map(|storage| Operation::ALL.map(|one| (storage, one)))
+        {
+            // Dtypes and fusions meet parts once; parts meet every geometry.
+            let fused = fusions(operation, &shape).into_iter().take(if i == 0 { usize::MAX } else { 1 });
+            for case in fused.map(|case| stored_as(storage, case)) {
+                let geometries = Geometry::ALL.map(|geometry| Choice { geometry: Some(geometry), ..Choice::default() });
+                let split = Choice { splits: Some(2), workgroup_size: Some(16), ..Choice::default() };
+                let choices = geometries.into_iter().chain([split]);
+                cases.extend(choices.flat_map(|choice| with_tensor_choice(&case, choice, kernels)));
+                let hostile = [Data::FirstIsOutlier, Data::OneNan].map(|data| Case { data, ..case.clone() });
+                let options = if i == 0 { tensor_options(&case) } else { Vec::new() };
+                let others = hostile.into_iter().chain(options);
+                cases.extend(others.flat_map(|case| with_tensor_choice(&case, Choice::default(), kernels)));
+            }
+        }
+    }
+    cases
+}
+
+/// Shapes of [`part_cases`]: each tensor is larger than [`PART_BYTES`], whatever its dtype.
+const PART_SHAPES: [(&[usize], Layout); 4] = [
+    (&[13, 5, 7, 9], Layout::ChannelsFirst),
+    (&[11, 3, 8, 12], Layout::ChannelsFirst),
+    (&[20, 23, 6], Layout::ChannelsLast),
+    (&[401, 8], Layout::ChannelsLast),
+];
+
+/// Bytes of the largest binding of the device for [`part_cases`].
+pub const PART_BYTES: u64 = 1536;
+
+/// The limits of that device, given those of the adapter; few workgroups per dimension, so that grids are folded too.
+pub fn part_limits(adapter: wgpu::Limits) -> wgpu::Limits {
+    wgpu::Limits { max_storage_buffer_binding_size: PART_BYTES, max_compute_workgroups_per_dimension: 7, ..adapter }
+}
