@@ -31,10 +31,7 @@ fn main() {
     let required = std::env::var("BATCHNORM_REQUIRE_ADAPTERS").unwrap_or_default();
     let required: Vec<&str> = required.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
     let adapters = find();
-    let mut trials = Vec::new();
-    for adapter in &adapters {
-        trials.extend(of_adapter(adapter));
-    }
+    let mut trials = in_turns(adapters.iter().map(of_adapter).collect());
     let missing = |name: &&str| !adapters.iter().any(|adapter| adapter.key == **name);
     for name in required.iter().copied().filter(missing) {
         let found = adapters.iter().map(|adapter| adapter.key.clone()).collect::<Vec<_>>().join(", ");
@@ -48,6 +45,20 @@ fn main() {
         trials.push(Trial::test("an_adapter_is_present", || Err("no adapter at all; run scripts/setup".into())));
     }
     libtest_mimic::run(&arguments, trials).exit();
+}
+
+/// Lets adapters take turns, so that those that run at the same time are different ones: a driver's device compiles one
+/// shader at a time.
+fn in_turns(of_adapters: Vec<Vec<Trial>>) -> Vec<Trial> {
+    let mut rest: Vec<_> = of_adapters.into_iter().map(Vec::into_iter).collect();
+    let mut trials = Vec::new();
+    loop {
+        let turn: Vec<Trial> = rest.iter_mut().filter_map(Iterator::next).collect();
+        if turn.is_empty() {
+            return trials;
+        }
+        trials.extend(turn);
+    }
 }
 
 fn of_adapter(adapter: &Adapter) -> Vec<Trial> {
