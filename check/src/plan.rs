@@ -193,7 +193,8 @@ impl Request {
             let mut written = vec![0; if work <= COUNTED { self.shape.channels() } else { 0 }];
             let mut first_split = 0;
             // Of many parts the first ones and the last.
-            for part in (0..parts).filter(|part| *part < FIRST_PARTS || part + 1 == parts) {
+            let last = (parts > FIRST_PARTS).then(|| parts - 1);
+            for part in (0..parts.min(FIRST_PARTS)).chain(last) {
                 let params = self.params(plan, kernel, part)?;
                 keep!(part >= FIRST_PARTS || params.first_split == first_split);
                 first_split = params.first_split + params.splits;
