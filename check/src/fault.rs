@@ -3,8 +3,9 @@
 
 use batchnorm_wgpu::kernels::Variant;
 use batchnorm_wgpu::{Edit, Kernels, Options, wgpu};
-use std::sync::Arc;
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 /// One change to the shaders.
 #[derive(Clone, Copy, Debug)]
@@ -219,8 +220,7 @@ impl Fault {
         let planted = Arc::new(AtomicBool::new(false));
         let (fault, mark) = (*self, planted.clone());
         let edit = move |_: &Variant, wgsl: String| {
-            // A part of a fault is another fault, which would be found in its place.
-            if !fault.edits.iter().all(|(from, _)| wgsl.contains(from)) {
+            if !fault.is_in(&wgsl) {
                 return wgsl;
             }
             mark.store(true, Ordering::Relaxed);
@@ -229,4 +229,18 @@ impl Fault {
         let edit: Arc<Edit> = Arc::new(edit);
         (Kernels::with_options(device, Options { edit: Some(edit), ..Options::default() }), planted)
     }
+
+    /// Whether the fault changes a shader. A part of a fault is another fault, which would be found in its place.
+    fn is_in(&self, wgsl: &str) -> bool {
+        self.edits.iter().all(|(from, _)| wgsl.contains(from))
+    }
+
+    /// [Names](Variant::name) of the variants that the fault changes, whatever their bindings.
+    pub fn reach(&self) -> BTreeSet<String> {
+        TEXTS.iter().filter(|(_, wgsl)| self.is_in(wgsl)).map(|(name, _)| name.clone()).collect()
+    }
 }
+
+/// Name and text of every variant, made once for all faults.
+static TEXTS: LazyLock<Vec<(String, String)>> =
+    LazyLock::new(|| Variant::apart().map(|variant| (variant.name(), variant.wgsl())).collect());
