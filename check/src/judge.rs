@@ -120,6 +120,22 @@ impl Expected {
     }
 }
 
+/// Where element `index` lies in a tensor of dimensions `dims`.
+pub fn position(index: usize, dims: &[usize]) -> Vec<usize> {
+    let mut rest = index;
+    let mut position: Vec<usize> = dims
+        .iter()
+        .rev()
+        .map(|&dim| {
+            let coordinate = rest % dim;
+            rest /= dim;
+            coordinate
+        })
+        .collect();
+    position.reverse();
+    position
+}
+
 pub(crate) fn widen(values: &[f32]) -> Vec<f64> {
     values.iter().map(|&value| value.into()).collect()
 }
@@ -371,4 +387,16 @@ fn finite_in_f32(mut statistics: Statistics) -> Statistics {
         }
     }
     statistics
+}
+
+#[cfg(test)]
+mod tests {
+    use super::position;
+
+    #[test]
+    fn finds_an_element() {
+        assert_eq!(position(17, &[2, 3, 4]), [1, 1, 1]);
+        assert_eq!(position(5, &[6]), [5]);
+        assert_eq!(position(0, &[]), [0; 0]);
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{Extent, Golden, Output, Problem, Tolerance};
 use crate::case::{Operation, Setup};
-use crate::judge::{Expected, TENSORS, Verdict, expected};
+use crate::judge::{Expected, TENSORS, Verdict, expected, position};
 use crate::run::{Results, first_parts};
 use crate::stored::Stored;
 use crate::suite::judge;
@@ -149,21 +149,7 @@ impl Golden {
         if !tensor {
             return vec![worst.index];
         }
-        let mut rest = worst.index;
-        let mut position: Vec<usize> = self
-            .inputs
-            .shape
-            .dims()
-            .iter()
-            .rev()
-            .map(|dim| {
-                let index = rest % dim;
-                rest /= dim;
-                index
-            })
-            .collect();
-        position.reverse();
-        position
+        position(worst.index, self.inputs.shape.dims())
     }
 }
 

@@ -4,7 +4,7 @@ use crate::judge::Expected;
 use crate::matrix::part_limits;
 use crate::run::Results;
 use batchnorm_wgpu::host::{Gpu, adapters};
-use batchnorm_wgpu::{Kernels, Shape};
+use batchnorm_wgpu::{Kernels, Shape, wgpu};
 use serde_json::{Value, json};
 
 /// A small case with every tensor that there is: x is 4x3x2x2, channels first.
@@ -368,9 +368,15 @@ fn an_answer_beyond_f16_is_infinite_there() {
 }
 
 /// The first adapter, where there is one.
+/// The first adapter's device. None where there is no adapter, and none is required.
 fn gpu() -> Option<Gpu> {
-    let adapter = adapters().into_iter().next()?;
-    Gpu::from_adapter(&adapter, adapter.limits(), adapter.features() & batchnorm_wgpu::USEFUL_FEATURES).ok()
+    let open = |adapter: wgpu::Adapter| {
+        Gpu::from_adapter(&adapter, adapter.limits(), adapter.features() & batchnorm_wgpu::USEFUL_FEATURES).unwrap()
+    };
+    let gpu = adapters().into_iter().next().map(open);
+    let required = std::env::var("BATCHNORM_REQUIRE_ADAPTERS").unwrap_or_default();
+    assert!(gpu.is_some() || required.is_empty(), "no adapter, and {required} required; scripts/setup installs them");
+    gpu
 }
 
 #[test]

@@ -7,6 +7,7 @@ use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::reference::bound::Comparison;
 use batchnorm_wgpu::{Activation, DType, Operation};
 use batchnorm_wgpu_check::case::Inputs;
+use batchnorm_wgpu_check::judge::position;
 use batchnorm_wgpu_check::run::Results;
 use batchnorm_wgpu_check::stored::Stored;
 use serde::Serialize;
@@ -119,22 +120,6 @@ impl Held {
     }
 }
 
-/// Where element `index` lies in a tensor of dimensions `dims`.
-fn position(index: usize, dims: &[usize]) -> Vec<usize> {
-    let mut rest = index;
-    let mut position: Vec<usize> = dims
-        .iter()
-        .rev()
-        .map(|&dim| {
-            let coordinate = rest % dim;
-            rest /= dim;
-            coordinate
-        })
-        .collect();
-    position.reverse();
-    position
-}
-
 impl Report {
     /// The report of a run.
     pub fn new(
@@ -227,12 +212,5 @@ mod tests {
         assert!(!Held::new(&Err("the call returned none".into()), &[2]).passed);
         let overflow = Held::new(&compare(&[1.0], &[2.0], &[f64::INFINITY]).map_err(|_| String::new()), &[1]);
         assert_eq!(overflow.cells()[0], "pass, 1 overflow");
-    }
-
-    #[test]
-    fn finds_an_element() {
-        assert_eq!(position(17, &[2, 3, 4]), [1, 1, 1]);
-        assert_eq!(position(5, &[6]), [5]);
-        assert_eq!(position(0, &[]), [0; 0]);
     }
 }
