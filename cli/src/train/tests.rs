@@ -1,6 +1,6 @@
 //! Tests of the whole on a GPU: the checks must pass as the code stands, and fail with a fault planted in any kernel.
 //!
-//! Without an adapter they say so and pass: the tool's own exit code is what continuous integration relies on.
+//! Without an adapter they fail.
 
 use super::{
     TrainError,
