@@ -7,7 +7,8 @@ pub use bindings::{Backward, ForwardTraining, Inference, Statistics};
 use crate::config::{Activation, Config};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::gpu::{Dispatch, Kernels, Pipeline, Step, scope::guarded};
+use crate::gpu::scope::{guarded, refused};
+use crate::gpu::{Dispatch, Kernels, Pipeline, Step};
 use crate::kernels::{Access, Binding, Extent, Gradients, Kernel, Settings, Variant, program};
 use crate::operation::Operation;
 use crate::plan::{Choice, LARGEST_BINDING, Plan, most_bytes};
@@ -507,8 +508,7 @@ fn uniform_buffer(device: &wgpu::Device, bytes: &[u8]) -> Result<wgpu::Buffer> {
         })
     })?;
     // A lost device reports no error of creation, but its buffers cannot be mapped.
-    let lost = |error: wgpu::MapRangeError| Error::DeviceLost { during: DURING, reason: error.to_string() };
-    buffer.get_mapped_range_mut(..).map_err(lost)?.copy_from_slice(bytes);
+    buffer.get_mapped_range_mut(..).map_err(|error| refused(device, DURING, error))?.copy_from_slice(bytes);
     buffer.unmap();
     Ok(buffer)
 }

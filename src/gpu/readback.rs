@@ -1,6 +1,6 @@
 //! Buffers up and down. Only the host convenience waits, and only here.
 
-use super::scope::guarded;
+use super::scope::{guarded, refused};
 use crate::error::{Error, Result};
 use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
 
@@ -15,19 +15,13 @@ pub fn upload(device: &wgpu::Device, queue: &wgpu::Queue, label: &str, bytes: &[
     let whole_words = bytes.len() as u64 / 4 * 4;
     let (words, rest) = bytes.split_at(whole_words as usize);
     let buffer = storage(device, label, bytes.len() as u64)?;
-    const DURING: &str = "uploading a tensor";
-    // A buffer that was made without an error and has this size is only refused when the device went away.
-    let write = || {
+    guarded(device, "uploading a tensor", || {
         queue.write_buffer(&buffer, 0, words);
         if !rest.is_empty() {
             let mut last = [0; 4];
             last[..rest.len()].copy_from_slice(rest);
             queue.write_buffer(&buffer, whole_words, &last);
         }
-    };
-    guarded(device, DURING, write).map_err(|error| match error {
-        Error::Device { reason, .. } => Error::DeviceLost { during: DURING, reason },
-        error => error,
     })?;
     Ok(buffer)
 }
@@ -63,6 +57,7 @@ pub fn download(device: &wgpu::Device, queue: &wgpu::Queue, buffers: &[&wgpu::Bu
 
 /// Copies under way to the host.
 pub(crate) struct Readback {
+    device: wgpu::Device,
     parts: Vec<(wgpu::Buffer, OneshotReceiver<Result<(), wgpu::BufferAsyncError>>)>,
 }
 
@@ -90,25 +85,23 @@ impl Readback {
                     sender.send(result).ok();
                 });
             };
-            // A staging buffer that was made without an error is only refused when the device went away meanwhile.
-            guarded(device, READING, ask)
-                .map_err(|error| Error::DeviceLost { during: READING, reason: error.to_string() })?;
+            guarded(device, READING, ask)?;
             Ok((staging, receiver))
         };
-        Ok(Self { parts: staged.into_iter().map(map).collect::<Result<_>>()? })
+        Ok(Self { device: device.clone(), parts: staged.into_iter().map(map).collect::<Result<_>>()? })
     }
 
     /// Waits for the copies. Somebody has to poll the device meanwhile; a browser does by itself.
     pub(crate) async fn finish(self) -> Result<Vec<Vec<u8>>> {
         let mut contents = Vec::new();
         for (staging, receiver) in self.parts {
-            let lost = |reason: String| Error::DeviceLost { during: READING, reason };
             match receiver.receive().await {
                 Some(Ok(())) => {}
-                Some(Err(error)) => return Err(lost(error.to_string())),
-                None => return Err(lost("the mapping was never answered".into())),
+                Some(Err(error)) => return Err(refused(&self.device, READING, error)),
+                None => return Err(refused(&self.device, READING, "the mapping was never answered")),
             }
-            contents.push(staging.get_mapped_range(..).map_err(|error| lost(error.to_string()))?.to_vec());
+            let mapped = staging.get_mapped_range(..).map_err(|error| refused(&self.device, READING, error))?;
+            contents.push(mapped.to_vec());
         }
         Ok(contents)
     }
@@ -117,7 +110,7 @@ impl Readback {
     pub(crate) fn wait(self, device: &wgpu::Device) -> Result<Vec<Vec<u8>>> {
         device
             .poll(wgpu::PollType::wait_indefinitely())
-            .map_err(|error| Error::Device { during: READING, reason: error.to_string() })?;
+            .map_err(|error| refused(device, READING, error))?;
         pollster::block_on(self.finish())
     }
 }
