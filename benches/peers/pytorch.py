@@ -3,7 +3,7 @@
 
 Prints an array of records, one for each way of computing it, in the form of `burn-peer`:
 {"peer", "version", "adapter", "clock", "notes",
- "rows": [{"shape", "operation", "microseconds": {"median", "spread"}}]}.
+ "rows": [{"shape", "dtype", "operation", "microseconds": {"median", "spread", "steps", "samples"}}]}.
 Exit codes: 0 all good, 2 wrong usage or no PyTorch.
 """
 
@@ -16,6 +16,8 @@ import platform
 import statistics
 import sys
 import time
+
+BEGIN = time.monotonic()  # before PyTorch is loaded, which takes a while
 
 try:
     import torch
@@ -151,22 +153,25 @@ class Peer:
         self.name, self.device, self.steps = name, device, steps
         self.channels_last, self.cudnn = channels_last, cudnn
 
-    def record(self, shapes, samples, dtype):
-        rows, notes = [], []
+        self.timed, self.notes = [], []
+
+    def time(self, shape, samples, dtype):
+        """Adds the rows of a shape, or a note that says why there are none."""
         torch.backends.cudnn.enabled = self.cudnn
-        for shape in shapes:
-            if self.channels_last and len(shape) != 4:
-                notes.append(f"{text(shape)}: channels last needs four dimensions")
-                continue
-            try:
-                rows += self.rows(shape, samples, dtype)
-            # torch.compile fails in too many ways to name them; the other peers should still be timed.
-            except Exception as error:
-                first = (str(error).strip() or repr(error)).splitlines()[0]
-                notes.append(f"{text(shape)}: {type(error).__name__}: {first}")
-            print(f"{self.name}: {text(shape)}", file=sys.stderr)
+        if self.channels_last and len(shape) != 4:
+            self.notes.append(f"{text(shape)}: channels last needs four dimensions")
+            return
+        try:
+            self.timed += self.rows(shape, samples, dtype)
+        # torch.compile fails in too many ways to name them; the other peers should still be timed.
+        except Exception as error:
+            first = (str(error).strip() or repr(error)).splitlines()[0]
+            self.notes.append(f"{text(shape)} {dtype}: {type(error).__name__}: {first}")
+        print(f"{self.name}: {text(shape)} {dtype}", file=sys.stderr)
+
+    def record(self):
         return {"peer": self.name, "version": torch.__version__, "adapter": device_name(self.device),
-                "clock": self.clock_name(), "notes": notes, "rows": rows}
+                "clock": self.clock_name(), "notes": self.notes, "rows": self.timed}
 
     def rows(self, shape, samples, dtype):
         if self.steps is steps_compiled:
@@ -178,7 +183,7 @@ class Peer:
         bound = [self.steps(Inputs(shape, DTYPES[dtype], self.device, memory_format)) for _ in range(sets)]
         clock, most = (cuda_clock, MOST_CUDA_STEPS) if self.device == "cuda" else (wall_clock, 1 << 14)
         with torch.no_grad():
-            return [{"shape": text(shape), "operation": operation,
+            return [{"shape": text(shape), "dtype": dtype, "operation": operation,
                      "microseconds": measure([steps[operation] for steps in bound], samples, clock, most)}
                     for operation in bound[0]]
 
@@ -219,12 +224,14 @@ def text(shape):
 
 
 def parse_shapes(value):
+    """Pairs of a shape and a dtype, None for that of --dtype."""
     try:
-        shapes = [tuple(int(size) for size in shape.split("x")) for shape in value.split(",")]
+        items = [item.partition(":") for item in value.split(",")]
+        shapes = [(tuple(int(size) for size in shape.split("x")), dtype or None) for shape, _, dtype in items]
     except ValueError:
         shapes = []
-    if not shapes or any(len(shape) < 2 or min(shape) < 1 for shape in shapes):
-        raise argparse.ArgumentTypeError(f"expected shapes such as {SHAPES}, found {value!r}")
+    if not shapes or any(len(shape) < 2 or min(shape) < 1 or dtype not in {None, *DTYPES} for shape, dtype in shapes):
+        raise argparse.ArgumentTypeError(f"expected shapes such as {SHAPES} or 64x512:f16, found {value!r}")
     return shapes
 
 
@@ -237,11 +244,15 @@ def parse_samples(value):
 def parse():
     parser = argparse.ArgumentParser(description="Time the batch norm of PyTorch")
     parser.add_argument("--shapes", type=parse_shapes, default=parse_shapes(SHAPES), metavar="LIST",
-                        help=f"N x C x ..., separated by commas (default: {SHAPES})")
+                        help=f"N x C x ..., separated by commas, each with a dtype of its own after a colon if it "
+                             f"likes (default: {SHAPES})")
     parser.add_argument("--samples", type=parse_samples, default=5, metavar="N",
                         help="samples of each time (default: 5)")
     parser.add_argument("--dtype", choices=DTYPES, default="f32", help="type of x (default: f32)")
     parser.add_argument("--devices", default="cpu,cuda", metavar="LIST", help="of cpu and cuda (default: both)")
+    parser.add_argument("--time-limit", type=float, metavar="SECONDS",
+                        help="start nothing new after so many seconds; what was left out is noted")
+    parser.add_argument("--out", metavar="FILE", help="write JSON to FILE, anew after every shape")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     arguments = parser.parse_args()
     arguments.devices = arguments.devices.split(",")
@@ -261,6 +272,13 @@ def show(records):
             print(f"  not timed: {note}")
 
 
+def write(path, records):
+    """Under another name first, so that no reader finds half a file."""
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        json.dump(records, file, indent=1)
+    os.replace(path + ".new", path)
+
+
 def main():
     arguments = parse()
     torch.set_num_threads(THREADS)
@@ -268,7 +286,19 @@ def main():
     if not chosen:
         print("expected a CUDA device, but this PyTorch finds none; leave `--devices` at its default", file=sys.stderr)
         return 2
-    records = [peer.record(arguments.shapes, arguments.samples, arguments.dtype) for peer in chosen]
+    # What is compiled last: it takes longest, and may fail in ways of its own.
+    for slow in (False, True):
+        for shape, dtype in arguments.shapes:
+            for peer in chosen:
+                if (peer.steps is steps_compiled) is not slow:
+                    continue
+                if arguments.time_limit is not None and time.monotonic() - BEGIN > arguments.time_limit:
+                    peer.notes.append(f"{text(shape)}: left out, since {arguments.time_limit:.0f} s had passed")
+                    continue
+                peer.time(shape, arguments.samples, dtype or arguments.dtype)
+            if arguments.out:
+                write(arguments.out, [peer.record() for peer in chosen])
+    records = [peer.record() for peer in chosen]
     if arguments.json:
         json.dump(records, sys.stdout, indent=1)
         print()

@@ -8,7 +8,7 @@ use batchnorm_wgpu::kernels::Variant;
 use batchnorm_wgpu::{Capabilities, Kernels, wgpu};
 use serde::Serialize;
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 /// The outcome of one case.
 #[derive(Clone, Debug, Serialize)]
@@ -37,19 +37,36 @@ impl Outcome {
 }
 
 /// Expectations by inputs. They depend neither on the device nor on the setup but where the shift comes from, so each is
-/// computed once.
+/// computed once as long as it is among the last few.
 #[derive(Default)]
 pub struct Expectations {
     known: HashMap<String, Vec<Expected>>,
+    /// The keys, the oldest first, and the elements of their tensors.
+    ages: VecDeque<(String, usize)>,
 }
+
+/// Elements of all tensors that expectations are kept for; each has some ten numbers in f64.
+const KEPT_ELEMENTS: usize = 1 << 20;
 
 impl Expectations {
     fn of(&mut self, case: &Case, inputs: &Inputs, parts: &FirstParts) -> batchnorm_wgpu::Result<&[Expected]> {
         // The id of a case without its setup, and the policy in full.
         let key = format!("{} {:?} {parts:?}", Case { setup: Setup::default(), ..case.clone() }, case.config);
+        if !self.known.contains_key(&key) {
+            let elements = case.shape.elements();
+            self.forget_until(KEPT_ELEMENTS.saturating_sub(elements));
+            self.ages.push_back((key.clone(), elements));
+        }
         match self.known.entry(key) {
             Entry::Occupied(known) => Ok(known.into_mut()),
             Entry::Vacant(free) => Ok(free.insert(expected(case.operation, inputs, parts)?)),
+        }
+    }
+
+    fn forget_until(&mut self, kept: usize) {
+        while self.ages.iter().map(|(_, elements)| elements).sum::<usize>() > kept {
+            let Some((oldest, _)) = self.ages.pop_front() else { return };
+            self.known.remove(&oldest);
         }
     }
 }
@@ -61,6 +78,9 @@ pub struct Suite<'a> {
     expectations: &'a mut Expectations,
 }
 
+/// Compiled kernels that are kept at the most.
+const MOST_COMPILED: usize = 400;
+
 impl<'a> Suite<'a> {
     /// A suite for the device of `kernels`.
     pub fn new(kernels: Kernels, queue: wgpu::Queue, expectations: &'a mut Expectations) -> Self {
@@ -69,6 +89,10 @@ impl<'a> Suite<'a> {
 
     /// Runs one case.
     pub fn run(&mut self, case: &Case) -> Outcome {
+        // Thousands of compiled kernels would take gigabytes.
+        if self.kernels.compiled() > MOST_COMPILED {
+            self.kernels.trim();
+        }
         let inputs = case.inputs();
         let outcome = first_parts(&self.kernels, case.operation, &inputs, &case.setup)
             .and_then(|parts| self.expectations.of(case, &inputs, &parts))
@@ -161,6 +185,8 @@ pub struct Summary {
     pub tensors: Vec<Row>,
     /// Kernel variants that the device runs and a case [must cover](must_be_covered), and none did: holes in the matrix.
     pub holes: Vec<String>,
+    /// How many kernel variants a case must cover.
+    pub variants: usize,
 }
 
 impl Summary {
@@ -176,6 +202,7 @@ impl Summary {
             variants.iter().enumerate().map(|(i, variant)| (variant.column_name(), i)).collect();
         kernels.sort_by_key(|row| order.get(&row.of).copied());
         Self {
+            variants: variants.iter().filter(|variant| must_be_covered(variant)).count(),
             kernels,
             tensors: rows(outcomes, |outcome| BTreeSet::from([outcome.tensors.clone()])),
             holes: variants

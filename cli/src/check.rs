@@ -1,14 +1,18 @@
 //! `bn check`.
 
 use crate::adapter::{AdapterArgs, keys};
+use crate::deadline::{Deadline, TimeLimit};
 use crate::output::{figure, progress, table, write};
 use crate::{AnyError, Verdict, accuracy, browser, golden, junit};
-use batchnorm_wgpu::Kernels;
 use batchnorm_wgpu::host::Gpu;
-use batchnorm_wgpu_check::matrix::{matrix, part_cases, part_limits};
+use batchnorm_wgpu::{Kernels, wgpu};
+use batchnorm_wgpu_check::matrix::{Ranking, matrix, part_cases, part_limits};
 use batchnorm_wgpu_check::suite::{Expectations, Outcome, Row, Suite, Summary};
+use indicatif::ProgressBar;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 /// Arguments of `bn check`.
@@ -22,6 +26,15 @@ pub struct CheckArgs {
     /// Fail when this adapter is missing; may be given several times
     #[arg(long, value_name = "NAME")]
     require: Vec<String>,
+    /// Run every case, which takes minutes to an hour; without it a choice of cases, in which every kernel, kind of data and
+    /// option occurs
+    #[arg(long)]
+    full: bool,
+    #[command(flatten)]
+    limit: TimeLimit,
+    /// Run so many cases at the same time, each on a device of its own. Default: one for each core, 8 at the most, on OpenGL 1
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: Option<u16>,
     /// Only cases whose id contains this text; the kernels that they leave out are not reported as holes. Of golden cases,
     /// files whose name contains it
     #[arg(long, value_name = "TEXT")]
@@ -53,6 +66,7 @@ impl CheckArgs {
             cases,
             filter: self.filter.as_deref(),
             allow_unsupported: self.allow_unsupported,
+            deadline: self.limit.start(),
             json: self.json.as_deref(),
             junit: self.junit.as_deref(),
         }
@@ -68,6 +82,10 @@ struct AdapterReport {
     seconds: f64,
     #[serde(flatten)]
     summary: Summary,
+    /// Cases that there are; those that did not run were not chosen, or the time limit left them out.
+    cases_in_all: usize,
+    /// Cases that the time limit left out.
+    left_out: usize,
     outcomes: Vec<Outcome>,
     /// Seconds that each outcome took.
     #[serde(skip)]
@@ -75,6 +93,11 @@ struct AdapterReport {
 }
 
 impl AdapterReport {
+    /// Whether every case ran, so that a kernel that none of them ran is a hole in the matrix.
+    fn is_whole(&self) -> bool {
+        self.outcomes.len() == self.cases_in_all
+    }
+
     fn failures(&self) -> impl Iterator<Item = (&Outcome, &str)> {
         self.outcomes.iter().filter_map(|outcome| Some((outcome, outcome.failure.as_deref()?)))
     }
@@ -107,12 +130,12 @@ pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
     if let Some(cases) = &arguments.golden {
         return golden::check::run(&gpus, &arguments.golden_request(cases));
     }
-    let mut expectations = Expectations::default();
+    let deadline = arguments.limit.start();
     let mut reports = Vec::new();
     for gpu in &gpus {
-        let report = check(gpu, arguments, &mut expectations)?;
+        let report = check(gpu, arguments, deadline)?;
         if !quiet {
-            print(&report, arguments.filter.is_none());
+            print(&report);
         }
         reports.push(report);
     }
@@ -120,60 +143,124 @@ pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
         write(path, serde_json::to_string_pretty(&reports)?.as_bytes())?;
     }
     if let Some(path) = &arguments.junit {
-        let suites: Vec<_> = reports.iter().map(|report| suite(report, arguments.filter.is_none())).collect();
+        let suites: Vec<_> = reports.iter().map(suite).collect();
         junit::write(path, "bn check", &suites)?;
     }
-    let whole = arguments.filter.is_none();
-    let failed = |report: &AdapterReport| report.failures().count() > 0 || (whole && !report.summary.holes.is_empty());
+    let failed = |report: &AdapterReport| {
+        report.failures().count() > 0 || (report.is_whole() && !report.summary.holes.is_empty())
+    };
     Ok(if reports.iter().any(failed) { Verdict::Failed } else { Verdict::Passed })
 }
 
-fn check(gpu: &Gpu, arguments: &CheckArgs, expectations: &mut Expectations) -> Result<AdapterReport, AnyError> {
-    let kernels = Kernels::new(&gpu.device);
-    let capabilities = kernels.capabilities().clone();
-    let mut cases = matrix(&kernels);
-    // A second device, whose bindings are so small that tensors take several.
-    let small = Gpu::from_adapter(&gpu.adapter, part_limits(gpu.device.limits()), gpu.device.features())?;
-    let small_kernels = Kernels::new(&small.device);
-    let mut in_parts = part_cases(&small_kernels);
-    if let Some(text) = &arguments.filter {
-        cases.retain(|case| case.to_string().contains(text));
-        in_parts.retain(|case| case.to_string().contains(text));
-        if cases.is_empty() && in_parts.is_empty() {
-            return Err(format!("no case contains {text:?}; `bn check --json` lists them all").into());
-        }
+/// The cases for a device, those that say most first.
+struct Work {
+    limits: wgpu::Limits,
+    ranking: Ranking,
+    /// Cases that there are without a filter.
+    in_all: usize,
+    /// How many of the cases are to be run.
+    chosen: usize,
+}
+
+impl Work {
+    fn new(gpu: &Gpu, in_parts: bool, arguments: &CheckArgs) -> Result<Self, AnyError> {
+        let limits = if in_parts { part_limits(gpu.device.limits()) } else { gpu.device.limits() };
+        let kernels = Kernels::new(&Gpu::from_adapter(&gpu.adapter, limits.clone(), gpu.device.features())?.device);
+        let cases = if in_parts { part_cases(&kernels) } else { matrix(&kernels) };
+        let in_all = cases.len();
+        let ranking = match &arguments.filter {
+            Some(text) => Ranking::filtered(cases, &kernels, |case| case.to_string().contains(text)),
+            None if in_parts => Ranking::of_parts(cases, &kernels),
+            None => Ranking::new(cases, &kernels),
+        };
+        let chosen = if arguments.full { ranking.cases.len() } else { ranking.quick };
+        Ok(Self { limits, ranking, in_all, chosen })
     }
+
+    /// Runs the chosen cases, several at the same time. What comes back is in their order.
+    fn run(
+        &self,
+        gpu: &Gpu,
+        jobs: usize,
+        deadline: Deadline,
+        bar: &ProgressBar,
+    ) -> Result<Vec<(Outcome, f64)>, AnyError> {
+        let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let job = || -> Result<(), AnyError> {
+            let own = Gpu::from_adapter(&gpu.adapter, self.limits.clone(), gpu.device.features())?;
+            let mut expectations = Expectations::default();
+            let mut suite = Suite::new(Kernels::new(&own.device), own.queue.clone(), &mut expectations);
+            while !deadline.passed() {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                let Some(case) = self.ranking.cases[..self.chosen].get(i) else { break };
+                let begin = Instant::now();
+                let outcome = suite.run(case);
+                let seconds = begin.elapsed().as_secs_f64();
+                done.lock().unwrap_or_else(PoisonError::into_inner).push((i, outcome, seconds));
+                bar.inc(1);
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let jobs: Vec<_> = (0..jobs).map(|_| scope.spawn(job)).collect();
+            let joined = jobs.into_iter().map(|job| job.join().unwrap_or_else(|_| Err("a job panicked".into())));
+            joined.collect::<Result<(), AnyError>>()
+        })?;
+        let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
+        done.sort_by_key(|(i, ..)| *i);
+        Ok(done.into_iter().map(|(_, outcome, seconds)| (outcome, seconds)).collect())
+    }
+}
+
+fn check(gpu: &Gpu, arguments: &CheckArgs, deadline: Deadline) -> Result<AdapterReport, AnyError> {
     let begin = Instant::now();
-    let bar = progress((cases.len() + in_parts.len()) as u64, &gpu.key());
-    let (mut outcomes, mut times): (Vec<Outcome>, Vec<f64>) = Default::default();
-    for (kernels, queue, cases) in [(kernels, &gpu.queue, &cases), (small_kernels, &small.queue, &in_parts)] {
-        let mut suite = Suite::new(kernels, queue.clone(), expectations);
-        for case in bar.wrap_iter(cases.iter()) {
-            let begin = Instant::now();
-            outcomes.push(suite.run(case));
-            times.push(begin.elapsed().as_secs_f64());
-        }
+    // The second is a device whose bindings are so small that tensors take several.
+    let works = [Work::new(gpu, false, arguments)?, Work::new(gpu, true, arguments)?];
+    let chosen: usize = works.iter().map(|work| work.chosen).sum();
+    let cases_in_all = works.iter().map(|work| work.in_all).sum();
+    if chosen == 0 {
+        let text = arguments.filter.as_deref().unwrap_or_default();
+        return Err(format!("no case contains {text:?}; `bn check --full --json` lists them all").into());
+    }
+    let shaders: usize = works.iter().map(|work| work.ranking.shaders(work.chosen)).sum();
+    eprintln!("{}: {chosen} of {cases_in_all} cases, with about {shaders} shaders to compile", gpu.key());
+    let bar = progress(chosen as u64, &gpu.key());
+    let jobs = arguments.jobs.map_or_else(|| default_jobs(gpu), usize::from);
+    let mut outcomes = Vec::new();
+    for work in &works {
+        outcomes.extend(work.run(gpu, jobs, deadline, &bar)?);
     }
     bar.finish_and_clear();
+    let (outcomes, times): (Vec<Outcome>, Vec<f64>) = outcomes.into_iter().unzip();
     Ok(AdapterReport {
         adapter: gpu.key(),
         name: gpu.info.name.clone(),
         driver: gpu.info.driver_info.clone(),
         seconds: begin.elapsed().as_secs_f64(),
-        summary: Summary::new(&outcomes, &capabilities),
+        summary: Summary::new(&outcomes, Kernels::new(&gpu.device).capabilities()),
+        cases_in_all,
+        left_out: chosen - outcomes.len(),
         outcomes,
         times,
     })
 }
 
+/// A driver compiles one shader at a time for a device; OpenGL has one context for all.
+fn default_jobs(gpu: &Gpu) -> usize {
+    match gpu.info.backend {
+        wgpu::Backend::Gl => 1,
+        _ => std::thread::available_parallelism().map_or(1, usize::from).min(8),
+    }
+}
+
 /// Most failures that are printed; the files have all.
 const PRINTED: usize = 10;
 
-fn print(report: &AdapterReport, whole: bool) {
+fn print(report: &AdapterReport) {
     println!("{}: {} {}", report.adapter, report.name, report.driver);
     print_rows("kernel", &report.summary.kernels);
     print_rows("tensors", &report.summary.tensors);
-    let holes = if whole { report.summary.holes.as_slice() } else { &[] };
+    let holes = if report.is_whole() { report.summary.holes.as_slice() } else { &[] };
     holes.iter().take(PRINTED).for_each(|hole| println!("NOT COVERED by any case: {hole}"));
     if holes.len() > PRINTED {
         println!("... and {} more", holes.len() - PRINTED);
@@ -185,7 +272,18 @@ fn print(report: &AdapterReport, whole: bool) {
     if failed > PRINTED {
         println!("... and {} more; --json FILE has all", failed - PRINTED);
     }
-    println!("{}: {} passed, {failed} failed, in {:.1} s\n", report.adapter, cases - failed, report.seconds);
+    println!("{}: {} passed, {failed} failed, in {:.1} s", report.adapter, cases - failed, report.seconds);
+    if report.left_out > 0 {
+        println!("The time limit left out {} cases.", report.left_out);
+    }
+    if !report.is_whole() {
+        let (all, covered) = (report.summary.variants, report.summary.variants - report.summary.holes.len());
+        println!(
+            "{cases} of {} cases ran, with {covered} of {all} kernel variants; --full runs all.",
+            report.cases_in_all
+        );
+    }
+    println!();
 }
 
 fn print_rows(of: &str, rows: &[Row]) {
@@ -209,15 +307,15 @@ fn print_rows(of: &str, rows: &[Row]) {
     println!("{table}");
 }
 
-/// `whole`: whether a kernel that no case ran is a failure.
-fn suite(report: &AdapterReport, whole: bool) -> junit::Suite {
+/// A kernel that no case ran is a failure where every case did.
+fn suite(report: &AdapterReport) -> junit::Suite {
     let cases = report.outcomes.iter().zip(&report.times).map(|(outcome, &seconds)| junit::Case {
         name: outcome.case.clone(),
         class: format!("{}.{}", report.adapter, outcome.operation),
         seconds: Some(seconds),
         status: outcome.failure.clone().map_or(junit::Status::Passed, junit::Status::Failed),
     });
-    let holes = report.summary.holes.iter().filter(|_| whole).map(|hole| junit::Case {
+    let holes = report.summary.holes.iter().filter(|_| report.is_whole()).map(|hole| junit::Case {
         name: hole.clone(),
         class: format!("{}.coverage", report.adapter),
         seconds: None,

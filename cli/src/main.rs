@@ -7,6 +7,7 @@ mod adapter;
 mod bench;
 mod browser;
 mod check;
+mod deadline;
 mod folded;
 mod golden;
 mod info;
@@ -16,6 +17,7 @@ mod names;
 mod output;
 mod report;
 mod run;
+mod survey;
 mod train;
 
 use clap::{Parser, Subcommand};
@@ -42,6 +44,7 @@ const EXAMPLES: &str = "Examples:
   bn bench --quick --fused       a residual and a relu in one step, beside separate passes
   bn report benches/records      one page of all records that `bn bench --record` made
   bn tune --out FILE             the fastest plans of this adapter, for `bn bench --tuning FILE`
+  bn survey --minutes 10         check, time, compare and tune a GPU in one go, with a summary
   bn mutate --sample 20          whether the check finds small changes to the shaders
   bn check --golden DIR          cases exported from PyTorch or elsewhere
   bn golden --set --out DIR      such cases from the float64 reference, for other implementations
@@ -65,6 +68,8 @@ enum Command {
     Report(report::ReportArgs),
     /// Find the fastest plan for every operation and shape on an adapter, and write it to a tuning file.
     Tune(bench::tune::TuneArgs),
+    /// Learn all that can be learnt of a GPU within some minutes: check, time, compare, tune, sum up.
+    Survey(survey::SurveyArgs),
     /// Change every line of every shader, one change at a time, and see whether the check finds it.
     Mutate(mutate::MutateArgs),
     /// Run one operation on the GPU over tensors of .npy and .safetensors files, and write its results to such files.
@@ -109,6 +114,7 @@ fn main() -> ExitCode {
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),
         Command::Tune(arguments) => bench::tune::run(&arguments),
+        Command::Survey(arguments) => survey::run(&arguments),
         Command::Mutate(arguments) => mutate::run(&arguments),
         Command::Run(arguments) => run::run(&arguments),
         Command::Train(arguments) => train(&arguments),

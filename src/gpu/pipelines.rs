@@ -105,6 +105,18 @@ impl Kernels {
         &self.tuning
     }
 
+    /// Forgets the compiled kernels that no [`Step`](super::Step) has, to give their memory back; they are compiled again
+    /// when they are bound the next time. Steps go on as they are.
+    pub fn trim(&self) {
+        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
+        pipelines.retain(|_, pipeline| Arc::strong_count(pipeline) > 1);
+    }
+
+    /// How many compiled kernels are held.
+    pub fn compiled(&self) -> usize {
+        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// The pipeline of a variant, compiled on first use.
     ///
     /// # Errors

@@ -1,8 +1,10 @@
 //! Which cases there are: every operation over every shape with every kernel variant, hostile data, every combination of
 //! options.
 
+mod ranking;
 mod tensors;
 
+pub use ranking::Ranking;
 pub use tensors::{PART_BYTES, part_cases, part_limits};
 
 use crate::case::{Case, Setup};

@@ -55,6 +55,17 @@ pub fn variants(
     found
 }
 
+/// Every strategy, one plan of each, and for `resident` one for every number of values held; the rest is as in `choice`, or
+/// left to the plan.
+pub fn strategies(choice: &Choice) -> impl Iterator<Item = Choice> {
+    let choice = Choice { splits: None, reverse: None, held: None, workgroup_size: None, ..*choice };
+    let forced = move |strategy, held| Choice { strategy: Some(strategy), held, ..choice };
+    let others = Strategy::ALL.into_iter().filter(|&strategy| strategy != Strategy::Resident);
+    others
+        .map(move |strategy| forced(strategy, None))
+        .chain(Strategy::HELD.into_iter().map(move |held| forced(Strategy::Resident, Some(held))))
+}
+
 /// Every preference worth a try for an operation on a shape: each leads to another plan.
 pub fn candidates(operation: Operation, shape: &Shape, capabilities: &Capabilities) -> Vec<Candidate> {
     distinct(all(capabilities), operation, shape, capabilities)

@@ -53,7 +53,7 @@ fn is_backward(operation: Operation) -> bool {
 impl Bench<'_> {
     /// The fused step and its separate passes, timed in turn on the same tensors.
     pub fn fused_row(
-        &self,
+        &mut self,
         tensors: &Tensors,
         epilogues: &Epilogues,
         (operation, fusion): (Operation, Fusion),
@@ -62,7 +62,9 @@ impl Bench<'_> {
         let (shape, dtype) = (tensors.shape(), tensors.dtype());
         let config = Config { dtype, activation: Activation::Relu, ..Config::default() };
         let layer = self.layer(shape, &config, choice)?;
-        verify(self.gpu, &self.kernels, (operation, fusion.residual()), shape, &config, &layer.plan(operation)?)?;
+        let plan = layer.plan(operation)?;
+        let what = (operation, fusion.residual());
+        verify(self.gpu, &self.kernels, what, shape, &config, &plan, &mut self.expectations)?;
         if is_backward(operation) {
             self.run(&self.steps(tensors, &layer, Operation::ForwardTraining, fusion)?)?;
         }

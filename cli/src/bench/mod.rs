@@ -10,6 +10,7 @@ pub mod tune;
 mod workload;
 
 use crate::adapter::AdapterArgs;
+use crate::deadline::{Deadline, TimeLimit};
 use crate::names::{dtype, named, operation};
 use crate::output::{figure, progress, read_tuning, table, write};
 use crate::{AnyError, Verdict};
@@ -25,9 +26,9 @@ use copy::CopyKernel;
 use epilogue::Epilogues;
 use indicatif::ProgressBar;
 use record::{FusedRow, Fusion, PlanFigures, Record, Row, SCHEMA, dims_and_layout};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
-use workload::{OPERATIONS, Tensors, Use, job, shapes};
+use workload::{OPERATIONS, Subject, Tensors, Use, job, subjects};
 
 /// Names and texts of the shaders of `bn bench` itself.
 pub fn shaders() -> impl Iterator<Item = (String, String)> {
@@ -42,9 +43,16 @@ pub struct BenchArgs {
     /// Only the small shapes, and fewer samples
     #[arg(long)]
     quick: bool,
-    /// Only shapes whose text contains one of these, separated by commas, such as `32x64` or `channels_last`
+    /// Only these shapes, separated by commas, in this order: parts of the text of listed ones, such as `32x64` or
+    /// `channels_last`, or a shape of your own. After a colon each may have a layout and dtypes:
+    /// `8x5x5x3:channels_last:f16`
     #[arg(long, value_name = "TEXTS")]
     shapes: Option<String>,
+    #[command(flatten)]
+    limit: TimeLimit,
+    /// Besides, force every strategy on the shapes whose text contains one of these, separated by commas
+    #[arg(long, value_name = "TEXTS", num_args = 0..=1, default_missing_value = "")]
+    strategies: Option<String>,
     /// Only this operation
     #[arg(long, value_name = "NAME", value_parser = operation)]
     operation: Option<Operation>,
@@ -132,6 +140,17 @@ impl BenchArgs {
         Choice { strategy, geometry, reduction, workgroup_size, splits, held, reverse, storage }
     }
 
+    /// What else than the chosen plan is timed on a shape.
+    fn others(&self, shape: &Shape) -> Others {
+        let text = shape.to_string();
+        let named = |texts: &String| texts.split(',').any(|part| text.contains(part));
+        match self.strategies.as_ref().is_some_and(named) {
+            _ if self.kernels && workload::is_small(shape) => Others::Kernels,
+            true => Others::Strategies,
+            false => Others::None,
+        }
+    }
+
     fn operations(&self) -> Vec<Operation> {
         self.operation.map_or(OPERATIONS.to_vec(), |one| vec![one])
     }
@@ -176,6 +195,16 @@ fn storage(name: &str) -> Result<Storage, String> {
     named(name, &Storage::ALL, Storage::name)
 }
 
+/// What is timed beside the plan that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Others {
+    None,
+    /// One plan for each strategy.
+    Strategies,
+    /// Every kernel.
+    Kernels,
+}
+
 /// What all rows of a run share.
 struct Bench<'a> {
     gpu: &'a Gpu,
@@ -185,6 +214,9 @@ struct Bench<'a> {
     rounds: usize,
     least: Duration,
     copy_times: Vec<f64>,
+    deadline: Deadline,
+    /// What the results of a shape must be, whatever the plan.
+    expectations: Expectations,
 }
 
 /// What a run found.
@@ -193,12 +225,15 @@ struct Found {
     rows: Vec<Row>,
     fused: Vec<FusedRow>,
     failures: Vec<String>,
+    /// What the time limit left out.
+    left_out: Vec<String>,
 }
 
 /// Verifies and times every operation.
 pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
+    let deadline = arguments.limit.start();
     let gpu = arguments.adapter.open_with(clock::FEATURES)?;
-    let shapes = shapes(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
+    let subjects = subjects(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
     let dtypes = arguments.dtypes()?;
     let tuning = arguments.tuning.as_deref().map(read_tuning).transpose()?;
     let options = Options { tuning, runtime_checks: arguments.runtime_checks.options(), edit: None };
@@ -211,116 +246,190 @@ pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
         rounds: if arguments.quick { 5 } else { 7 },
         least: Duration::from_millis(if arguments.quick { 20 } else { 30 }),
         copy_times: Vec::new(),
+        deadline,
+        expectations: Expectations::default(),
     };
     let epilogues = Epilogues::new(&gpu, &copy, if arguments.fused { &dtypes } else { &[] })?;
+    let timed: Vec<(&Shape, DType)> = subjects
+        .iter()
+        .flat_map(|Subject { shape, dtypes: own }| {
+            let dtypes = if own.is_empty() { &dtypes } else { own };
+            dtypes.iter().map(move |&dtype| (shape, dtype))
+        })
+        .collect();
     let steps = arguments.operations().len() + arguments.fusions().len();
-    let bar = progress((shapes.len() * dtypes.len() * steps) as u64, &gpu.key());
+    let others = timed.iter().filter(|(shape, _)| arguments.others(shape) != Others::None).count();
+    let steps = timed.len() * steps + others * arguments.operations().len();
+    let bar = progress(steps as u64, &gpu.key());
     let mut found = Found::default();
-    for (shape, &dtype) in shapes.iter().flat_map(|shape| dtypes.iter().map(move |dtype| (shape, dtype))) {
-        bench.time(shape, dtype, arguments, &bar, &mut found)?;
-        bench.time_fused(shape, dtype, arguments, &epilogues, &bar, &mut found)?;
+    for &(shape, dtype) in &timed {
+        bench.time(shape, dtype, arguments, &bar, &mut found);
+        bench.time_fused(shape, dtype, arguments, &epilogues, &bar, &mut found);
+        // After every shape: whatever ends the run early, what was measured is there.
+        save(&bench.record(&found), arguments)?;
+    }
+    // What the library would not choose comes last: it matters least.
+    for &(shape, dtype) in timed.iter().filter(|(shape, _)| arguments.others(shape) != Others::None) {
+        bench.time_others(shape, dtype, arguments, &bar, &mut found);
+        save(&bench.record(&found), arguments)?;
     }
     bar.finish_and_clear();
-    let Found { rows, fused, failures } = found;
-    if !rows.is_empty() || !fused.is_empty() {
-        deliver(&bench.record(rows, fused), arguments)?;
+    let record = bench.record(&found);
+    if record.is_empty() && found.failures.is_empty() {
+        return Err("nothing was timed before the time limit; give it more seconds".into());
     }
-    match failures.is_empty() {
+    if !record.is_empty() && arguments.json.as_deref() != Some("-".as_ref()) {
+        print(&record);
+    }
+    if let Some(folder) = arguments.record.as_deref().filter(|_| !record.is_empty()) {
+        eprintln!("record: {}", record_path(folder, &record).display());
+    }
+    if let Some(left_out) = arguments.limit.left_out(&found.left_out) {
+        eprintln!("{left_out}");
+    }
+    match found.failures.is_empty() {
         true => Ok(Verdict::Passed),
         // What could be timed is delivered all the same.
-        false => Err(format!("not timed:\n  {}", failures.join("\n  ")).into()),
+        false => Err(format!("not timed:\n  {}", found.failures.join("\n  ")).into()),
     }
 }
 
-fn deliver(record: &Record, arguments: &BenchArgs) -> Result<(), AnyError> {
-    if arguments.json.as_deref() != Some("-".as_ref()) {
-        print(record);
+fn record_path(folder: &Path, record: &Record) -> PathBuf {
+    folder.join(&record.adapter).join(format!("{}.json", record.date))
+}
+
+/// Writes the files that were asked for, where there is something to write.
+fn save(record: &Record, arguments: &BenchArgs) -> Result<(), AnyError> {
+    if record.is_empty() {
+        return Ok(());
     }
     let json = serde_json::to_string_pretty(record)? + "\n";
-    if let Some(path) = &arguments.json {
+    if let Some(path) = arguments.json.as_deref() {
         write(path, json.as_bytes())?;
     }
-    if let Some(folder) = &arguments.record {
-        let folder = folder.join(&record.adapter);
-        std::fs::create_dir_all(&folder).map_err(|error| format!("cannot create {}: {error}", folder.display()))?;
-        let path = folder.join(format!("{}.json", record.date));
+    if let Some(folder) = arguments.record.as_deref() {
+        let path = record_path(folder, record);
+        let parent = path.parent().unwrap_or(folder);
+        std::fs::create_dir_all(parent).map_err(|error| format!("cannot create {}: {error}", parent.display()))?;
         write(&path, json.as_bytes())?;
-        eprintln!("record: {}", path.display());
     }
     Ok(())
 }
 
 impl Bench<'_> {
-    /// Every operation on a shape and dtype.
-    fn time(
+    /// Every operation on a shape and dtype. What fails, for want of memory too, does not end the run.
+    fn time(&mut self, shape: &Shape, dtype: DType, arguments: &BenchArgs, bar: &ProgressBar, found: &mut Found) {
+        let choice = arguments.choice(dtype);
+        let chosen = choice == Choice::default();
+        self.of_operations(shape, dtype, arguments, bar, found, |bench, tensors, operation, what, found| {
+            let row = bench.unless_late(what, found, |bench| bench.row(tensors, operation, &choice, chosen));
+            found.rows.extend(row);
+        });
+    }
+
+    /// The plans beside those that were asked for, of every operation on a shape and dtype.
+    fn time_others(
         &mut self,
         shape: &Shape,
         dtype: DType,
         arguments: &BenchArgs,
         bar: &ProgressBar,
         found: &mut Found,
-    ) -> Result<(), AnyError> {
-        let all = arguments.kernels && workload::is_small(shape);
-        let tensors = Tensors::new(self.gpu, shape, dtype)?;
+    ) {
+        let (choice, others) = (arguments.choice(dtype), arguments.others(shape));
+        self.of_operations(shape, dtype, arguments, bar, found, |bench, tensors, operation, what, found| {
+            for other in bench.others(tensors, operation, &choice, others) {
+                let what = format!("{what}, {}", describe_choice(&other));
+                let row = bench.unless_late(&what, found, |bench| bench.row(tensors, operation, &other, false));
+                found.rows.extend(row);
+            }
+        });
+    }
+
+    /// Does something with the tensors of a shape and dtype for each operation, which it is told in words too.
+    fn of_operations(
+        &mut self,
+        shape: &Shape,
+        dtype: DType,
+        arguments: &BenchArgs,
+        bar: &ProgressBar,
+        found: &mut Found,
+        mut work: impl FnMut(&mut Self, &Tensors, Operation, &str, &mut Found),
+    ) {
+        self.expectations = Expectations::default();
+        let tensors =
+            self.unless_late(&format!("{shape} {dtype}"), found, |bench| Tensors::new(bench.gpu, shape, dtype));
         for operation in arguments.operations() {
-            let what = format!("{operation} {shape} {dtype}");
-            bar.set_message(what.clone());
-            match self.rows(&tensors, operation, &arguments.choice(dtype), all) {
-                Ok(rows) => found.rows.extend(rows),
-                Err(error) => found.failures.push(format!("{what}: {error}")),
+            if let Some(tensors) = &tensors {
+                let what = format!("{operation} {shape} {dtype}");
+                bar.set_message(what.clone());
+                work(self, tensors, operation, &what, found);
             }
             bar.inc(1);
         }
-        Ok(())
     }
 
     /// What is fused, on a shape and dtype.
     fn time_fused(
-        &self,
+        &mut self,
         shape: &Shape,
         dtype: DType,
         arguments: &BenchArgs,
         epilogues: &Epilogues,
         bar: &ProgressBar,
         found: &mut Found,
-    ) -> Result<(), AnyError> {
+    ) {
         let fusions = arguments.fusions();
         if fusions.is_empty() {
-            return Ok(());
+            return;
         }
-        let tensors = Tensors::apart(self.gpu, shape, dtype)?;
+        let what = format!("fused {shape} {dtype}");
+        let tensors = self.unless_late(&what, found, |bench| Tensors::apart(bench.gpu, shape, dtype));
         for (operation, fusion) in fusions {
-            let what = format!("{operation} {} {shape} {dtype}", fusion.name());
-            bar.set_message(what.clone());
-            match self.fused_row(&tensors, epilogues, (operation, fusion), &arguments.choice(dtype)) {
-                Ok(row) => found.fused.push(row),
-                Err(error) => found.failures.push(format!("{what}: {error}")),
+            if let Some(tensors) = &tensors {
+                let what = format!("{operation} {} {shape} {dtype}", fusion.name());
+                bar.set_message(what.clone());
+                let choice = arguments.choice(dtype);
+                let row = self.unless_late(&what, found, |bench| {
+                    bench.fused_row(tensors, epilogues, (operation, fusion), &choice)
+                });
+                found.fused.extend(row);
             }
             bar.inc(1);
         }
-        Ok(())
     }
 
-    /// The row of the chosen plan, and where all are wanted those of the others.
-    fn rows(
+    /// Does what `work` says, unless the time limit has passed; notes what was left out and what failed.
+    fn unless_late<T>(
         &mut self,
-        tensors: &Tensors,
-        operation: Operation,
-        choice: &Choice,
-        all: bool,
-    ) -> Result<Vec<Row>, AnyError> {
-        let chosen = self.row(tensors, operation, choice, *choice == Choice::default())?;
-        let config = Config { dtype: tensors.dtype(), ..Config::default() };
-        let own = self.layer(tensors.shape(), &config, choice)?.plan(operation)?.choice();
-        let mut rows = vec![chosen];
-        if all {
-            let (shape, dtype) = (tensors.shape(), tensors.dtype());
-            let others = candidates::variants(operation, shape, dtype, choice.storage, &self.kernels);
-            for other in others.iter().filter(|&other| *other != own) {
-                rows.push(self.row(tensors, operation, other, false)?);
-            }
+        what: &str,
+        found: &mut Found,
+        work: impl FnOnce(&mut Self) -> Result<T, AnyError>,
+    ) -> Option<T> {
+        if self.deadline.passed() {
+            found.left_out.push(what.into());
+            return None;
         }
-        Ok(rows)
+        work(self).map_err(|error| found.failures.push(format!("{what}: {error}"))).ok()
+    }
+
+    /// Plans to be timed beside the chosen one.
+    fn others(&self, tensors: &Tensors, operation: Operation, choice: &Choice, others: Others) -> Vec<Choice> {
+        let (shape, dtype) = (tensors.shape(), tensors.dtype());
+        let config = Config { dtype, ..Config::default() };
+        let plan =
+            |choice: &Choice| self.layer(shape, &config, choice).and_then(|layer| Ok(layer.plan(operation)?)).ok();
+        let own = plan(choice).map(|plan| plan.choice());
+        let mut all = match others {
+            Others::None => Vec::new(),
+            Others::Kernels => candidates::variants(operation, shape, dtype, choice.storage, &self.kernels),
+            Others::Strategies => {
+                candidates::strategies(choice).filter_map(|forced| Some(plan(&forced)?.choice())).collect()
+            }
+        };
+        all.retain(|other| Some(*other) != own);
+        all.dedup();
+        all
     }
 
     fn layer(&self, shape: &Shape, config: &Config, choice: &Choice) -> Result<BatchNorm, AnyError> {
@@ -332,7 +441,8 @@ impl Bench<'_> {
         let config = Config { dtype, ..Config::default() };
         let layer = self.layer(shape, &config, choice)?;
         let steps = tensors.steps(self.gpu, &layer, operation, Use::Plain)?;
-        verify(self.gpu, &self.kernels, (operation, false), shape, &config, &layer.plan(operation)?)?;
+        let plan = layer.plan(operation)?;
+        verify(self.gpu, &self.kernels, (operation, false), shape, &config, &plan, &mut self.expectations)?;
         let (copy, own) = (self.copy.job(), job(&steps));
         let samples = self.watch.measure(&[&copy, &own], self.rounds, self.least)?;
         self.copy_times.extend(&samples[0].times);
@@ -348,7 +458,7 @@ impl Bench<'_> {
             bytes,
             chosen,
             kernels: steps[0].kernels().map(str::to_owned).collect(),
-            plan: PlanFigures::from(&layer.plan(operation)?),
+            plan: PlanFigures::from(&plan),
             microseconds,
             encode_microseconds: encoding(self.gpu, &own),
             gigabytes_per_second: moved as f64 / microseconds.median / 1e3,
@@ -356,7 +466,7 @@ impl Bench<'_> {
         })
     }
 
-    fn record(&self, rows: Vec<Row>, fused: Vec<FusedRow>) -> Record {
+    fn record(&self, found: &Found) -> Record {
         let info = &self.gpu.info;
         Record {
             schema: SCHEMA.into(),
@@ -370,8 +480,9 @@ impl Bench<'_> {
             version: env!("CARGO_PKG_VERSION").into(),
             clock: self.watch.clock(),
             copy: self.copy.record(quantile(&self.copy_times, 0.5)),
-            rows,
-            fused,
+            rows: found.rows.clone(),
+            fused: found.fused.clone(),
+            not_timed: [&found.failures[..], &found.left_out].concat(),
         }
     }
 }
@@ -385,6 +496,7 @@ fn verify(
     shape: &Shape,
     config: &Config,
     plan: &Plan,
+    expectations: &mut Expectations,
 ) -> Result<(), AnyError> {
     let small = cut(shape)?;
     let whole = plan.choice();
@@ -397,8 +509,7 @@ fn verify(
     let ordinary = Case::new(operation, &small);
     let config = Config { running: ordinary.config.running, ..*config };
     let case = Case { config, residual, setup: Setup { choice, ..Setup::default() }, ..ordinary };
-    let mut expectations = Expectations::default();
-    let outcome = Suite::new(kernels.clone(), gpu.queue.clone(), &mut expectations).run(&case);
+    let outcome = Suite::new(kernels.clone(), gpu.queue.clone(), expectations).run(&case);
     match outcome.failure {
         None => Ok(()),
         Some(failure) if outcome.refused => Err(failure.into()),
@@ -408,7 +519,7 @@ fn verify(
 
 /// The shape with fewer samples, and if those are few, with smaller ones: channels and layout stay.
 fn cut(shape: &Shape) -> Result<Shape, AnyError> {
-    const MOST_ELEMENTS: usize = 1 << 22;
+    const MOST_ELEMENTS: usize = 1 << 19;
     let mut dims = shape.dims().to_vec();
     let per_sample = shape.elements() / dims[0];
     dims[0] = dims[0].min((MOST_ELEMENTS / per_sample).max(2));
@@ -425,12 +536,12 @@ fn cut(shape: &Shape) -> Result<Shape, AnyError> {
 }
 
 /// Today, `YYYY-MM-DD`.
-fn today() -> String {
+pub fn today() -> String {
     jiff::Zoned::now().date().to_string()
 }
 
 /// The processor and its cores.
-fn processor() -> String {
+pub fn processor() -> String {
     use sysinfo::{CpuRefreshKind, RefreshKind, System};
     let system = System::new_with_specifics(RefreshKind::nothing().with_cpu(CpuRefreshKind::nothing()));
     let cpus = system.cpus();
@@ -538,6 +649,17 @@ fn relative_to_f32(rows: &[Row], operation: Operation, dtype: DType) -> Option<f
         }
     }
     (!logarithms.is_empty()).then(|| (logarithms.iter().sum::<f64>() / logarithms.len() as f64).exp())
+}
+
+fn describe_choice(choice: &Choice) -> String {
+    let Choice { strategy, geometry, reduction, held, .. } = *choice;
+    let words = [
+        strategy.map(|it| it.name().to_owned()),
+        held.map(|it| it.to_string()),
+        geometry.map(|it| it.to_string()),
+        reduction.map(|it| it.to_string()),
+    ];
+    words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
 fn describe(plan: &PlanFigures) -> String {

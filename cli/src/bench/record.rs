@@ -37,6 +37,16 @@ pub struct Record {
     /// Fused steps beside separate passes; none where `--fused` was not asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fused: Vec<FusedRow>,
+    /// What failed, and why, or was left out for want of time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub not_timed: Vec<String>,
+}
+
+impl Record {
+    /// Whether nothing was timed.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty() && self.fused.is_empty()
+    }
 }
 
 /// Where times come from.

@@ -4,9 +4,10 @@ use super::candidates::{Candidate, candidates, refinements};
 use super::clock::{Samples, Stopwatch};
 use super::copy::CopyKernel;
 use super::record::PlanFigures;
-use super::workload::{OPERATIONS, Tensors, Use, job, shapes};
+use super::workload::{OPERATIONS, Subject, Tensors, Use, job, subjects};
 use super::{clock, processor, today, verify};
 use crate::adapter::AdapterArgs;
+use crate::deadline::TimeLimit;
 use crate::output::{progress, table, write};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::Gpu;
@@ -14,6 +15,7 @@ use batchnorm_wgpu::kernels::Strategy;
 use batchnorm_wgpu::{
     BatchNorm, Choice, Config, DType, Kernels, Operation, Preference, Shape, Step, Tuning, TuningPoint,
 };
+use batchnorm_wgpu_check::suite::Expectations;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -25,15 +27,18 @@ pub struct TuneArgs {
     /// Only the small shapes
     #[arg(long)]
     quick: bool,
-    /// Only shapes whose text contains one of these, separated by commas
+    /// Only these shapes, in this order, as `bn bench --shapes` takes them
     #[arg(long, value_name = "TEXTS")]
     shapes: Option<String>,
+    #[command(flatten)]
+    limit: TimeLimit,
     /// The tuning file to write
     #[arg(long, value_name = "FILE", default_value = "tuning.json")]
     out: PathBuf,
 }
 
-/// Candidates that are measured again, more carefully.
+/// Candidates that are measured again, more carefully, and once more.
+const SEMIFINALISTS: usize = 16;
 const FINALISTS: usize = 4;
 /// Differences that may be chance.
 const NOISE: f64 = 0.02;
@@ -50,28 +55,52 @@ type Ranked = (Candidate, f64);
 
 /// Measures the candidates of every operation and shape.
 pub fn run(arguments: &TuneArgs) -> Result<Verdict, AnyError> {
+    let deadline = arguments.limit.start();
     let gpu = arguments.adapter.open_with(clock::FEATURES)?;
-    let shapes = shapes(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
+    let subjects = subjects(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
     let copy = CopyKernel::fastest(&gpu)?;
     let watch = Stopwatch::new(&gpu, &copy.job())?;
     let tuner = Tuner { gpu: &gpu, kernels: Kernels::new(&gpu.device), copy: &copy, watch };
-    let bar = progress((shapes.len() * OPERATIONS.len()) as u64, &gpu.key());
-    let mut points = Vec::new();
-    for shape in &shapes {
-        let tensors = Tensors::new(&gpu, shape, DType::F32)?;
+    let bar = progress((subjects.len() * OPERATIONS.len()) as u64, &gpu.key());
+    let measured = format!("{}: {} {} on {}", today(), gpu.info.driver, gpu.info.driver_info, processor());
+    let mut tuning = Tuning { adapter: gpu.key(), measured, ..Tuning::none() };
+    let (mut left_out, mut failures) = (Vec::new(), Vec::new());
+    for Subject { shape, .. } in &subjects {
+        let Some(tensors) = noted(&mut failures, &shape.to_string(), Tensors::new(&gpu, shape, DType::F32)) else {
+            continue;
+        };
         for operation in OPERATIONS {
-            bar.set_message(format!("{operation} {shape}"));
-            points.push(tuner.point(&tensors, operation)?);
+            let what = format!("{operation} {shape}");
+            bar.set_message(what.clone());
+            match deadline.passed() {
+                true => left_out.push(what),
+                false => tuning.points.extend(noted(&mut failures, &what, tuner.point(&tensors, operation))),
+            }
             bar.inc(1);
+        }
+        // After every shape: whatever ends the run early, what was measured is there.
+        if !tuning.points.is_empty() {
+            write(&arguments.out, (tuning.to_json() + "\n").as_bytes())?;
         }
     }
     bar.finish_and_clear();
-    print(&points);
-    let measured = format!("{}: {} {} on {}", today(), gpu.info.driver, gpu.info.driver_info, processor());
-    let tuning = Tuning { adapter: gpu.key(), measured, points, ..Tuning::none() };
-    write(&arguments.out, (tuning.to_json() + "\n").as_bytes())?;
+    if let Some(left_out) = arguments.limit.left_out(&left_out) {
+        eprintln!("{left_out}");
+    }
+    if tuning.points.is_empty() {
+        return Err(format!("nothing was measured; {}", failures.join("; ")).into());
+    }
+    print(&tuning.points);
     eprintln!("tuning: {}; `bn bench --tuning {0}` goes by it", arguments.out.display());
-    Ok(Verdict::Passed)
+    match failures.is_empty() {
+        true => Ok(Verdict::Passed),
+        false => Err(format!("not measured:\n  {}", failures.join("\n  ")).into()),
+    }
+}
+
+/// What came of something, or nothing and a note of why.
+fn noted<T>(failures: &mut Vec<String>, what: &str, outcome: Result<T, AnyError>) -> Option<T> {
+    outcome.map_err(|error| failures.push(format!("{what}: {error}"))).ok()
 }
 
 impl Tuner<'_> {
@@ -79,7 +108,11 @@ impl Tuner<'_> {
         let shape = tensors.shape();
         let capabilities = self.kernels.capabilities();
         let all = candidates(operation, shape, capabilities);
-        let mut ranked = self.rank(tensors, operation, all, 3, Duration::from_millis(6))?;
+        // Most are far too slow: a glance at each tells.
+        let mut few = self.rank(tensors, operation, all, 1, Duration::from_millis(2))?;
+        few.truncate(SEMIFINALISTS);
+        let few = few.into_iter().map(|(candidate, _)| candidate).collect();
+        let mut ranked = self.rank(tensors, operation, few, 3, Duration::from_millis(6))?;
         ranked.truncate(FINALISTS);
         if let Some(((best, _), _)) = ranked.first().copied() {
             let known: Vec<Choice> = ranked.iter().map(|((_, choice), _)| *choice).collect();
@@ -96,7 +129,8 @@ impl Tuner<'_> {
         let ((prefer, choice), fraction) = finalists.iter().find_map(alike).ok_or("no plan can run")?;
         let layer = BatchNorm::with_choice(&self.kernels, shape.clone(), Config::default(), &choice)?;
         let plan = layer.plan(operation)?;
-        verify(self.gpu, &self.kernels, (operation, false), shape, &Config::default(), &plan)?;
+        let mut expectations = Expectations::default();
+        verify(self.gpu, &self.kernels, (operation, false), shape, &Config::default(), &plan, &mut expectations)?;
         // As many as ran: a shape with fewer channels shall split them.
         let ran = PlanFigures::from(&plan).workgroups;
         let workgroups = if prefer.strategy == Strategy::Split { prefer.workgroups.max(ran) } else { 0 };

@@ -3,7 +3,7 @@
 use super::clock::Job;
 use super::epilogue::{Bound, Epilogue, Function};
 use crate::AnyError;
-use batchnorm_wgpu::host::{Gpu, half, storage, upload};
+use batchnorm_wgpu::host::{Gpu, guarded, half, storage, upload};
 use batchnorm_wgpu::{
     Backward, BatchNorm, DType, ForwardTraining, Inference, Layout, Operation, RunningStatistics, Shape, Step, wgpu,
 };
@@ -36,15 +36,20 @@ const SMALL: [(&[usize], Layout); 12] = [
     (&[8, 16, 7, 7], Layout::ChannelsFirst),
 ];
 
-/// ResNet-50's, and what peers are slow at.
-const LARGE: [(&[usize], Layout); 13] = [
+/// Those of ResNet-50 at batch 64, and what peers are slow at.
+const LARGE: [(&[usize], Layout); 18] = [
     (&[64, 64, 112, 112], Layout::ChannelsFirst),
     (&[64, 256, 56, 56], Layout::ChannelsFirst),
     (&[64, 128, 56, 56], Layout::ChannelsFirst),
+    (&[64, 64, 56, 56], Layout::ChannelsFirst),
     (&[64, 512, 28, 28], Layout::ChannelsFirst),
     (&[64, 256, 28, 28], Layout::ChannelsFirst),
+    (&[64, 128, 28, 28], Layout::ChannelsFirst),
     (&[64, 1024, 14, 14], Layout::ChannelsFirst),
-    (&[32, 2048, 7, 7], Layout::ChannelsFirst),
+    (&[64, 512, 14, 14], Layout::ChannelsFirst),
+    (&[64, 256, 14, 14], Layout::ChannelsFirst),
+    (&[64, 2048, 7, 7], Layout::ChannelsFirst),
+    (&[64, 512, 7, 7], Layout::ChannelsFirst),
     (&[4, 128, 1024, 1024], Layout::ChannelsFirst),
     (&[64, 56, 56, 64], Layout::ChannelsLast),
     (&[64, 56, 56, 65], Layout::ChannelsLast),
@@ -60,23 +65,105 @@ pub const OPERATIONS: [Operation; 4] =
 /// Bytes of the largest tensor that a software adapter is timed with.
 const SOFTWARE_BYTES: u64 = 64 << 20;
 
-/// The shapes for an adapter: the large ones only where `large`, and only those that one binding holds. With `texts`, those
-/// that contain one of these, separated by commas.
-pub fn shapes(gpu: &Gpu, large: bool, texts: Option<&str>) -> Result<Vec<Shape>, AnyError> {
+/// A shape with the dtypes that it is timed in; empty for those of the whole run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subject {
+    /// The shape of x.
+    pub shape: Shape,
+    /// Its own dtypes.
+    pub dtypes: Vec<DType>,
+}
+
+/// The subjects for an adapter: those of the list that a buffer holds, the large ones only where `large`. With `texts`,
+/// separated by commas, those that the texts name, in that order: a shape written out, such as `8x3x5x5`; or the shapes of
+/// the list that contain the text. After colons may stand a layout and dtypes, such as `8x5x5x3:channels_last:f16`.
+pub fn subjects(gpu: &Gpu, large: bool, texts: Option<&str>) -> Result<Vec<Subject>, AnyError> {
     let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
-    let large = if large { &LARGE[..] } else { &[] };
-    let binding = gpu.device.limits().max_storage_buffer_binding_size;
-    let most = if software { binding.min(SOFTWARE_BYTES) } else { binding };
-    let all = SMALL.iter().chain(large).map(|(dims, layout)| Shape::new(dims, *layout));
-    let mut shapes = all.collect::<Result<Vec<_>, _>>()?;
-    shapes.retain(|shape| shape.elements() as u64 * 4 <= most);
-    let Some(texts) = texts else { return Ok(shapes) };
-    let names: Vec<String> = shapes.iter().map(Shape::to_string).collect();
-    if let Some(unknown) = texts.split(',').find(|text| !names.iter().any(|name| name.contains(text))) {
-        return Err(format!("no shape contains {unknown:?}; there are: {}", names.join(", ")).into());
+    let buffer = gpu.device.limits().max_buffer_size;
+    let most = if software { buffer.min(SOFTWARE_BYTES) } else { buffer };
+    let shapes = |list: &[(&[usize], Layout)]| -> Result<Vec<Shape>, AnyError> {
+        let shapes = list.iter().map(|(dims, layout)| Shape::new(dims, *layout)).collect::<Result<Vec<_>, _>>()?;
+        Ok(shapes.into_iter().filter(|shape| shape.elements() as u64 * 4 <= most).collect())
+    };
+    let mut offered = shapes(&SMALL)?;
+    if large {
+        offered.extend(shapes(&LARGE)?);
     }
-    shapes.retain(|shape| texts.split(',').any(|text| shape.to_string().contains(text)));
-    Ok(shapes)
+    let Some(texts) = texts else {
+        return Ok(offered.into_iter().map(|shape| Subject { shape, dtypes: Vec::new() }).collect());
+    };
+    let mut subjects: Vec<Subject> = Vec::new();
+    for wanted in texts.split(',').map(Wanted::parse) {
+        let wanted = wanted?;
+        let (name, dtypes, found) = (wanted.name, &wanted.dtypes, wanted.among(&offered)?);
+        if found.is_empty() {
+            let names: Vec<String> = offered.iter().map(Shape::to_string).collect();
+            return Err(format!(
+                "{name}: expected a shape, such as 8x3x5x5, or a part of one of these: {}",
+                names.join(", ")
+            )
+            .into());
+        }
+        for shape in found {
+            let size = dtypes.iter().map(|dtype| dtype.size()).max().unwrap_or(4);
+            if shape.elements() as u64 * size > most {
+                return Err(format!("{shape}: expected at most {} MB on this adapter", most / 1_000_000).into());
+            }
+            match subjects.iter_mut().find(|subject| subject.shape == shape) {
+                Some(known) => known.dtypes.extend(dtypes),
+                None => subjects.push(Subject { shape, dtypes: dtypes.clone() }),
+            }
+        }
+    }
+    Ok(subjects)
+}
+
+/// What a text of `--shapes` asks for.
+#[derive(Debug, PartialEq)]
+struct Wanted<'a> {
+    name: &'a str,
+    layout: Option<Layout>,
+    dtypes: Vec<DType>,
+}
+
+impl<'a> Wanted<'a> {
+    fn parse(text: &'a str) -> Result<Self, AnyError> {
+        let mut words = text.split(':');
+        let name = words.next().unwrap_or_default();
+        let mut wanted = Self { name, layout: None, dtypes: Vec::new() };
+        for word in words {
+            let dtype = DType::ALL.into_iter().find(|dtype| dtype.name() == word);
+            let layout = [Layout::ChannelsFirst, Layout::ChannelsLast].into_iter().find(|it| it.to_string() == word);
+            match (dtype, layout) {
+                (Some(dtype), _) => wanted.dtypes.push(dtype),
+                (None, Some(layout)) => wanted.layout = Some(layout),
+                (None, None) => {
+                    let expected = "channels_first, channels_last, f32, f16 or bf16 after a colon";
+                    return Err(format!("{text}: expected {expected}, got {word:?}").into());
+                }
+            }
+        }
+        Ok(wanted)
+    }
+
+    /// The shape that is meant to the last dimension, else those that contain the text, else the one that it writes out.
+    fn among(&self, offered: &[Shape]) -> Result<Vec<Shape>, AnyError> {
+        let dims: Option<Vec<usize>> = self.name.split('x').map(|text| text.parse().ok()).collect();
+        let dims = dims.filter(|dims| dims.len() > 1);
+        let of_layout = |shape: &&Shape| self.layout.is_none_or(|layout| shape.layout() == layout);
+        let exact = |shape: &&Shape| dims.as_deref().is_some_and(|dims| shape.dims() == dims);
+        if let Some(shape) = offered.iter().filter(of_layout).find(exact) {
+            return Ok(vec![shape.clone()]);
+        }
+        let contains = |shape: &&Shape| shape.to_string().contains(self.name);
+        let containing: Vec<Shape> = offered.iter().filter(of_layout).filter(contains).cloned().collect();
+        match dims {
+            Some(dims) if containing.is_empty() || self.layout.is_some() => {
+                Ok(vec![Shape::new(&dims, self.layout.unwrap_or_default())?])
+            }
+            _ => Ok(containing),
+        }
+    }
 }
 
 /// Whether the shape is one of the small ones.
@@ -132,16 +219,14 @@ impl Tensors {
     /// The buffers of a set in which x, dy, y, dx, the residual and dz lie, numbered from 0.
     fn arranged(gpu: &Gpu, shape: &Shape, dtype: DType, places: [usize; 6]) -> Result<Self, AnyError> {
         let number = places.iter().max().map_or(0, |last| last + 1);
-        // A million values over and over: as far as time goes that is random.
-        let pattern = normal(1 << 20, 7);
-        let values: Vec<f32> = pattern.iter().copied().cycle().take(shape.elements()).collect();
-        let bytes = encode(&values, dtype);
+        let bytes = dtype.bytes(shape.elements()).next_multiple_of(16);
+        let pattern = upload(&gpu.device, &gpu.queue, "pattern", &encode(&normal(PATTERN, 7), dtype))?;
         let set = || -> Result<Set, AnyError> {
             let channels = shape.channels();
             let plane = || storage(&gpu.device, "parameters", channels as u64 * 4);
             let ones = vec![1f32; channels];
             let running = RunningStatistics::new(channels).to_bytes()?;
-            let buffer = |_| upload(&gpu.device, &gpu.queue, "tensor", &bytes);
+            let buffer = |_| filled(gpu, &pattern, bytes);
             let buffers = (0..number).map(buffer).collect::<Result<Vec<_>, _>>()?;
             let [x, dy, y, dx, residual, dz] = places.map(|place| buffers[place].clone());
             Ok(Set {
@@ -159,7 +244,7 @@ impl Tensors {
                 saved: storage(&gpu.device, "saved", 24 * channels as u64)?,
             })
         };
-        let sets = (0..sets(number as u64, bytes.len() as u64)).map(|_| set()).collect::<Result<_, _>>()?;
+        let sets = (0..sets(number as u64, bytes)).map(|_| set()).collect::<Result<_, _>>()?;
         Ok(Self { shape: shape.clone(), dtype, sets })
     }
 
@@ -193,6 +278,22 @@ impl Tensors {
     pub fn dtype(&self) -> DType {
         self.dtype
     }
+}
+
+/// Values that tensors are made of, over and over: as far as time goes that is random.
+const PATTERN: usize = 1 << 20;
+
+/// A buffer of `bytes` bytes full of `pattern`. The device copies: a tensor of gigabytes would be long under way from here.
+fn filled(gpu: &Gpu, pattern: &wgpu::Buffer, bytes: u64) -> Result<wgpu::Buffer, AnyError> {
+    let tensor = storage(&gpu.device, "tensor", bytes)?;
+    guarded(&gpu.device, "filling a tensor", || {
+        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        for begin in (0..bytes).step_by(pattern.size() as usize) {
+            encoder.copy_buffer_to_buffer(pattern, 0, &tensor, begin, pattern.size().min(bytes - begin));
+        }
+        gpu.queue.submit([encoder.finish()])
+    })?;
+    Ok(tensor)
 }
 
 /// Values as a tensor's bytes, filled up to whole vectors of sixteen.
@@ -259,4 +360,31 @@ fn step(
             layer.statistics(&batchnorm_wgpu::Statistics { x, saved, running, scratch })?
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_named_or_written_out() {
+        let offered = [
+            Shape::new(&[32, 64, 32, 32], Layout::ChannelsFirst).unwrap(),
+            Shape::new(&[8, 32, 64], Layout::ChannelsFirst).unwrap(),
+            Shape::new(&[32, 28, 28, 64], Layout::ChannelsLast).unwrap(),
+        ];
+        let found = |text| -> Vec<String> {
+            Wanted::parse(text).unwrap().among(&offered).unwrap().iter().map(Shape::to_string).collect()
+        };
+        assert_eq!(found("32x64"), ["32x64x32x32 channels_first", "8x32x64 channels_first"]);
+        assert_eq!(found("8x32x64"), ["8x32x64 channels_first"]);
+        assert_eq!(found("32x28x28x64"), ["32x28x28x64 channels_last"]);
+        assert_eq!(found("32x64:channels_first"), ["32x64 channels_first"]);
+        assert_eq!(found("channels_last"), ["32x28x28x64 channels_last"]);
+        assert_eq!(found("5x5x3:channels_last"), ["5x5x3 channels_last"]);
+        assert_eq!(found("nothing"), [""; 0]);
+        assert_eq!(Wanted::parse("5x3:bf16:f16").unwrap().dtypes, [DType::Bf16, DType::F16]);
+        assert!(Wanted::parse("8x3:f64").is_err_and(|error| error.to_string().contains("got \"f64\"")));
+        assert!(Wanted::parse("8x0").unwrap().among(&offered).is_err());
+    }
 }

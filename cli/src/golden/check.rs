@@ -1,5 +1,6 @@
 //! `bn check --golden`: golden cases of other implementations against the GPU.
 
+use crate::deadline::Deadline;
 use crate::junit::{self, Status};
 use crate::output::{progress, table, write};
 use crate::{AnyError, Verdict};
@@ -19,6 +20,8 @@ pub struct Request<'a> {
     pub filter: Option<&'a str>,
     /// Whether a case that is not supported is no failure.
     pub allow_unsupported: bool,
+    /// How long files are begun.
+    pub deadline: Deadline,
     pub json: Option<&'a Path>,
     pub junit: Option<&'a Path>,
 }
@@ -55,6 +58,8 @@ struct Report {
     passed: usize,
     failed: usize,
     unsupported: usize,
+    /// Files that the time limit left out.
+    left_out: usize,
     files: Vec<Row>,
 }
 
@@ -63,7 +68,7 @@ pub fn run(gpus: &[Gpu], request: &Request<'_>) -> Result<Verdict, AnyError> {
     let files = files(request.cases, request.filter)?;
     let mut reports = Vec::new();
     for gpu in gpus {
-        let report = Report::new(gpu, &files);
+        let report = Report::new(gpu, &files, request.deadline);
         if request.json != Some("-".as_ref()) {
             report.print();
         }
@@ -170,12 +175,13 @@ const WIDTH: u16 = 120;
 const HEADER: [&str; 7] = ["case", "verdict", "worst element", "got", "want", "error", "bound"];
 
 impl Report {
-    fn new(gpu: &Gpu, files: &[PathBuf]) -> Self {
+    fn new(gpu: &Gpu, files: &[PathBuf], deadline: Deadline) -> Self {
         let kernels = Kernels::new(&gpu.device);
         let bar = progress(files.len() as u64, &gpu.key());
         let begin = Instant::now();
         let rows: Vec<Row> = bar
             .wrap_iter(files.iter())
+            .take_while(|_| !deadline.passed())
             .map(|file| {
                 let begin = Instant::now();
                 let outcome = GoldenOutcome::of(file, &kernels, &gpu.queue);
@@ -192,6 +198,7 @@ impl Report {
             passed: count(Fared::Pass),
             failed: count(Fared::Fail),
             unsupported: count(Fared::Unsupported),
+            left_out: files.len() - rows.len(),
             files: rows,
         }
     }
@@ -203,7 +210,11 @@ impl Report {
         println!("{}", table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH));
         self.files.iter().filter_map(Row::remark).for_each(|remark| println!("{remark}"));
         let Self { passed, failed, unsupported, seconds, .. } = self;
-        println!("{}: {passed} passed, {failed} failed, {unsupported} unsupported, in {seconds:.1} s\n", self.adapter);
+        println!("{}: {passed} passed, {failed} failed, {unsupported} unsupported, in {seconds:.1} s", self.adapter);
+        if self.left_out > 0 {
+            println!("The time limit left out {} files.", self.left_out);
+        }
+        println!();
     }
 }
 

@@ -156,6 +156,7 @@ pub mod tests {
             copy: Copy { gigabytes_per_second: 10.0, bytes: 1 << 26, workgroup_size: 128, workgroups: 64 },
             rows,
             fused: Vec::new(),
+            not_timed: Vec::new(),
         }
     }
 

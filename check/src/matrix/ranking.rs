@@ -1,0 +1,128 @@
+//! The order in which cases are run: those first that say most.
+
+use super::{LEAST_HELD, must_be_covered};
+use crate::case::{Case, Setup};
+use batchnorm_wgpu::Kernels;
+use batchnorm_wgpu::kernels::{Settings, Variant};
+use std::collections::HashSet;
+
+/// Cases in the order of what they say, so that a run may end after any of them.
+///
+/// First stands the quick choice: every kernel by every geometry and reduction, with every storage, and with every activation;
+/// every kind of data, policy and option of every operation. Then one case for each kernel variant that must be covered and
+/// was not. Then the rest, as it came.
+pub struct Ranking {
+    /// All cases.
+    pub cases: Vec<Case>,
+    /// How many of them make the quick choice.
+    pub quick: usize,
+    /// How many shaders those up to each have, about: compiling them takes most of the time.
+    shaders: Vec<usize>,
+}
+
+impl Ranking {
+    /// The cases of the matrix.
+    pub fn new(cases: Vec<Case>, kernels: &Kernels) -> Self {
+        Self::by(cases, kernels, traits)
+    }
+
+    /// The cases of tensors in parts. That their kernels are right on tensors in one part is known by then.
+    pub fn of_parts(cases: Vec<Case>, kernels: &Kernels) -> Self {
+        Self::by(cases, kernels, |case, variants| {
+            let settings = variants.iter().map(|variant| variant.settings);
+            let of = |text: String| format!("{} {text}", case.operation);
+            settings
+                .flat_map(|Settings { geometry, storage, .. }| [of(geometry.to_string()), of(storage.to_string())])
+                .chain([of(case.data.to_string())])
+                .collect()
+        })
+    }
+
+    fn by(cases: Vec<Case>, kernels: &Kernels, traits: fn(&Case, &[Variant]) -> Vec<String>) -> Self {
+        // A plan that is refused is an error of the case when it runs.
+        let variants: Vec<Vec<Variant>> = cases.iter().map(|case| case.variants(kernels).unwrap_or_default()).collect();
+        let mut order: Vec<usize> = (0..cases.len()).collect();
+        order.sort_by_key(|&i| far_from_ordinary(&cases[i]));
+        let (mut quick, mut known) = (Vec::new(), HashSet::new());
+        for &i in &order {
+            let short = variants[i].iter().all(|variant| variant.settings.held <= LEAST_HELD);
+            let own = if short { traits(&cases[i], &variants[i]) } else { Vec::new() };
+            if own.iter().any(|one| !known.contains(one)) {
+                known.extend(own);
+                quick.push(i);
+            }
+        }
+        let mut taken: HashSet<usize> = quick.iter().copied().collect();
+        let mut covered: HashSet<Variant> = quick.iter().flat_map(|&i| &variants[i]).copied().collect();
+        let mut covering = Vec::new();
+        for &i in order.iter().filter(|i| !taken.contains(i)) {
+            let new = |variant: &&Variant| must_be_covered(variant) && !covered.contains(*variant);
+            if variants[i].iter().any(|variant| new(&variant)) {
+                covered.extend(&variants[i]);
+                covering.push(i);
+            }
+        }
+        taken.extend(&covering);
+        let rest = (0..cases.len()).filter(|i| !taken.contains(i));
+        let ranked: Vec<usize> = quick.iter().copied().chain(covering).chain(rest).collect();
+        let mut seen = HashSet::new();
+        let shaders = ranked
+            .iter()
+            .map(|&i| {
+                seen.extend(variants[i].iter().map(|variant| (*variant, bindings(&cases[i]))));
+                seen.len()
+            })
+            .collect();
+        let mut cases: Vec<Option<Case>> = cases.into_iter().map(Some).collect();
+        let cases = ranked.into_iter().filter_map(|i| cases[i].take()).collect();
+        Self { cases, quick: quick.len(), shaders }
+    }
+
+    /// About how many shaders the first `cases` compile.
+    pub fn shaders(&self, cases: usize) -> usize {
+        cases.checked_sub(1).and_then(|last| self.shaders.get(last)).copied().unwrap_or(0)
+    }
+
+    /// Only the cases that `keep` says; all of them make the quick choice then.
+    pub fn filtered(cases: Vec<Case>, kernels: &Kernels, keep: impl Fn(&Case) -> bool) -> Self {
+        let cases: Vec<Case> = cases.into_iter().filter(|case| keep(case)).collect();
+        let ranking = Self::new(cases, kernels);
+        Self { quick: ranking.cases.len(), ..ranking }
+    }
+}
+
+/// How far the shape of a case is from one that has several workgroups, tails of every kind, and is done at once.
+fn far_from_ordinary(case: &Case) -> u32 {
+    let elements = case.shape.elements() as f64;
+    ((elements / 2000.0).ln().abs() * 1e3) as u32
+}
+
+/// What a case shows.
+fn traits(case: &Case, variants: &[Variant]) -> Vec<String> {
+    let of_kernels = variants.iter().flat_map(|variant| {
+        let Settings { geometry, reduction, storage, activation, from_y, .. } = variant.settings;
+        let name = variant.kernel.name;
+        [format!("{name} {geometry} {reduction}"), format!("{name} {storage}"), format!("{name} {activation} {from_y}")]
+    });
+    let of_operation = bindings(case).into_iter().chain([case.data.to_string(), format!("{:?}", case.config.running)]);
+    of_kernels.chain(of_operation.map(|text| format!("{} {text}", case.operation))).collect()
+}
+
+/// Which bindings there are, and where they lie, as far as that differs from the ordinary.
+fn bindings(case: &Case) -> Vec<String> {
+    let Setup { pooled, in_place, running, dx, dresidual, dgamma, dbeta, one_batch, choice: _ } = case.setup;
+    let flags = [
+        (pooled, "pooled"),
+        (in_place, "in place"),
+        (!running, "no running"),
+        (!dx, "no dx"),
+        (case.residual, "residual"),
+        (case.residual && !dresidual, "no dresidual"),
+        (!dgamma, "no dgamma"),
+        (!dbeta, "no dbeta"),
+        (one_batch, "one batch"),
+        (!case.gamma, "no gamma"),
+        (!case.beta, "no beta"),
+    ];
+    flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag.to_owned()).collect()
+}
