@@ -1,6 +1,9 @@
 //! The cross-check on every adapter present, each adapter a set of tests of its own: the matrix against the float64
 //! reference, the golden cases against PyTorch, planted faults, repeated runs, and what callers get wrong.
 //!
+//! The matrix is the quick choice of `bn check`; `bn check --full` runs the whole. Planted faults are looked for on the first
+//! adapter; on the others those tests are ignored, and `--ignored` runs them.
+//!
 //! An adapter of `BATCHNORM_REQUIRE_ADAPTERS` (names as in `bn info`, separated by commas) that is missing is a failure.
 //! Without the variable the software adapters that are missing show as ignored tests.
 
@@ -15,7 +18,7 @@ use batchnorm_wgpu_check::conversion;
 use batchnorm_wgpu_check::data::Data;
 use batchnorm_wgpu_check::fault::{FAULTS, Fault};
 use batchnorm_wgpu_check::golden::Golden;
-use batchnorm_wgpu_check::matrix::{matrix, must_be_covered, part_cases, part_limits, runs_as};
+use batchnorm_wgpu_check::matrix::{Ranking, matrix, must_be_covered, part_cases, part_limits, runs_as};
 use batchnorm_wgpu_check::run::run;
 use batchnorm_wgpu_check::suite::{Expectations, Suite, median};
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -31,7 +34,8 @@ fn main() {
     let required = std::env::var("BATCHNORM_REQUIRE_ADAPTERS").unwrap_or_default();
     let required: Vec<&str> = required.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
     let adapters = find();
-    let mut trials = in_turns(adapters.iter().map(of_adapter).collect());
+    let of = |(i, adapter)| of_adapter(adapter, i == 0);
+    let mut trials = in_turns(adapters.iter().enumerate().map(of).collect());
     let missing = |name: &&str| !adapters.iter().any(|adapter| adapter.key == **name);
     for name in required.iter().copied().filter(missing) {
         let found = adapters.iter().map(|adapter| adapter.key.clone()).collect::<Vec<_>>().join(", ");
@@ -61,13 +65,14 @@ fn in_turns(of_adapters: Vec<Vec<Trial>>) -> Vec<Trial> {
     }
 }
 
-fn of_adapter(adapter: &Adapter) -> Vec<Trial> {
+fn of_adapter(adapter: &Adapter, is_first: bool) -> Vec<Trial> {
     let key = &adapter.key;
     let mut trials = vec![];
     // One test per operation and shape: a failure names both.
     let mut groups: BTreeMap<String, Vec<Case>> = BTreeMap::new();
-    let cases = matrix(&adapter.kernels);
-    for case in &cases {
+    let mut ranking = Ranking::new(matrix(&adapter.kernels), &adapter.kernels);
+    ranking.cases.truncate(ranking.quick);
+    for case in &ranking.cases {
         let shape = case.shape.to_string().replace(' ', "_");
         groups.entry(format!("{key}::matrix::{}::{shape}", case.operation.name())).or_default().push(case.clone());
     }
@@ -75,6 +80,7 @@ fn of_adapter(adapter: &Adapter) -> Vec<Trial> {
         trials.push(adapter.test(&name, move |adapter| matrix_holds(adapter, &cases)));
     }
     trials.push(adapter.test(&format!("{key}::matrix_covers_every_kernel"), every_kernel_is_covered));
+    trials.push(adapter.test(&format!("{key}::the_quick_choice_has_all_there_is"), quick_choice_has_all));
     trials.push(adapter.test(&format!("{key}::runs_repeat_to_the_bit"), runs_repeat));
     trials.push(adapter.test(&format!("{key}::default_limits_suffice"), default_limits_suffice));
     trials.push(adapter.test(&format!("{key}::runtime_checks_do_not_matter"), runtime_checks_do_not_matter));
@@ -88,7 +94,7 @@ fn of_adapter(adapter: &Adapter) -> Vec<Trial> {
     trials.extend(FAULTS.iter().map(|fault| {
         let name = format!("{key}::fault_is_found::{}", fault.name.replace(' ', "_"));
         let check = if fault.in_parts { fault_in_parts_is_found } else { fault_is_found };
-        adapter.test(&name, move |adapter| check(adapter, fault))
+        adapter.test(&name, move |adapter| check(adapter, fault)).with_ignored_flag(!is_first)
     }));
     trials.extend(misuse::trials(adapter));
     trials.extend(faults::trials(adapter));
@@ -120,6 +126,34 @@ fn every_kernel_is_covered(adapter: &Adapter) -> Result<(), Failed> {
     let all = Variant::apart().filter(needed).map(|variant| variant.name());
     let holes: BTreeSet<String> = all.filter(|name| !covered.contains(name)).collect();
     if holes.is_empty() { Ok(()) } else { Err(format!("no case runs {holes:?}").into()) }
+}
+
+/// Every kernel that the device runs occurs in the quick choice by every geometry and reduction, with every storage and with
+/// every activation; every kind of data does with every operation that any case has it with.
+fn quick_choice_has_all(adapter: &Adapter) -> Result<(), Failed> {
+    let capabilities = adapter.capabilities();
+    let Ranking { cases, quick, .. } = Ranking::new(matrix(&adapter.kernels), &adapter.kernels);
+    let of_kernel = |variant: &Variant| {
+        let (kernel, settings) = (variant.kernel.name, variant.settings);
+        [
+            format!("{kernel} by {} and {}", settings.geometry, settings.reduction),
+            format!("{kernel} of {}", settings.storage),
+            format!("{kernel} with {}, from y: {}", settings.activation, settings.from_y),
+        ]
+    };
+    let of_data = |case: &Case| format!("{} of {}", case.operation, case.data);
+    let mut has: BTreeSet<String> = BTreeSet::new();
+    for case in &cases[..quick] {
+        has.extend(case.variants(&adapter.kernels)?.iter().flat_map(of_kernel));
+        has.insert(of_data(case));
+    }
+    let all = Variant::apart().filter(|variant| must_be_covered(variant) && variant.check(&capabilities).is_ok());
+    let all: BTreeSet<String> = all.flat_map(|variant| of_kernel(&variant)).chain(cases.iter().map(of_data)).collect();
+    let missing: Vec<&String> = all.difference(&has).collect();
+    if quick > 500 {
+        return Err(format!("{quick} cases are not quick").into());
+    }
+    if missing.is_empty() { Ok(()) } else { Err(format!("no case of the quick choice has {missing:?}").into()) }
 }
 
 fn conversions_are_exact(adapter: &Adapter) -> Result<(), Failed> {

@@ -79,7 +79,7 @@ pub struct Suite<'a> {
 }
 
 /// Compiled kernels that are kept at the most.
-const MOST_COMPILED: usize = 400;
+const MOST_COMPILED: usize = 250;
 
 impl<'a> Suite<'a> {
     /// A suite for the device of `kernels`.
