@@ -1,7 +1,7 @@
 //! `bn check`.
 
 use crate::adapter::{AdapterArgs, keys};
-use crate::output::{figure, progress, table, write};
+use crate::output::{figure, number, progress, prose, table, text, write};
 use crate::{AnyError, Verdict, accuracy, browser, golden, junit};
 use batchnorm_wgpu::Kernels;
 use batchnorm_wgpu::host::Gpu;
@@ -170,7 +170,7 @@ fn check(gpu: &Gpu, arguments: &CheckArgs, expectations: &mut Expectations) -> R
 const PRINTED: usize = 10;
 
 fn print(report: &AdapterReport, whole: bool) {
-    println!("{}: {} {}", report.adapter, report.name, report.driver);
+    println!("{}", prose(&format!("{}: {} {}", report.adapter, report.name, report.driver)));
     print_rows("kernel", &report.summary.kernels);
     print_rows("tensors", &report.summary.tensors);
     let holes = if whole { report.summary.holes.as_slice() } else { &[] };
@@ -195,18 +195,23 @@ fn print_rows(of: &str, rows: &[Row]) {
             if row.failed == 0 { "ok" } else { "FAILED" }.into(),
             row.cases.to_string(),
             row.failed.to_string(),
-            figure(row.median),
             figure(row.worst),
+            figure(row.median),
             row.worst_output.clone(),
             row.worst_case.clone(),
         ]
     });
-    let header = [of, "verdict", "cases", "failed", "median error/bound", "worst", "of", "in"];
-    let mut table = table(&header, 2, cells);
-    for column in table.column_iter_mut().skip(6) {
-        column.set_cell_alignment(comfy_table::CellAlignment::Left);
-    }
-    println!("{table}");
+    let columns = [
+        text(of),
+        text("verdict"),
+        number("cases"),
+        number("failed"),
+        number("worst\nerror/bound").means("the largest error over its bound, at most 1 in cases that pass"),
+        number("median\nerror/bound").means("half of the cases lie below").extra(),
+        text("worst\noutput").means("the one with that error").extra(),
+        text("worst case").means("the case that it came from").extra(),
+    ];
+    println!("{}", table(columns, cells));
 }
 
 /// `whole`: whether a kernel that no case ran is a failure.

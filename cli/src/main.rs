@@ -18,15 +18,26 @@ mod report;
 mod run;
 mod train;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Batch normalization on any GPU: check it, time it, and watch it train.
 #[derive(Parser)]
 #[command(name = "bn", version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Arguments {
+    /// Show every column of tables, however wide the lines become
+    #[arg(long, global = true)]
+    wide: bool,
     #[command(subcommand)]
     command: Command,
+}
+
+impl Arguments {
+    /// What the command line says. Help, and what is wrong with the command line, end the process here.
+    fn of_command_line() -> Self {
+        let command = Self::command().term_width(output::prose_width().into());
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
 }
 
 const EXAMPLES: &str = "Examples:
@@ -100,9 +111,26 @@ fn train(arguments: &TrainCommand) -> Result<Verdict, AnyError> {
     Ok(if passed { Verdict::Passed } else { Verdict::Failed })
 }
 
+/// Lets Mesa's Vulkan layer look for a Wayland display without a complaint on standard error. Where neither a folder nor
+/// a socket is named, as on a server, there is no display to be found, and the folder of an absent one says the same.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+fn silence_wayland() {
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: the process has one thread yet, so that none reads the environment meanwhile.
+        unsafe { std::env::set_var("XDG_RUNTIME_DIR", "/dev/null") };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn silence_wayland() {}
+
 fn main() -> ExitCode {
+    silence_wayland();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
-    let outcome = match Arguments::parse().command {
+    let arguments = Arguments::of_command_line();
+    output::set_wide(arguments.wide);
+    let outcome = match arguments.command {
         Command::Info(arguments) => info::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Golden(arguments) => golden::write::run(&arguments),

@@ -11,7 +11,7 @@ mod workload;
 
 use crate::adapter::AdapterArgs;
 use crate::names::{dtype, named, operation};
-use crate::output::{figure, progress, read_tuning, table, write};
+use crate::output::{Column, figure, number, progress, prose, read_tuning, table, text, write};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Storage, Strategy};
@@ -439,16 +439,18 @@ fn processor() -> String {
 }
 
 fn print(record: &Record) {
-    println!("{}: {} ({}) {}", record.adapter, record.name, record.backend, record.driver);
-    println!("{}; {}, version {}", record.processor, record.date, record.version);
+    let device = format!("{}: {} ({}) {}", record.adapter, record.name, record.backend, record.driver);
+    println!("{}", prose(&device));
+    println!("{}", prose(&format!("{}; {}, version {}", record.processor, record.date, record.version)));
     let copy = &record.copy;
-    println!(
+    let speed = format!(
         "copy kernel: {:.2} GB/s, read and write ({} workgroups of {}); clock: {}\n",
         copy.gigabytes_per_second,
         copy.workgroups,
         copy.workgroup_size,
         record.clock.describe()
     );
+    println!("{}", prose(&speed));
     if !record.rows.is_empty() {
         print_rows(&record.rows);
         print_dtypes(&record.rows);
@@ -464,39 +466,32 @@ fn print_rows(rows: &[Row]) {
             row.operation.to_string(),
             row.shape(),
             row.dtype.to_string(),
-            describe(&row.plan),
-            format!("{:.1}", row.bytes as f64 / 1e6),
-            row.kernels.len().to_string(),
             format!("{:.0}", row.microseconds.median),
+            format!("{:.2}", row.fraction_of_copy),
+            describe(&row.plan),
+            figure(row.gigabytes_per_second),
             format!("{:.0}", row.microseconds.spread),
             figure(row.nanoseconds_per_element()),
-            figure(row.gigabytes_per_second),
-            format!("{:.2}", row.fraction_of_copy),
+            format!("{:.1}", row.bytes as f64 / 1e6),
+            row.kernels.len().to_string(),
             format!("{:.1}", row.encode_microseconds),
         ]
     });
-    let header = [
-        "operation",
-        "shape",
-        "dtype",
-        "plan",
-        "MB",
-        "dispatches",
-        "us",
-        "spread",
-        "ns/element",
-        "GB/s",
-        "of copy",
-        "encode us",
+    let columns = [
+        text("operation"),
+        text("shape"),
+        text("dtype"),
+        number("us").means("the median time of a step"),
+        number("of copy").means("the speed over that of a copy kernel, timed in turn with it, 1 for as fast"),
+        text("plan").means("strategy, workgroups x size, what a value is, how sums are taken").extra(),
+        number("GB/s").means("the speed on the bytes that must move, 2 tensors forward and 3 backward").extra(),
+        number("spread").means("half of the samples lie in a range of so many us").extra(),
+        number("ns/element").means("the time for each element of x").extra(),
+        number("MB").means("the size of a tensor").extra(),
+        number("dispatches").extra(),
+        number("encode us").means("the host's time to record a step").extra(),
     ];
-    println!("{}", table(&header, 4, lines));
-    println!(
-        "plan: workgroups x size, what a value is, how sums are taken; us: median of a step; spread: half of the samples lie within"
-    );
-    println!(
-        "it; ns/element: that for each element of x; GB/s: on the bytes that must move, 2 tensors forward and 3 backward; of"
-    );
-    println!("copy: that over the copy kernel's, timed in turn with it; encode us: host time to record a step.");
+    println!("{}", table(columns, lines));
 }
 
 /// How the time of an element goes down with its bytes: a line for each operation, where f32 and another dtype were timed.
@@ -515,12 +510,12 @@ fn print_dtypes(rows: &[Row]) {
     if lines.is_empty() {
         return;
     }
-    let header: Vec<&str> = ["operation"].into_iter().chain(others.iter().map(|dtype| dtype.name())).collect();
-    println!("\n{}", table(&header, 1, lines));
-    println!(
-        "time of an element over that of an f32 element, both in times of the copy kernel, which took turns with each: the"
-    );
-    println!("geometric mean over the shapes.");
+    let of_others = others.iter().map(|dtype| number(dtype.name()));
+    let columns: Vec<Column> = [text("operation")].into_iter().chain(of_others).collect();
+    println!("\n{}", table(columns, lines));
+    let note = "The time of an element over that of an f32 element, each as a multiple of the time of the copy kernel, \
+         which took turns with both. The geometric mean over the shapes.";
+    println!("{}", prose(note));
 }
 
 /// The geometric mean, over the shapes that both were timed on, of the time of an element over that of an f32 one. Both are

@@ -1,7 +1,7 @@
 //! `bn golden`: cases of the library's own reference, for other implementations.
 
 use crate::names::{activation, dtype, layout};
-use crate::output::{table, write};
+use crate::output::{number, prose, table, text, write};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::{Activation, Average, Config, DType, Layout, RunningPolicy, Shape};
 use batchnorm_wgpu_check::case::{Case, Operation};
@@ -101,15 +101,10 @@ pub fn run(arguments: &GoldenArgs) -> Result<Verdict, AnyError> {
         write(file, contents)?;
     }
     let rows = recipes.iter().zip(files.iter().zip(&contents));
-    println!(
-        "{}",
-        table(
-            &["file", "shape", "dtype", "data", "bytes"],
-            4,
-            rows.map(|(recipe, (file, contents))| row(recipe, file, contents))
-        )
-    );
-    println!("{} written; `bn check --golden {}` runs them here", files.len(), arguments.out.display());
+    let columns = [text("file"), text("shape"), text("dtype"), text("data").extra(), number("bytes").extra()];
+    println!("{}", table(columns, rows.map(|(recipe, (file, contents))| row(recipe, file, contents))));
+    let written = format!("{} written; `bn check --golden {}` runs them here", files.len(), arguments.out.display());
+    println!("{}", prose(&written));
     Ok(Verdict::Passed)
 }
 

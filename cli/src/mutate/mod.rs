@@ -4,7 +4,7 @@ mod pool;
 mod worker;
 
 use crate::adapter::AdapterArgs;
-use crate::output::{progress, table, write};
+use crate::output::{number, progress, table, text, write};
 use crate::{AnyError, Verdict as Ending};
 use batchnorm_wgpu_check::mutant::{Equivalent, Mutant};
 use serde::{Deserialize, Serialize};
@@ -133,8 +133,9 @@ impl Score {
     }
 
     fn cells(self, of: &str) -> Vec<String> {
-        let counts = [self.killed, self.survived, self.equivalent, self.invalid].map(|count| count.to_string());
-        [of.to_owned()].into_iter().chain(counts).chain([self.share()]).collect()
+        let Self { killed, survived, equivalent, invalid } = self;
+        let [killed, survived, equivalent, invalid] = [killed, survived, equivalent, invalid].map(|it| it.to_string());
+        vec![of.to_owned(), killed, survived, self.share(), equivalent, invalid]
     }
 }
 
@@ -206,8 +207,15 @@ fn finish(adapter: &str, outcomes: &[Outcome<'_>], arguments: &MutateArgs) -> Re
 
 fn print(whole: Score, files: &BTreeMap<&str, Score>, outcomes: &[Outcome<'_>]) {
     let rows = files.iter().map(|(file, score)| score.cells(file)).chain([whole.cells("all")]);
-    let header = ["file", "found", "survived", "equivalent", "do not compile", "found of those that differ"];
-    println!("{}", table(&header, 1, rows));
+    let columns = [
+        text("file"),
+        number("found"),
+        number("survived"),
+        number("found of\nboth").means("the share of mutants that differ that was found"),
+        number("equivalent").means("listed as doing the same as the shader, not run").extra(),
+        number("invalid").means("do not compile").extra(),
+    ];
+    println!("{}", table(columns, rows));
     for outcome in outcomes {
         if let Verdict::Survived { cases } = outcome.verdict {
             println!("SURVIVED {cases} cases: {}", outcome.mutant);

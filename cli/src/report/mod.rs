@@ -6,7 +6,7 @@ mod markdown;
 mod read;
 
 use crate::bench::record::{FusedRow, Row};
-use crate::output::write;
+use crate::output::{prose, write};
 use crate::{AnyError, Verdict};
 use std::path::{Path, PathBuf};
 
@@ -42,7 +42,7 @@ pub fn run(arguments: &ReportArgs) -> Result<Verdict, AnyError> {
     if to_stdout(html) || table_to_stdout {
         eprintln!("{summary}");
     } else {
-        println!("{summary}");
+        println!("{}", prose(&summary));
     }
     read.left_out(directory).map_or(Ok(Verdict::Passed), |error| Err(error.into()))
 }
