@@ -92,11 +92,7 @@ pub fn table(columns: impl Into<Vec<Column>>, rows: impl IntoIterator<Item = Vec
 }
 
 /// The table and the notes below it.
-fn fitted(
-    columns: &[Column],
-    rows: impl IntoIterator<Item = Vec<String>>,
-    room: Option<u16>,
-) -> (String, Vec<String>) {
+fn fitted(columns: &[Column], rows: impl IntoIterator<Item = Vec<String>>, room: Option<u16>) -> (String, Vec<String>) {
     let mut table = Table::new();
     table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(columns.iter().map(|column| &column.name)).add_rows(rows);

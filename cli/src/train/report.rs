@@ -1,7 +1,5 @@
 //! What is printed at the end, and what is written to files.
 
-use crate::output::{Column, number, prose, table, text};
-
 use super::{
     TrainError,
     check::Row,
@@ -9,6 +7,7 @@ use super::{
     data::Mnist,
     parameters::SIZES,
 };
+use crate::output::{number, prose, table, text};
 use std::{fs, io::Write, path::Path};
 
 /// Says what is about to happen.
@@ -105,7 +104,7 @@ pub fn print_check(rows: &[Row], batch: usize) -> bool {
             row.values.to_string(),
         ]
     });
-    let columns: [Column; 6] = [
+    let columns = [
         text("quantity"),
         text("verdict"),
         number("share").means("the largest error over its bound, at most 1 to pass"),
