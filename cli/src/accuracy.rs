@@ -1,6 +1,7 @@
 //! `bn check --accuracy`: accuracy by output where the mean is far from zero.
 
-use crate::output::{Column, number, prose, table, write};
+use crate::output::write;
+use crate::terminal::{Column, number, prose, table};
 use crate::{AnyError, Verdict, folded};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::{Config, Kernels, Layout, RunningStatistics, Shape};

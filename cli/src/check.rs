@@ -1,7 +1,8 @@
 //! `bn check`.
 
 use crate::adapter::{AdapterArgs, keys};
-use crate::output::{figure, number, progress, prose, table, text, write};
+use crate::output::{figure, progress, write};
+use crate::terminal::{number, prose, table, text};
 use crate::{AnyError, Verdict, accuracy, browser, golden, junit};
 use batchnorm_wgpu::Kernels;
 use batchnorm_wgpu::host::Gpu;
@@ -16,26 +17,26 @@ use std::time::Instant;
 pub struct CheckArgs {
     #[command(flatten)]
     adapter: AdapterArgs,
-    /// Check every adapter there is
+    /// Check every adapter
     #[arg(long, conflicts_with = "adapter")]
     all_adapters: bool,
-    /// Fail when this adapter is missing; may be given several times
+    /// Fail if this adapter is missing; can be given several times
     #[arg(long, value_name = "NAME")]
     require: Vec<String>,
-    /// Only cases whose id contains this text; the kernels that they leave out are not reported as holes. Of golden cases,
-    /// files whose name contains it
+    /// Run only the cases whose id contains TEXT, and do not report the kernels that these leave out. With --golden, run
+    /// only the files whose name contains TEXT
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Print the accuracy of each output for channel means up to a million deviations instead, and that of folding
+    /// Instead, measure the accuracy of each output for channel means up to a million deviations, and that of folding
     #[arg(long)]
     accuracy: bool,
-    /// Run a golden case (*.safetensors, see tests/golden/README.md), or all of a folder, instead
+    /// Instead, run a golden case (*.safetensors, see tests/golden/README.md), or all those of a folder
     #[arg(long, value_name = "PATH", conflicts_with = "accuracy")]
     golden: Option<PathBuf>,
-    /// Golden cases that ask for what is not supported do not fail
+    /// Do not fail because of golden cases that need something unsupported
     #[arg(long, requires = "golden")]
     allow_unsupported: bool,
-    /// Compile every shader in a browser's WebGPU instead: the program at PATH, by default the first Chromium or Chrome
+    /// Instead, compile every shader with a browser's WebGPU: that of the program at PATH, or of the first Chromium or Chrome
     #[arg(long, value_name = "PATH", num_args = 0..=1,
         conflicts_with_all = ["adapter", "all_adapters", "require", "accuracy", "golden"])]
     browser: Option<Option<PathBuf>>,

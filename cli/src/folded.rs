@@ -1,7 +1,7 @@
 //! The second table of `bn check --accuracy`: a linear layer with its batch norm, apart and folded into one.
 
 use crate::AnyError;
-use crate::output::{number, prose, table};
+use crate::terminal::{number, prose, table};
 use batchnorm_wgpu::host::{Gpu, HostBatchNorm};
 use batchnorm_wgpu::{Config, Layout, RunningStatistics};
 use batchnorm_wgpu_check::data::normal;

@@ -1,6 +1,6 @@
 //! `bn info`.
 
-use crate::output::{number, table, text};
+use crate::terminal::{number, table, text};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::{adapter_key, adapters};
 use batchnorm_wgpu::kernels::Variant;
@@ -10,7 +10,7 @@ use serde::Serialize;
 /// Arguments of `bn info`.
 #[derive(clap::Args)]
 pub struct InfoArgs {
-    /// Print JSON instead of a table
+    /// Print JSON, which has all there is to say, instead of a table
     #[arg(long)]
     json: bool,
 }
@@ -50,7 +50,7 @@ pub fn run(arguments: &InfoArgs) -> Result<Verdict, AnyError> {
         text("adapter").means("the name that --adapter takes"),
         text("name"),
         text("kind"),
-        number("kernels").means("variants that run; the others need subgroups or f16"),
+        number("kernels").means("kernel variants that can run; the others need subgroups or f16"),
         number("subgroups").means("invocations in a subgroup").extra(),
         text("f16").means("whether WGSL's f16 is there").extra(),
         text("timestamps").means("whether the device has a clock, for `bn bench`").extra(),
@@ -58,7 +58,7 @@ pub fn run(arguments: &InfoArgs) -> Result<Verdict, AnyError> {
         number("workgroup\nKiB").means("memory that a workgroup shares").extra(),
         number("invocations").means("the most in a workgroup").extra(),
         number("buffers").means("storage buffers that a shader binds").extra(),
-        number("offset").means("what a binding's offset is a multiple of, in bytes").extra(),
+        number("offset").means("the alignment of a binding's offset in bytes").extra(),
         text("driver").extra(),
     ];
     let cells = rows.iter().map(|row| {

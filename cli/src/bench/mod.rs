@@ -11,7 +11,8 @@ mod workload;
 
 use crate::adapter::AdapterArgs;
 use crate::names::{dtype, named, operation};
-use crate::output::{Column, figure, number, progress, prose, read_tuning, table, text, write};
+use crate::output::{figure, progress, read_tuning, write};
+use crate::terminal::{Column, number, prose, table, text};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Storage, Strategy};
@@ -39,52 +40,52 @@ pub fn shaders() -> impl Iterator<Item = (String, String)> {
 pub struct BenchArgs {
     #[command(flatten)]
     adapter: AdapterArgs,
-    /// Only the small shapes, and fewer samples
+    /// Time only the small shapes, with fewer samples
     #[arg(long)]
     quick: bool,
-    /// Only shapes whose text contains one of these, separated by commas, such as `32x64` or `channels_last`
+    /// Time only the shapes whose text contains one of these, separated by commas, such as `32x64` or `channels_last`
     #[arg(long, value_name = "TEXTS")]
     shapes: Option<String>,
-    /// Only this operation
+    /// Time only this operation, such as forward_training
     #[arg(long, value_name = "NAME", value_parser = operation)]
     operation: Option<Operation>,
-    /// What tensors are stored in: f32, f16, bf16 or several of them, separated by commas, on the same values
+    /// The type of tensors: f32, f16, bf16 or several, separated by commas, which are timed on the same values
     #[arg(long, value_name = "LIST", value_parser = dtype, value_delimiter = ',', default_value = "f32")]
     dtype: Vec<DType>,
-    /// Besides, time relu(bn(x)) and relu(bn(x) + residual) in one step beside separate passes
+    /// Also time relu(bn(x)) and relu(bn(x) + residual), in one step and in separate passes
     #[arg(long)]
     fused: bool,
-    /// Time every kernel that runs, not only the chosen one; on the small shapes
+    /// Time every kernel that can run, not only the one that the plan chooses; for small shapes
     #[arg(long)]
     kernels: bool,
-    /// Force how a column is gone about
+    /// Force the strategy: how the work on a channel is divided among workgroups
     #[arg(long, value_name = "NAME", value_parser = strategy)]
     strategy: Option<Strategy>,
-    /// Force what a value is made of
+    /// Force the geometry: which elements are loaded together
     #[arg(long, value_name = "NAME", value_parser = geometry)]
     geometry: Option<Geometry>,
-    /// Force how a workgroup sums
+    /// Force the reduction: how a workgroup sums
     #[arg(long, value_name = "NAME", value_parser = reduction)]
     reduction: Option<Reduction>,
-    /// Force the invocations per workgroup, a power of two
+    /// Force the number of invocations in a workgroup, a power of two
     #[arg(long, value_name = "N")]
     workgroup_size: Option<u32>,
-    /// Force the workgroups that share a channel
+    /// Force the number of workgroups that share a channel; for the strategy split
     #[arg(long, value_name = "N")]
     splits: Option<u32>,
-    /// Force the values that a lane of a resident kernel holds
+    /// Force the number of values that a lane holds in registers; for the strategy resident
     #[arg(long, value_name = "N")]
     held: Option<u32>,
-    /// Force the direction of the second dispatch
+    /// Force whether the second dispatch reads the tensor backwards; for the strategy split
     #[arg(long, value_name = "BOOL")]
     reverse: Option<bool>,
-    /// Force how the shaders see elements of the dtype it belongs to, such as f16_words
+    /// Force how shaders load and store elements, such as f16_words; for tensors of the type that it belongs to
     #[arg(long, value_name = "NAME", value_parser = storage)]
     storage: Option<Storage>,
-    /// Go by a tuning file that `bn tune` wrote
+    /// Choose plans by a tuning file that `bn tune` wrote
     #[arg(long, value_name = "FILE")]
     tuning: Option<PathBuf>,
-    /// What compiled kernels check while they run
+    /// The checks that compiled kernels make while they run
     #[arg(long, value_name = "WHICH", value_enum, default_value_t = Checks::Safe)]
     runtime_checks: Checks,
     /// Write the record as JSON to FILE, or to standard output
@@ -99,15 +100,15 @@ pub struct BenchArgs {
 /// What compiled kernels check while they run.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Checks {
-    /// wgpu's checks of bounds and loops; workgroup memory is not zeroed, since no kernel reads what it has not written
+    /// wgpu's checks of bounds and loops; workgroup memory is not zeroed, since every kernel writes before it reads
     Safe,
-    /// The same, and workgroup memory is zeroed
+    /// The same, with workgroup memory zeroed
     All,
-    /// No checks of bounds
+    /// The same as safe, without checks of bounds
     NoBounds,
-    /// No counters that end loops
+    /// The same as safe, without counters that end loops
     NoLoopBounding,
-    /// None
+    /// No checks
     None,
 }
 

@@ -7,7 +7,8 @@ use super::record::PlanFigures;
 use super::workload::{OPERATIONS, Tensors, Use, job, shapes};
 use super::{clock, processor, today, verify};
 use crate::adapter::AdapterArgs;
-use crate::output::{number, progress, table, text, write};
+use crate::output::{progress, write};
+use crate::terminal::{number, table, text};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::kernels::Strategy;
@@ -22,10 +23,10 @@ use std::time::Duration;
 pub struct TuneArgs {
     #[command(flatten)]
     adapter: AdapterArgs,
-    /// Only the small shapes
+    /// Measure only the small shapes
     #[arg(long)]
     quick: bool,
-    /// Only shapes whose text contains one of these, separated by commas
+    /// Measure only the shapes whose text contains one of these, separated by commas
     #[arg(long, value_name = "TEXTS")]
     shapes: Option<String>,
     /// The tuning file to write
@@ -165,7 +166,7 @@ fn print(points: &[TuningPoint]) {
         text("layout").means("rows where the channels are last, else planes").extra(),
         text("geometry").means("what a value is").extra(),
         text("reduction").means("how sums are taken").extra(),
-        number("size").means("invocations in a workgroup").extra(),
+        number("workgroup\nsize").means("invocations").extra(),
         text("spread over").means("workgroups of a split, or values that a lane holds").extra(),
         text("reverse").means("whether the second dispatch goes backwards").extra(),
     ];

@@ -10,7 +10,8 @@ mod session;
 mod shaders;
 
 use crate::junit::{self, Status};
-use crate::output::{number, progress, prose, table, text, write};
+use crate::output::{progress, write};
+use crate::terminal::{number, prose, table, text};
 use crate::{AnyError, Verdict};
 use indicatif::ProgressBar;
 use serde::Serialize;

@@ -1,7 +1,8 @@
 //! `bn check --golden`: golden cases of other implementations against the GPU.
 
 use crate::junit::{self, Status};
-use crate::output::{Column, number, progress, prose, table, text, write};
+use crate::output::{progress, write};
+use crate::terminal::{Column, number, prose, table, text};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::Kernels;
 use batchnorm_wgpu::host::Gpu;

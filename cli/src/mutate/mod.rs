@@ -4,7 +4,8 @@ mod pool;
 mod worker;
 
 use crate::adapter::AdapterArgs;
-use crate::output::{number, progress, table, text, write};
+use crate::output::{progress, write};
+use crate::terminal::{number, table, text};
 use crate::{AnyError, Verdict as Ending};
 use batchnorm_wgpu_check::mutant::{Equivalent, Mutant};
 use serde::{Deserialize, Serialize};
@@ -22,25 +23,25 @@ Exit codes: 0 every mutant was found, 1 some survived, 2 wrong usage or no adapt
 pub struct MutateArgs {
     #[command(flatten)]
     adapter: AdapterArgs,
-    /// Take every N-th mutant only
+    /// Take only every N-th mutant
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     sample: u32,
-    /// Take the mutants of files whose path contains TEXT only
+    /// Take only the mutants of files whose path contains TEXT
     #[arg(long, value_name = "TEXT")]
     file: Option<String>,
-    /// Processes that run mutants at the same time
+    /// The number of processes that run mutants at the same time
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
-    /// Most cases that a mutant has to pass to survive. Default: all that run its line
+    /// Run at most N cases on each mutant, which survives when it passes them [default: all that run its line]
     #[arg(long, value_name = "N")]
     cases: Option<usize>,
-    /// Take also those that are known to be equivalent
+    /// Also run the mutants that are known to do the same as the shader
     #[arg(long)]
     equivalents: bool,
     /// Write every mutant with its verdict as JSON to FILE, or to standard output
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
-    /// Print the mutants and run none
+    /// List the mutants and run none
     #[arg(long)]
     list: bool,
     /// Run mutants whose numbers come on standard input
@@ -211,8 +212,8 @@ fn print(whole: Score, files: &BTreeMap<&str, Score>, outcomes: &[Outcome<'_>]) 
         text("file"),
         number("found"),
         number("survived"),
-        number("found of\nboth").means("the share of mutants that differ that was found"),
-        number("equivalent").means("listed as doing the same as the shader, not run").extra(),
+        number("share\nfound").means("of those found and those that survived"),
+        number("equivalent").means("known to do the same as the shader, and not run").extra(),
         number("invalid").means("do not compile").extra(),
     ];
     println!("{}", table(columns, rows));

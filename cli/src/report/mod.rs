@@ -6,14 +6,15 @@ mod markdown;
 mod read;
 
 use crate::bench::record::{FusedRow, Row};
-use crate::output::{prose, write};
+use crate::output::write;
+use crate::terminal::prose;
 use crate::{AnyError, Verdict};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `bn report`.
 #[derive(clap::Args)]
 pub struct ReportArgs {
-    /// Folder with records of `bn bench --record`, at any depth
+    /// The folder with records of `bn bench --record`, at any depth
     #[arg(value_name = "DIR")]
     directory: PathBuf,
     /// Write the page to FILE; `-` is standard output

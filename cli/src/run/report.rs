@@ -2,7 +2,8 @@
 
 use super::inputs::Input;
 use super::outputs::Target;
-use crate::output::{Column, figure, number, prose, table, text};
+use crate::output::figure;
+use crate::terminal::{Column, number, prose, table, text};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::reference::bound::Comparison;
 use batchnorm_wgpu::{Activation, DType, Operation};
@@ -161,9 +162,9 @@ impl Report {
         });
         println!("{}", table(["input", "type", "shape", "from"].map(text), inputs));
         let mut columns: Vec<Column> = ["output", "type", "shape"].map(text).into();
-        columns.extend(self.passed.into_iter().flat_map(|_| compared()));
         let written = self.outputs.iter().any(|output| output.file.is_some());
-        columns.extend(written.then(|| text("to")));
+        columns.extend(written.then(|| text("to").extra()));
+        columns.extend(self.passed.into_iter().flat_map(|_| compared()));
         println!("{}", table(columns, self.outputs.iter().map(Output::cells)));
         if self.skipped_channels > 0 {
             let skipped = self.skipped_channels;
@@ -199,8 +200,8 @@ impl Output {
 
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.name.into(), self.dtype.clone(), format!("{:?}", self.shape)];
-        cells.extend(self.compared.iter().flat_map(Held::cells));
         cells.extend(self.file.clone());
+        cells.extend(self.compared.iter().flat_map(Held::cells));
         cells
     }
 }

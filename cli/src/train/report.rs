@@ -7,7 +7,7 @@ use super::{
     data::Mnist,
     parameters::SIZES,
 };
-use crate::output::{number, prose, table, text};
+use crate::terminal::{number, prose, table, text};
 use std::{fs, io::Write, path::Path};
 
 /// Says what is about to happen.
