@@ -58,13 +58,13 @@ pub struct BenchArgs {
     /// Time every kernel that can run, not only the one that the plan chooses; for small shapes
     #[arg(long)]
     kernels: bool,
-    /// Force the strategy: how the work on a channel is divided among workgroups
+    /// Force the strategy, how the work on a channel is divided: split, whole or resident
     #[arg(long, value_name = "NAME", value_parser = strategy)]
     strategy: Option<Strategy>,
-    /// Force the geometry: which elements are loaded together
+    /// Force the geometry, which elements are loaded together: scalar, planes4 or rows4
     #[arg(long, value_name = "NAME", value_parser = geometry)]
     geometry: Option<Geometry>,
-    /// Force the reduction: how a workgroup sums
+    /// Force the reduction, how a workgroup sums: tree or subgroup
     #[arg(long, value_name = "NAME", value_parser = reduction)]
     reduction: Option<Reduction>,
     /// Force the number of invocations in a workgroup, a power of two
