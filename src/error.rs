@@ -142,10 +142,10 @@ pub enum Error {
         /// What to do about it.
         hint: &'static str,
     },
-    /// A kernel was asked for by name and cannot run.
-    #[error("kernel {kernel} cannot run here: {reason}")]
+    /// A kernel, or a choice that was forced, cannot run.
+    #[error("{kernel} cannot run here: {reason}")]
     KernelUnavailable {
-        /// The kernel or its variant.
+        /// The kernel, its variant or the choice.
         kernel: String,
         /// Why.
         reason: String,

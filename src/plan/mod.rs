@@ -137,7 +137,10 @@ impl Plan {
             return Err(unavailable(strategy.name(), format!("{operation} has no such kernel")));
         }
         if in_parts && strategy != Strategy::Split {
-            return Err(unavailable(strategy.name(), "one binding does not hold the tensor".into()));
+            return Err(unavailable(
+                strategy.name(),
+                "one binding does not hold the tensor; split goes over it in parts".into(),
+            ));
         }
         let geometry = choose_geometry(shape, strategy, choice.geometry, preference)?;
         let storage = choose_storage(dtype, geometry, capabilities, choice.storage)?;
@@ -200,7 +203,10 @@ impl Plan {
     /// Lays a column out over several workgroups: enough that no lane's run is longer than the error bound counts on, and
     /// enough to keep the device busy. Every part of a tensor is laid out like the first.
     fn split(self, preference: &Preference, choice: &Choice) -> Result<Self> {
-        refuse(choice.held.map(|held| format!("held {held}")), "a split strategy holds nothing; force resident too")?;
+        refuse(
+            choice.held.map(|held| format!("held {held}")),
+            "split keeps no values in registers; force resident too",
+        )?;
         let (tile, values) = (self.tile_in_flight(), self.part_values);
         let lanes = self.workgroup_size / tile;
         let wanted = preference.workgroups / self.columns.div_ceil(tile);
@@ -222,7 +228,9 @@ impl Plan {
         let segment = values.div_ceil(splits.min(rounds));
         let splits = values.div_ceil(segment);
         if let Some(forced) = choice.splits.filter(|&forced| forced != splits) {
-            let reason = format!("{values} values in equal parts, the last one shorter, make {splits}, not {forced}");
+            let reason = format!(
+                "segments of equal length, the last one shorter, of {values} values make {splits}, not {forced}"
+            );
             return Err(unavailable(format!("splits {forced}"), reason));
         }
         Ok(Self { tile, splits, segment, ..self })
@@ -239,7 +247,10 @@ impl Plan {
     /// Gives a column to one workgroup.
     fn whole(self, sizes: &[u32], choice: &Choice) -> Result<Self> {
         self.refuse_split(choice)?;
-        refuse(choice.held.map(|held| format!("held {held}")), "a whole column is not held; force resident too")?;
+        refuse(
+            choice.held.map(|held| format!("held {held}")),
+            "whole keeps no values in registers; force resident too",
+        )?;
         // Forced, a larger workgroup may do it; what is preferred is preferred in its size.
         let sizes = if choice.strategy.is_some() { sizes } else { &sizes[..1] };
         let sized = sizes.iter().map(|&workgroup_size| Self { workgroup_size, segment: self.values, ..self.clone() });
@@ -255,7 +266,7 @@ impl Plan {
     fn refuse_split(&self, choice: &Choice) -> Result<()> {
         refuse(
             choice.splits.map(|splits| format!("splits {splits}")),
-            "one workgroup has the column; force split too",
+            "one workgroup has the whole channel; force split too",
         )?;
         refuse(choice.reverse.map(|_| "reverse".into()), "there is no second dispatch; force split too")
     }

@@ -403,7 +403,7 @@ fn verify(
     match outcome.failure {
         None => Ok(()),
         Some(failure) if outcome.refused => Err(failure.into()),
-        Some(failure) => Err(format!("it is wrong: {}: {failure}", outcome.case).into()),
+        Some(failure) => Err(format!("the result is wrong: {}: {failure}", outcome.case).into()),
     }
 }
 
