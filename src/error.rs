@@ -1,6 +1,7 @@
 //! The one error type of the crate. Every variant says what was expected, what came, and what to do.
 
 use crate::shape::Layout;
+use std::sync::Arc;
 
 /// `Result` with this crate's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -125,13 +126,15 @@ pub enum Error {
         /// What to do about it.
         hint: &'static str,
     },
-    /// The call needs more than the device allows.
-    #[error("{what}: needs {needed}, the device allows {allowed} ({limit}); {hint}")]
+    /// The call needs more than the device or the kernels allow.
+    #[error("{what} needs {}, but {limit} allows {}; {hint}", amount(*needed, unit), amount(*allowed, unit))]
     Limit {
         /// What exceeds the limit.
         what: &'static str,
         /// Which limit.
         limit: &'static str,
+        /// What is counted: bytes, workgroups and so on.
+        unit: &'static str,
         /// What is needed.
         needed: u64,
         /// What the device allows.
@@ -139,10 +142,10 @@ pub enum Error {
         /// What to do about it.
         hint: &'static str,
     },
-    /// A kernel was asked for by name and cannot run.
-    #[error("kernel {kernel} cannot run here: {reason}")]
+    /// A kernel, or a choice that was forced, cannot run.
+    #[error("{kernel} cannot run here: {reason}")]
     KernelUnavailable {
-        /// The kernel or its variant.
+        /// The kernel, its variant or the choice.
         kernel: String,
         /// Why.
         reason: String,
@@ -196,6 +199,14 @@ pub enum Error {
         /// What was going on.
         during: &'static str,
     },
+    /// A layer with a label refused a call or failed.
+    #[error("{layer}: {source}")]
+    InLayer {
+        /// The label of the layer.
+        layer: Arc<str>,
+        /// What happened.
+        source: Box<Error>,
+    },
     /// wgpu or the driver refused what this crate asked for.
     #[error(
         "the device refused {during}: {reason}; check that every buffer is of this device and not destroyed; if so, this is \
@@ -207,4 +218,61 @@ pub enum Error {
         /// What wgpu said.
         reason: String,
     },
+}
+
+impl Error {
+    /// The same error, which says which layer it is of. A layer with a label does it by itself; this is for what is wrong
+    /// before there is a layer. Of an error that names a layer already, that name stays.
+    ///
+    /// ```
+    /// use batchnorm_wgpu::{Layout, Shape};
+    /// let error = Shape::new(&[64], Layout::ChannelsFirst).map_err(|error| error.in_layer("layer3.bn1")).unwrap_err();
+    /// assert!(error.to_string().starts_with("layer3.bn1: expected a tensor of rank 2 or more"));
+    /// ```
+    #[must_use]
+    pub fn in_layer(self, label: impl Into<Arc<str>>) -> Self {
+        match self {
+            named @ Self::InLayer { .. } => named,
+            source => Self::InLayer { layer: label.into(), source: Box::new(source) },
+        }
+    }
+
+    /// What happened, whichever layer it happened in.
+    pub fn kind(&self) -> &Self {
+        match self {
+            Self::InLayer { source, .. } => source,
+            other => other,
+        }
+    }
+}
+
+/// An amount for people: large numbers of bytes in MiB too.
+fn amount(number: u64, unit: &str) -> String {
+    const MIB: u64 = 1 << 20;
+    match number {
+        MIB.. if unit == "bytes" => format!("{number} bytes ({:.1} MiB)", number as f64 / MIB as f64),
+        _ => format!("{number} {unit}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_said_in_mib_where_they_are_many() {
+        assert_eq!(amount(1048575, "bytes"), "1048575 bytes");
+        assert_eq!(amount(201326592, "bytes"), "201326592 bytes (192.0 MiB)");
+        assert_eq!(amount(1 << 31, "workgroups"), "2147483648 workgroups");
+    }
+
+    #[test]
+    fn an_error_names_the_innermost_layer() {
+        let memory = Error::OutOfMemory { during: "testing" };
+        let said = memory.to_string();
+        let named = memory.in_layer("layer3.bn1").in_layer("the network");
+        assert_eq!(named.to_string(), format!("layer3.bn1: {said}"));
+        assert!(matches!(named.kind(), Error::OutOfMemory { .. }));
+        assert!(matches!(named.kind().kind(), Error::OutOfMemory { .. }));
+    }
 }

@@ -291,12 +291,12 @@ fn limits_are_kept_to_the_last_byte_and_named() {
     let cpu = |binding| Capabilities { device_type: wgpu::DeviceType::Cpu, ..binding_of(binding) };
     let [m, n] = [(1 << 31) - 1, 1 << 31];
     for (good, bad, what, needed, allowed) in [
-        ((vec![m, 1], &all, split), (vec![n, 1], &all, split), "the values per channel", 1 << 31, (1 << 31) - 1),
+        ((vec![m, 1], &all, split), (vec![n, 1], &all, split), "a channel", 1 << 31, (1 << 31) - 1),
         ((vec![4, 16, 16, 16], &few, whole), (vec![4, 17, 16, 16], &few, whole), "the dispatch", 17, 16),
-        ((vec![8, 8], &all, sized(256)), (vec![8, 8], &all, sized(512)), "the workgroup size", 512, 256),
-        ((vec![8, 8], &narrow, sized(64)), (vec![8, 8], &narrow, sized(128)), "the workgroup size", 128, 64),
-        ((vec![8, 8], &little, sized(128)), (vec![8, 8], &little, sized(256)), "the workgroup size", 256, 128),
-        ((vec![8, 8], &one, Choice::default()), (vec![8, 8], &no, Choice::default()), "the workgroup size", 1, 0),
+        ((vec![8, 8], &all, sized(256)), (vec![8, 8], &all, sized(512)), "a workgroup", 512, 256),
+        ((vec![8, 8], &narrow, sized(64)), (vec![8, 8], &narrow, sized(128)), "a workgroup", 128, 64),
+        ((vec![8, 8], &little, sized(128)), (vec![8, 8], &little, sized(256)), "a workgroup", 256, 128),
+        ((vec![8, 8], &one, Choice::default()), (vec![8, 8], &no, Choice::default()), "a workgroup", 1, 0),
         // A sample of 75 elements, and 64 that its part may begin behind its binding.
         (
             (vec![2, 3, 5, 5], &binding_of(556), split),
@@ -306,24 +306,30 @@ fn limits_are_kept_to_the_last_byte_and_named() {
             555,
         ),
         // A shift and two sums for each split.
-        ((vec![2, 64], &binding_of(768), split), (vec![2, 64], &binding_of(767), split), SCRATCH, 3, 2),
+        ((vec![2, 64], &binding_of(768), split), (vec![2, 64], &binding_of(767), split), SCRATCH, 768, 767),
         // And for each part: of 200, and of 32 with two samples folded.
         (
             (vec![200, 16, 20, 20], &cpu(401 * 64), split),
             (vec![200, 16, 20, 20], &cpu(401 * 64 - 1), split),
             SCRATCH,
-            401,
-            400,
+            401 * 64,
+            401 * 64 - 1,
         ),
         // And for each part and split, of which one invocation has two for 16384 values.
         (
             (vec![4095, 1, 16384], &binding_of(1 << 16), alone),
             (vec![4096, 1, 16384], &binding_of(1 << 16), alone),
             SCRATCH,
-            16385,
-            16384,
+            16385 * 4,
+            1 << 16,
         ),
-        ((vec![2, 254], &binding_of(1 << 13), split), (vec![64, 254], &binding_of(1 << 12), split), SCRATCH, 130, 4),
+        (
+            (vec![2, 254], &binding_of(1 << 13), split),
+            (vec![64, 254], &binding_of(1 << 12), split),
+            SCRATCH,
+            130 * 254 * 4,
+            1 << 12,
+        ),
     ] {
         let plan = |(dims, capabilities, choice): (Vec<usize>, &Capabilities, Choice)| {
             planned(&dims, DType::F32, capabilities, choice)
@@ -338,7 +344,77 @@ fn limits_are_kept_to_the_last_byte_and_named() {
     }
 }
 
-const SCRATCH: &str = "the scratch, in planes of C floats,";
+const SCRATCH: &str = "the scratch buffer";
+
+/// What is too large, how much it needs, what allows how much, and what to do.
+#[test]
+fn limits_are_said_in_plain_words() {
+    let sized = Choice { workgroup_size: Some(512), ..Choice::default() };
+    let (split, whole) = (by(By::Split), Choice { workgroup_size: Some(64), ..by(By::Whole) });
+    let webgpu = Capabilities::default_limits();
+    let cpu = Capabilities { device_type: wgpu::DeviceType::Cpu, ..binding_of(401 * 64 - 1) };
+    let few = limited(|limits| limits.max_compute_workgroups_per_dimension = 4);
+    let binding = "but the device's max_storage_buffer_binding_size allows";
+    let cases: [(&[usize], &Capabilities, Choice, String); 6] = [
+        (
+            &[2, 1 << 24],
+            &webgpu,
+            split,
+            format!(
+                "the scratch buffer needs 201326592 bytes (192.0 MiB), {binding} 134217728 bytes (128.0 MiB); split the \
+                 tensor over C, since channels do not depend on each other, or open the device with a higher limit where \
+                 the adapter has one"
+            ),
+        ),
+        (
+            &[200, 16, 20, 20],
+            &cpu,
+            split,
+            format!(
+                "the scratch buffer needs 25664 bytes, {binding} 25663 bytes; use a smaller batch, or open the device with \
+                 a higher limit where the adapter has one"
+            ),
+        ),
+        (
+            &[2, 64, 1024, 1024],
+            &webgpu,
+            Choice::default(),
+            format!(
+                "one sample needs 268435456 bytes (256.0 MiB), {binding} 134217728 bytes (128.0 MiB); open the device with \
+                 a higher limit where the adapter has one, or split the tensor over C, since channels do not depend on each \
+                 other; by itself a layer splits tensors over N only"
+            ),
+        ),
+        (
+            &[1 << 31, 1],
+            &webgpu,
+            split,
+            "a channel needs 2147483648 values, but the kernels' counter allows 2147483647 values; use smaller batches, or \
+             statistics() with RunningPolicy::pooled over parts of the data"
+                .into(),
+        ),
+        (
+            &[4, 17, 16, 16],
+            &few,
+            whole,
+            "the dispatch needs 17 workgroups, but the square of the device's max_compute_workgroups_per_dimension allows \
+             16 workgroups; split the tensor over C; channels do not depend on each other"
+                .into(),
+        ),
+        (
+            &[8, 8],
+            &webgpu,
+            sized,
+            "a workgroup needs 512 invocations, but the device (max_compute_invocations_per_workgroup, \
+             max_compute_workgroup_size_x and max_compute_workgroup_storage_size / 32) allows 256 invocations; choose a \
+             smaller workgroup size; a device that allows none runs no compute shaders"
+                .into(),
+        ),
+    ];
+    for (dims, capabilities, choice, said) in cases {
+        assert_eq!(planned(dims, DType::F32, capabilities, choice).unwrap_err().to_string(), said);
+    }
+}
 
 #[test]
 fn what_is_forced_and_cannot_run_is_named() {

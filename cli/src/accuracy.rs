@@ -1,6 +1,7 @@
 //! `bn check --accuracy`: accuracy by output where the mean is far from zero.
 
-use crate::output::{table, write};
+use crate::output::write;
+use crate::terminal::{Column, number, prose, table};
 use crate::{AnyError, Verdict, folded};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::{Config, Kernels, Layout, RunningStatistics, Shape};
@@ -63,8 +64,9 @@ pub fn run(gpus: &[Gpu], json: Option<&Path>) -> Result<Verdict, AnyError> {
 }
 
 fn print(gpu: &Gpu, rows: &[Row]) {
-    println!("{}: largest error over largest value, {DIMS:?}, deviation 1, f32 against float64", gpu.key());
-    let header: Vec<&str> = std::iter::once("mean").chain(OUTPUTS.map(|(_, name)| name)).collect();
+    let heading = "largest error over largest value, f32 against float64";
+    println!("{}", prose(&format!("{}: {heading}; x is {DIMS:?} with deviation 1", gpu.key())));
+    let columns: Vec<Column> = std::iter::once("mean").chain(OUTPUTS.map(|(_, name)| name)).map(number).collect();
     let cells = rows.iter().map(|row| {
         let figures = row.error_over_max.iter().map(|(_, error)| match *error <= TARGET {
             true => format!("{error:.1e}"),
@@ -72,8 +74,9 @@ fn print(gpu: &Gpu, rows: &[Row]) {
         });
         std::iter::once(format!("{:.0e}", row.mean)).chain(figures).collect()
     });
-    println!("{}", table(&header, 0, cells));
-    println!("target: {TARGET:.0e}; the error of the mean is over the larger of mean and deviation\n");
+    println!("{}", table(columns, cells));
+    let note = format!("The target is {TARGET:.0e}. The error of the mean is over the larger of mean and deviation.\n");
+    println!("{}", prose(&note));
 }
 
 fn measure(gpu: &Gpu, mean: f32) -> Result<Row, AnyError> {

@@ -7,7 +7,7 @@ use batchnorm_wgpu::wgpu;
 /// Which adapters a command uses.
 #[derive(clap::Args, Clone, Debug, Default)]
 pub struct AdapterArgs {
-    /// Adapter by short name (see `bn info`) or part of its name. Default: the best one
+    /// Use the adapter of this short name (see `bn info`), or whose name contains NAME [default: the best one]
     #[arg(long, value_name = "NAME")]
     pub adapter: Option<String>,
 }

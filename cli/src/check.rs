@@ -2,7 +2,8 @@
 
 use crate::adapter::{AdapterArgs, keys};
 use crate::deadline::{Deadline, TimeLimit};
-use crate::output::{figure, progress, table, write};
+use crate::output::{figure, progress, write};
+use crate::terminal::{number, prose, table, text};
 use crate::{AnyError, Verdict, accuracy, browser, golden, junit};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::{Kernels, wgpu};
@@ -20,35 +21,36 @@ use std::time::Instant;
 pub struct CheckArgs {
     #[command(flatten)]
     adapter: AdapterArgs,
-    /// Check every adapter there is
+    /// Check every adapter
     #[arg(long, conflicts_with = "adapter")]
     all_adapters: bool,
-    /// Fail when this adapter is missing; may be given several times
+    /// Fail if this adapter is missing; can be given several times
     #[arg(long, value_name = "NAME")]
     require: Vec<String>,
-    /// Run every case, which takes minutes to an hour; without it a choice of cases, in which every kernel, kind of data and
-    /// option occurs
+    /// Run every case, which takes minutes to an hour. The default is a choice of cases, in which every kernel, kind of data
+    /// and option occurs
     #[arg(long)]
     full: bool,
     #[command(flatten)]
     limit: TimeLimit,
-    /// Run so many cases at the same time, each on a device of its own. Default: one for each core, 8 at the most, on OpenGL 1
+    /// Run this many cases at the same time, each on a device of its own. The default is one for each core, at most 8; on
+    /// OpenGL it is 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: Option<u16>,
-    /// Only cases whose id contains this text; the kernels that they leave out are not reported as holes. Of golden cases,
-    /// files whose name contains it
+    /// Run only the cases whose id contains TEXT, and do not report the kernels that these leave out. With --golden, run
+    /// only the files whose name contains TEXT
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Print the accuracy of each output for channel means up to a million deviations instead, and that of folding
+    /// Instead, measure the accuracy of each output for channel means up to a million deviations, and that of folding
     #[arg(long)]
     accuracy: bool,
-    /// Run a golden case (*.safetensors, see tests/golden/README.md), or all of a folder, instead
+    /// Instead, run a golden case (*.safetensors, see tests/golden/README.md), or all those of a folder
     #[arg(long, value_name = "PATH", conflicts_with = "accuracy")]
     golden: Option<PathBuf>,
-    /// Golden cases that ask for what is not supported do not fail
+    /// Do not fail because of golden cases that need something unsupported
     #[arg(long, requires = "golden")]
     allow_unsupported: bool,
-    /// Compile every shader in a browser's WebGPU instead: the program at PATH, by default the first Chromium or Chrome
+    /// Instead, compile every shader with a browser's WebGPU: that of the program at PATH, or of the first Chromium or Chrome
     #[arg(long, value_name = "PATH", num_args = 0..=1,
         conflicts_with_all = ["adapter", "all_adapters", "require", "accuracy", "golden"])]
     browser: Option<Option<PathBuf>>,
@@ -257,7 +259,7 @@ fn default_jobs(gpu: &Gpu) -> usize {
 const PRINTED: usize = 10;
 
 fn print(report: &AdapterReport) {
-    println!("{}: {} {}", report.adapter, report.name, report.driver);
+    println!("{}", prose(&format!("{}: {} {}", report.adapter, report.name, report.driver)));
     print_rows("kernel", &report.summary.kernels);
     print_rows("tensors", &report.summary.tensors);
     let holes = if report.is_whole() { report.summary.holes.as_slice() } else { &[] };
@@ -293,18 +295,23 @@ fn print_rows(of: &str, rows: &[Row]) {
             if row.failed == 0 { "ok" } else { "FAILED" }.into(),
             row.cases.to_string(),
             row.failed.to_string(),
-            figure(row.median),
             figure(row.worst),
+            figure(row.median),
             row.worst_output.clone(),
             row.worst_case.clone(),
         ]
     });
-    let header = [of, "verdict", "cases", "failed", "median error/bound", "worst", "of", "in"];
-    let mut table = table(&header, 2, cells);
-    for column in table.column_iter_mut().skip(6) {
-        column.set_cell_alignment(comfy_table::CellAlignment::Left);
-    }
-    println!("{table}");
+    let columns = [
+        text(of),
+        text("verdict"),
+        number("cases"),
+        number("failed"),
+        number("worst\nerror/bound").means("the largest error over its bound, at most 1 in cases that pass"),
+        number("median\nerror/bound").means("half of the cases lie below").extra(),
+        text("worst\noutput").means("the one with that error").extra(),
+        text("worst case").means("the case that it came from").extra(),
+    ];
+    println!("{}", table(columns, cells));
 }
 
 /// A kernel that no case ran is a failure where every case did.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 /// `--time-limit`, for commands that do many things one after the other.
 #[derive(clap::Args, Clone, Copy, Debug, Default)]
 pub struct TimeLimit {
-    /// Start nothing new after so many seconds; what was left out is said
+    /// Start nothing new after this many seconds, and say what was left out
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     time_limit: Option<f64>,
 }

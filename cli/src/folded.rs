@@ -1,7 +1,7 @@
 //! The second table of `bn check --accuracy`: a linear layer with its batch norm, apart and folded into one.
 
 use crate::AnyError;
-use crate::output::table;
+use crate::terminal::{number, prose, table};
 use batchnorm_wgpu::host::{Gpu, HostBatchNorm};
 use batchnorm_wgpu::{Config, Layout, RunningStatistics};
 use batchnorm_wgpu_check::data::normal;
@@ -50,14 +50,25 @@ pub fn measure(gpu: &Gpu, mean: f32) -> Result<Row, AnyError> {
 
 /// Prints the rows of an adapter. They have no target: the error is mostly that of the linear layer.
 pub fn print(rows: &[Row]) {
-    println!("folded into a linear layer of {INPUTS} inputs and {CHANNELS} channels, its output with deviation 1");
-    let header = ["mean", "from bias: apart", "from bias: folded", "from inputs: apart", "from inputs: folded"];
+    let heading = format!(
+        "The same for a batch norm folded into a linear layer of {INPUTS} inputs and {CHANNELS} outputs with deviation 1:"
+    );
+    println!("{}", prose(&heading));
+    let columns = [
+        number("mean"),
+        number("from bias,\napart"),
+        number("from bias,\nfolded"),
+        number("from inputs,\napart"),
+        number("from inputs,\nfolded"),
+    ];
     let cells = rows.iter().map(|row| {
         let figures = [&row.from_bias, &row.from_inputs].into_iter().flat_map(|errors| [errors.apart, errors.folded]);
         std::iter::once(format!("{:.0e}", row.mean)).chain(figures.map(|error| format!("{error:.1e}"))).collect()
     });
-    println!("{}", table(&header, 0, cells));
-    println!("apart: the linear layer in f32 on the CPU, then the batch norm on the adapter; no target\n");
+    println!("{}", table(columns, cells));
+    let note = "From bias, from inputs: where the mean of the linear layer's output comes from. Apart: the linear layer in \
+         f32 on the CPU, then the batch norm on the adapter. There is no target.\n";
+    println!("{}", prose(note));
 }
 
 /// A linear layer, what goes into it, and the batch norm behind it.

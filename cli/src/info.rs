@@ -1,6 +1,6 @@
 //! `bn info`.
 
-use crate::output::table;
+use crate::terminal::{number, table, text};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::{adapter_key, adapters};
 use batchnorm_wgpu::kernels::Variant;
@@ -10,7 +10,7 @@ use serde::Serialize;
 /// Arguments of `bn info`.
 #[derive(clap::Args)]
 pub struct InfoArgs {
-    /// Print JSON instead of a table
+    /// Print JSON, which has all there is to say, instead of a table
     #[arg(long)]
     json: bool,
 }
@@ -46,20 +46,20 @@ pub fn run(arguments: &InfoArgs) -> Result<Verdict, AnyError> {
         // The library's error says what to install.
         batchnorm_wgpu::host::Gpu::open(None)?;
     }
-    let header = [
-        "adapter",
-        "name",
-        "kind",
-        "driver",
-        "subgroups",
-        "f16",
-        "timestamps",
-        "invocations",
-        "workgroup KiB",
-        "binding MiB",
-        "buffers",
-        "offset",
-        "kernels",
+    let columns = [
+        text("adapter").means("the name that --adapter takes"),
+        text("name"),
+        text("kind"),
+        number("kernels").means("kernel variants that can run; the others need subgroups or f16"),
+        number("subgroups").means("invocations in a subgroup").extra(),
+        text("f16").means("whether WGSL's f16 is there").extra(),
+        text("timestamps").means("whether the device has a clock, for `bn bench`").extra(),
+        number("binding\nMiB").means("the largest storage binding").extra(),
+        number("workgroup\nKiB").means("memory that a workgroup shares").extra(),
+        number("invocations").means("the most in a workgroup").extra(),
+        number("buffers").means("storage buffers that a shader binds").extra(),
+        number("offset").means("the alignment of a binding's offset in bytes").extra(),
+        text("driver").extra(),
     ];
     let cells = rows.iter().map(|row| {
         let yes = |it| if it { "yes" } else { "no" }.to_owned();
@@ -67,26 +67,22 @@ pub fn run(arguments: &InfoArgs) -> Result<Verdict, AnyError> {
             row.key.clone(),
             format!("{} ({})", row.name, row.backend),
             row.kind.clone(),
-            row.driver.clone(),
+            format!("{} of {}", row.kernels.len(), row.kernels_in_all),
             row.subgroup_sizes.map_or("none".into(), |[min, max]| match min == max {
                 true => format!("{min}"),
                 false => format!("{min} to {max}"),
             }),
             yes(row.shader_f16),
             yes(row.timestamps),
-            row.invocations_per_workgroup.to_string(),
-            (row.workgroup_bytes / 1024).to_string(),
             (row.storage_binding_bytes >> 20).to_string(),
+            (row.workgroup_bytes / 1024).to_string(),
+            row.invocations_per_workgroup.to_string(),
             row.storage_buffers_per_stage.to_string(),
             row.offset_alignment.to_string(),
-            format!("{} of {}", row.kernels.len(), row.kernels_in_all),
+            row.driver.clone(),
         ]
     });
-    println!("{}", table(&header, 4, cells));
-    println!("invocations: per workgroup; binding: largest storage binding; buffers: storage buffers per stage;");
-    println!(
-        "offset: alignment of a binding's offset in bytes; kernels: variants that run (the rest needs subgroups or f16)."
-    );
+    println!("{}", table(columns, cells));
     Ok(Verdict::Passed)
 }
 

@@ -18,61 +18,80 @@ mod output;
 mod report;
 mod run;
 mod survey;
+mod terminal;
 mod train;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Batch normalization on any GPU: check it, time it, and watch it train.
 #[derive(Parser)]
 #[command(name = "bn", version, arg_required_else_help = true, after_help = EXAMPLES)]
 struct Arguments {
+    /// Show every column of tables, however long the lines become
+    #[arg(long, global = true)]
+    wide: bool,
     #[command(subcommand)]
     command: Command,
 }
 
-const EXAMPLES: &str = "Examples:
-  bn info                        what adapters there are and what they can do
-  bn train                       train on MNIST with and without batch norm
-  bn train --save FILE           the same, keeping both networks; --resume FILE goes on, --evaluate FILE looks
-  bn check --all-adapters        every kernel against the float64 reference
-  bn check --browser             every shader compiled by a browser's WebGPU
-  bn check --accuracy            accuracy where the mean is far from zero
-  bn bench --quick               time of each operation beside a copy kernel
-  bn bench --quick --dtype f32,f16,bf16
-                                 time of an element as it has fewer bytes
-  bn bench --quick --fused       a residual and a relu in one step, beside separate passes
-  bn report benches/records      one page of all records that `bn bench --record` made
-  bn tune --out FILE             the fastest plans of this adapter, for `bn bench --tuning FILE`
-  bn survey --minutes 10         check, time, compare and tune a GPU in one go, with a summary
-  bn mutate --sample 20          whether the check finds small changes to the shaders
-  bn check --golden DIR          cases exported from PyTorch or elsewhere
-  bn golden --set --out DIR      such cases from the float64 reference, for other implementations
-  bn run inference --x x.npy --running-mean mean.npy --running-var var.npy --out y
-                                 one operation over tensors of your own
+impl Arguments {
+    /// As `parse`, with help that is as wide as the terminal.
+    fn parse_to_width() -> Self {
+        let command = Self::command().term_width(terminal::prose_width().into());
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+}
 
-Exit codes: 0 all good, 1 a mismatch, 2 wrong usage, no adapter or a failure of the device.
+const EXAMPLES: &str = "\
+Examples:
+  bn info                    which adapters there are and what they can do
+  bn train                   train on MNIST with and without batch norm
+  bn train --save FILE       the same, and keep both networks in FILE
+  bn train --resume FILE     go on with a run that was interrupted
+  bn train --evaluate FILE   measure the networks in FILE on the test images
+  bn check --all-adapters    compare every kernel with the float64 reference
+  bn check --browser         compile every shader with a browser's WebGPU
+  bn check --accuracy        accuracy where the mean is far from zero
+  bn check --golden DIR      run cases exported from PyTorch or elsewhere
+  bn golden --set --out DIR  write such cases, for other implementations
+  bn bench --quick           time every operation beside a copy kernel
+  bn bench --quick --dtype f32,f16,bf16
+                             the same by the type that tensors are stored in
+  bn bench --quick --fused   a residual and a relu in one step, and separately
+  bn report benches/records  one page of all records of `bn bench --record`
+  bn tune --out FILE         find the fastest plans of this adapter
+  bn bench --tuning FILE     time the plans that `bn tune` found
+  bn survey --minutes 10     check, time, compare and tune a GPU, with a summary
+  bn mutate --sample 20      whether the check notices changes to the shaders
+  bn run inference --x x.npy --from model.safetensors --out y
+                             run one operation on tensors of your own
+
+Tables leave out columns that the terminal has no room for; --wide shows all of them. Where the output goes to a file or a \
+pipe, tables have all columns and no line is broken. The variable COLUMNS sets another width for both.
+
+Exit codes: 0 all good, 1 a mismatch, 2 wrong usage, no adapter or a failure of the device. \
 RUST_LOG=batchnorm_wgpu=debug shows plans and compiled kernels.";
 
 #[derive(Subcommand)]
 enum Command {
-    /// List the adapters, with what matters here: backend, driver, subgroups, limits, kernels that run.
+    /// List the adapters: name, driver, features, limits and the kernels that can run on each.
     Info(info::InfoArgs),
-    /// Run every kernel over a matrix of shapes, layouts and hostile values against the float64 reference.
+    /// Compare every kernel with the float64 reference, over many shapes, layouts and hostile values.
     Check(check::CheckArgs),
     /// Write golden cases of the float64 reference, for other implementations and for `bn check --golden`.
     Golden(Box<golden::write::GoldenArgs>),
     /// Time every operation beside a copy kernel on the same device.
     Bench(bench::BenchArgs),
-    /// Merge records of `bn bench` into one HTML page and a Markdown table.
+    /// Merge the records of `bn bench` into one HTML page and a Markdown table.
     Report(report::ReportArgs),
     /// Find the fastest plan for every operation and shape on an adapter, and write it to a tuning file.
     Tune(bench::tune::TuneArgs),
-    /// Learn all that can be learnt of a GPU within some minutes: check, time, compare, tune, sum up.
+    /// Learn all that can be learnt about a GPU within some minutes: check, time, compare, tune, sum up.
     Survey(survey::SurveyArgs),
-    /// Change every line of every shader, one change at a time, and see whether the check finds it.
+    /// Change the shaders, one small change at a time, and see whether the check notices each.
     Mutate(mutate::MutateArgs),
-    /// Run one operation on the GPU over tensors of .npy and .safetensors files, and write its results to such files.
+    /// Run one operation on the GPU on tensors from .npy and .safetensors files, and write the results to such files.
     Run(Box<run::RunArgs>),
     /// Train a network on MNIST on the GPU, with and without batch norm.
     Train(TrainCommand),
@@ -105,9 +124,26 @@ fn train(arguments: &TrainCommand) -> Result<Verdict, AnyError> {
     Ok(if passed { Verdict::Passed } else { Verdict::Failed })
 }
 
+/// Lets Mesa's Vulkan layer look for a Wayland display without a complaint on standard error. Where neither a folder nor
+/// a socket is named, as on a server, there is no display to be found, and the folder of an absent one says the same.
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+fn silence_wayland() {
+    if std::env::var_os("XDG_RUNTIME_DIR").is_none() {
+        // SAFETY: the process has one thread yet, so that none reads the environment meanwhile.
+        unsafe { std::env::set_var("XDG_RUNTIME_DIR", "/dev/null") };
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn silence_wayland() {}
+
 fn main() -> ExitCode {
+    silence_wayland();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
-    let outcome = match Arguments::parse().command {
+    let Arguments { command, wide } = Arguments::parse_to_width();
+    terminal::set_wide(wide);
+    let outcome = match command {
         Command::Info(arguments) => info::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Golden(arguments) => golden::write::run(&arguments),

@@ -1,23 +1,10 @@
-//! Tables, files and progress that all commands share.
+//! Files and progress that all commands share.
 
 use crate::AnyError;
 use batchnorm_wgpu::Tuning;
-use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressStyle};
 use std::io::Write;
 use std::path::Path;
-
-/// A table with a header; columns from `first_number` on are aligned to the right.
-pub fn table(header: &[&str], first_number: usize, rows: impl IntoIterator<Item = Vec<String>>) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_content_arrangement(ContentArrangement::Disabled);
-    table.set_header(header);
-    table.add_rows(rows);
-    for column in table.column_iter_mut().skip(first_number) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
 
 /// A progress bar on a terminal; elsewhere nothing.
 pub fn progress(length: u64, label: &str) -> ProgressBar {

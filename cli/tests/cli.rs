@@ -3,8 +3,27 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+fn command(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bn"));
+    command.args(arguments).env_remove("COLUMNS");
+    command
+}
+
 fn bn(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_bn")).args(arguments).output().unwrap()
+    command(arguments).output().unwrap()
+}
+
+/// Standard output in lines of so many characters.
+fn said(arguments: &[&str], columns: usize) -> String {
+    let output = command(arguments).env("COLUMNS", columns.to_string()).output().unwrap();
+    assert_eq!(code(&output), 0, "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[track_caller]
+fn assert_fits(text: &str, columns: usize) {
+    let too_long: Vec<&str> = text.lines().filter(|line| line.chars().count() > columns).collect();
+    assert!(too_long.is_empty(), "longer than {columns}:\n{}", too_long.join("\n"));
 }
 
 fn code(output: &Output) -> i32 {
@@ -31,6 +50,97 @@ fn usage_errors_exit_with_2() {
     assert_eq!(code(&bn(&["check", "--filter", "no case has this text"])), 2);
     assert_eq!(code(&bn(&["check", "--golden", "no such folder"])), 2);
     assert_eq!(code(&bn(&["train", "--data", "no such folder"])), 2);
+}
+
+/// The subcommands, as `bn --help` lists them.
+fn subcommands() -> Vec<String> {
+    let help = said(&["--help"], 120);
+    let list = help.split_once("Commands:\n").unwrap().1.split_once("\n\n").unwrap().0;
+    let named = list.lines().filter_map(|line| line.strip_prefix("  ")).filter(|line| !line.starts_with(' '));
+    named.map(|line| line.split_whitespace().next().unwrap().to_owned()).filter(|name| name != "help").collect()
+}
+
+#[test]
+fn help_fits_the_terminal() {
+    let all = subcommands();
+    assert!(all.len() >= 9, "{all:?}");
+    for columns in [80, 100, 120] {
+        assert_fits(&said(&["--help"], columns), columns);
+        for subcommand in &all {
+            assert_fits(&said(&[subcommand, "--help"], columns), columns);
+            assert_fits(&said(&[subcommand, "-h"], columns), columns);
+        }
+    }
+    // Where it goes to a pipe, it is not longer either than people read.
+    assert_fits(&String::from_utf8(bn(&["run", "--help"]).stdout).unwrap(), 120);
+}
+
+const BENCH: [&str; 4] = ["bench", "--quick", "--shapes", "8x16x7x7"];
+
+#[test]
+fn tables_fit_the_terminal() {
+    let check = ["check", "--filter", "inference 2x3x7x7"];
+    let golden = golden();
+    let cases = ["check", "--golden", golden.to_str().unwrap(), "--filter", "nc_"];
+    let fused = [&BENCH[..], &["--fused", "--dtype", "f32,f16", "--operation", "inference"]].concat();
+    let accuracy = ["check", "--accuracy"];
+    for (arguments, columns) in [
+        (&["info"] as &[&str], 80),
+        (&["info"], 120),
+        (&check, 80),
+        (&cases, 80),
+        (&accuracy, 80),
+        (&BENCH, 80),
+        (&BENCH, 120),
+        (&fused, 100),
+    ] {
+        let text = said(arguments, columns);
+        assert!(text.contains('│'), "{text}");
+        assert_fits(&text, columns);
+    }
+}
+
+/// The names in the first line of a table's header.
+fn header(text: &str) -> Vec<&str> {
+    let line = text.lines().find(|line| line.starts_with('│')).unwrap();
+    line.split(['│', '┆']).map(str::trim).filter(|name| !name.is_empty()).collect()
+}
+
+#[test]
+fn wide_tables_and_pipes_have_every_column() {
+    let narrow = said(&["info"], 80);
+    assert!(narrow.contains("Left out for lack of room: ") && narrow.contains("--wide"), "{narrow}");
+    let wide = said(&["info", "--wide"], 80);
+    let piped = String::from_utf8(bn(&["info"]).stdout).unwrap();
+    assert!(header(&narrow).len() < header(&wide).len(), "{narrow}\n{wide}");
+    for name in
+        ["adapter", "name", "kind", "kernels", "subgroups", "f16", "timestamps", "invocations", "offset", "driver"]
+    {
+        assert!(header(&wide).contains(&name) && header(&piped).contains(&name), "{name}: {wide}");
+    }
+    for text in [&wide, &piped] {
+        assert!(!text.contains("Left out"), "{text}");
+        // A line of its own for each adapter, which grep finds whole.
+        let rows = text.lines().filter(|line| line.contains(" of ") && line.starts_with('│')).count();
+        let adapters: serde_json::Value = serde_json::from_slice(&bn(&["info", "--json"]).stdout).unwrap();
+        assert_eq!(rows, adapters.as_array().unwrap().len());
+    }
+    let bench = said(&[&BENCH[..], &["--wide"]].concat(), 80);
+    for name in ["us", "of copy", "plan", "GB/s", "spread", "ns/element", "MB", "dispatches", "encode us"] {
+        assert!(header(&bench).contains(&name), "{name}: {bench}");
+    }
+    let check = said(&["check", "--wide", "--filter", "inference 2x3x7x7"], 80);
+    assert!(header(&check).contains(&"worst case"), "{check}");
+}
+
+/// On a server no variable names a folder for sockets, which Mesa complains of.
+#[test]
+#[cfg(target_os = "linux")]
+fn nothing_is_said_of_wayland() {
+    for arguments in [&["info"] as &[&str], &["check", "--all-adapters", "--filter", "inference 2x3x7x7"]] {
+        let output = command(arguments).env_remove("XDG_RUNTIME_DIR").output().unwrap();
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
+    }
 }
 
 #[test]

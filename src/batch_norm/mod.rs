@@ -8,7 +8,7 @@ use crate::config::{Activation, Config};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::scope::{guarded, refused};
-use crate::gpu::{Dispatch, Kernels, Pipeline, Step};
+use crate::gpu::{Dispatch, Kernels, Pipeline, Step, label_of};
 use crate::kernels::{Access, Binding, Extent, Gradients, Kernel, Settings, Variant, program};
 use crate::operation::Operation;
 use crate::plan::{Choice, LARGEST_BINDING, Plan, most_bytes};
@@ -48,6 +48,7 @@ pub struct BatchNorm {
     config: Config,
     choice: Choice,
     scratch_planes: u64,
+    label: Option<Arc<str>>,
 }
 
 /// A binding by its name in the table of kernels.
@@ -70,7 +71,8 @@ impl BatchNorm {
     /// As [`BatchNorm::new`]; [`Error::KernelUnavailable`] when no operation can run with the forced choice.
     pub fn with_choice(kernels: &Kernels, shape: Shape, config: Config, choice: &Choice) -> Result<Self> {
         config.check()?;
-        let mut layer = Self { kernels: kernels.clone(), shape, config, choice: *choice, scratch_planes: 0 };
+        let mut layer =
+            Self { kernels: kernels.clone(), shape, config, choice: *choice, scratch_planes: 0, label: None };
         let mut plans = Vec::new();
         let mut refused = None;
         for operation in Operation::ALL {
@@ -88,6 +90,27 @@ impl BatchNorm {
         Ok(layer)
     }
 
+    /// Gives the layer a name, such as `layer3.bn1`. Its errors begin with it ([`Error::InLayer`]), and so do the labels of
+    /// what it makes on the device, which debuggers and profilers show. What [`BatchNorm::new`] itself refuses has no name
+    /// yet: see [`Error::in_layer`].
+    #[must_use]
+    pub fn with_label(self, label: impl Into<Arc<str>>) -> Self {
+        Self { label: Some(label.into()), ..self }
+    }
+
+    /// The name of the layer, where it has one.
+    pub fn label(&self) -> Option<&str> {
+        self.label.as_deref()
+    }
+
+    /// An outcome whose error says which layer it is of.
+    fn named<T>(&self, outcome: Result<T>) -> Result<T> {
+        outcome.map_err(|error| match &self.label {
+            Some(label) => error.in_layer(label.clone()),
+            None => error,
+        })
+    }
+
     /// The shape that the layer was made for.
     pub fn shape(&self) -> &Shape {
         &self.shape
@@ -99,7 +122,7 @@ impl BatchNorm {
     /// As [`Plan::new`].
     pub fn plan(&self, operation: Operation) -> Result<Plan> {
         let (capabilities, tuning) = (self.kernels.capabilities(), self.kernels.tuning());
-        Plan::new(operation, &self.shape, self.config.dtype, capabilities, tuning, &self.choice)
+        self.named(Plan::new(operation, &self.shape, self.config.dtype, capabilities, tuning, &self.choice))
     }
 
     /// Bytes of scratch that a training, backward or statistics step of this layer needs.
@@ -123,6 +146,10 @@ impl BatchNorm {
     /// # Errors
     /// [`Error::OneValuePerChannel`], and what is wrong with a binding.
     pub fn forward_training(&self, bindings: &ForwardTraining<'_>) -> Result<Step> {
+        self.named(self.bind_forward_training(bindings))
+    }
+
+    fn bind_forward_training(&self, bindings: &ForwardTraining<'_>) -> Result<Step> {
         self.check_trainable()?;
         let ForwardTraining { x, y, residual, gamma, beta, saved, running, scratch } = bindings.clone();
         if !self.config.in_place && same_bytes(&x, &y) {
@@ -152,6 +179,10 @@ impl BatchNorm {
     /// # Errors
     /// What is wrong with a binding.
     pub fn inference(&self, bindings: &Inference<'_>) -> Result<Step> {
+        self.named(self.bind_inference(bindings))
+    }
+
+    fn bind_inference(&self, bindings: &Inference<'_>) -> Result<Step> {
         let Inference { x, y, residual, gamma, beta, running, saved } = bindings.clone();
         if saved.is_some() {
             self.refuse_residual_in_place(&residual)?;
@@ -176,8 +207,8 @@ impl BatchNorm {
     /// # Errors
     /// [`Error::OneValuePerChannel`], [`Error::Mismatch`] when no gradient is wanted, and what is wrong with a binding.
     pub fn backward_training(&self, bindings: &Backward<'_>) -> Result<Step> {
-        self.check_trainable()?;
-        self.backward(Operation::BackwardTraining, bindings)
+        self.named(self.check_trainable())?;
+        self.named(self.backward(Operation::BackwardTraining, bindings))
     }
 
     /// Gradients of [`BatchNorm::inference`], where the running statistics are constants.
@@ -185,7 +216,7 @@ impl BatchNorm {
     /// # Errors
     /// [`Error::Mismatch`] when no gradient is wanted, and what is wrong with a binding.
     pub fn backward_frozen(&self, bindings: &Backward<'_>) -> Result<Step> {
-        self.backward(Operation::BackwardFrozen, bindings)
+        self.named(self.backward(Operation::BackwardFrozen, bindings))
     }
 
     fn backward(&self, operation: Operation, bindings: &Backward<'_>) -> Result<Step> {
@@ -235,6 +266,10 @@ impl BatchNorm {
     /// # Errors
     /// [`Error::Mismatch`] when no output is wanted, and what is wrong with a binding.
     pub fn statistics(&self, bindings: &Statistics<'_>) -> Result<Step> {
+        self.named(self.bind_statistics(bindings))
+    }
+
+    fn bind_statistics(&self, bindings: &Statistics<'_>) -> Result<Step> {
         let Statistics { x, saved, running, scratch } = bindings.clone();
         if saved.is_none() && running.is_none() {
             return Err(none_wanted("saved, running"));
@@ -286,7 +321,7 @@ impl BatchNorm {
                 dispatches.push(self.dispatch(&variant, &pipeline, &plan, part, &given)?);
             }
         }
-        Ok(Step { operation, dispatches })
+        Ok(Step { label: label_of(self.label(), operation.name()), dispatches })
     }
 
     /// What a kernel is given, and whether the activation lies behind it already: the residual's gradient is dz, so the
@@ -325,9 +360,10 @@ impl BatchNorm {
         let allowed = most_bytes(limits);
         // Tensors are bound in parts.
         if binding.extent != Extent::Elements && expected > allowed {
-            let limit = "max_storage_buffer_binding_size, in bytes";
-            let hint = "split the tensor, or open the device with a higher limit where the adapter has one";
-            return Err(Error::Limit { what: name, limit, needed: expected, allowed, hint });
+            let limit = "the device's max_storage_buffer_binding_size";
+            let hint = "split the tensor over C, since channels do not depend on each other, or open the device with a \
+                        higher limit where the adapter has one";
+            return Err(Error::Limit { what: name, limit, unit: "bytes", needed: expected, allowed, hint });
         }
         Ok(())
     }
@@ -369,7 +405,8 @@ impl BatchNorm {
         let (device, kernel) = (self.kernels.device(), variant.kernel);
         let window = self.window(plan, part);
         let params = plan.params(&self.shape, &self.config, kernel, part, window.base);
-        let params = uniform_buffer(device, bytemuck::bytes_of(&params))?;
+        let params =
+            uniform_buffer(device, &label_of(self.label(), "batch norm parameters"), bytemuck::bytes_of(&params))?;
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() }];
         for (number, binding) in variant.declared() {
             // Only what the kernel touches is bound: where the device checks bounds, it checks these.
@@ -385,7 +422,7 @@ impl BatchNorm {
         }
         let bind_group = guarded(device, "binding buffers", || {
             device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(kernel.name),
+                label: Some(&label_of(self.label(), kernel.name)),
                 layout: &pipeline.layout,
                 entries: &entries,
             })
@@ -497,11 +534,11 @@ fn gradients(input: bool, parameters: bool) -> Result<Gradients> {
     }
 }
 
-fn uniform_buffer(device: &wgpu::Device, bytes: &[u8]) -> Result<wgpu::Buffer> {
+fn uniform_buffer(device: &wgpu::Device, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer> {
     const DURING: &str = "creating the parameters' buffer";
     let buffer = guarded(device, DURING, || {
         device.create_buffer(&wgpu::BufferDescriptor {
-            label: Some("batch norm parameters"),
+            label: Some(label),
             size: bytes.len() as u64,
             usage: wgpu::BufferUsages::UNIFORM,
             mapped_at_creation: true,

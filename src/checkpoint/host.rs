@@ -19,7 +19,7 @@ impl HostBatchNorm {
     /// # Errors
     /// [`Error::Mismatch`](crate::Error::Mismatch) when `state` has another number of channels; nothing is changed then.
     pub fn set_state(&mut self, state: LayerState) -> Result<()> {
-        state.check(self.running.channels())?;
+        self.named(state.check(self.running.channels()))?;
         self.gamma = state.gamma.map(Into::into);
         self.beta = state.beta.map(Into::into);
         self.running = state.running.unwrap_or_else(|| self.running.clone());

@@ -10,3 +10,8 @@ pub(crate) use pipelines::Pipeline;
 pub use pipelines::{Edit, Kernels, Options, RuntimeChecks};
 pub(crate) use step::Dispatch;
 pub use step::Step;
+
+/// What an object on the device is called: first its layer, where that has a label.
+pub(crate) fn label_of(layer: Option<&str>, what: &str) -> String {
+    layer.map_or_else(|| what.to_owned(), |layer| format!("{layer}: {what}"))
+}

@@ -4,7 +4,7 @@ use super::scope::{guarded, refused};
 use crate::error::{Error, Result};
 use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
 
-const SPLIT: &str = "split the tensor, or open the device with a higher limit where the adapter has one";
+const SPLIT: &str = "use a smaller batch, or open the device with a higher limit where the adapter has one";
 const READING: &str = "reading results back";
 
 /// A buffer that holds `bytes`, filled up to whole words of four, usable as storage and as source and destination of copies.
@@ -40,8 +40,8 @@ pub fn storage(device: &wgpu::Device, label: &str, size: u64) -> Result<wgpu::Bu
 fn create(device: &wgpu::Device, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {
     let allowed = device.limits().max_buffer_size;
     if size > allowed {
-        let limit = "max_buffer_size, in bytes";
-        return Err(Error::Limit { what: "a buffer", limit, needed: size, allowed, hint: SPLIT });
+        let limit = "the device's max_buffer_size";
+        return Err(Error::Limit { what: "a buffer", limit, unit: "bytes", needed: size, allowed, hint: SPLIT });
     }
     let descriptor = wgpu::BufferDescriptor { label: Some(label), size, usage, mapped_at_creation: false };
     guarded(device, "creating a buffer", || device.create_buffer(&descriptor))

@@ -1,7 +1,6 @@
 //! What was bound once and is encoded many times.
 
 use super::Pipeline;
-use crate::operation::Operation;
 use std::sync::Arc;
 
 /// One dispatch of a step.
@@ -21,7 +20,7 @@ pub(crate) struct Dispatch {
 /// submission (`host::guarded` makes it an error), or to the device's handler of uncaptured errors.
 #[derive(Debug)]
 pub struct Step {
-    pub(crate) operation: Operation,
+    pub(crate) label: String,
     pub(crate) dispatches: Vec<Dispatch>,
 }
 
@@ -38,7 +37,7 @@ impl Step {
 
     /// Records the dispatches into a compute pass of their own.
     pub fn encode_pass(&self, encoder: &mut wgpu::CommandEncoder) {
-        let descriptor = wgpu::ComputePassDescriptor { label: Some(self.operation.name()), timestamp_writes: None };
+        let descriptor = wgpu::ComputePassDescriptor { label: Some(&self.label), timestamp_writes: None };
         self.encode(&mut encoder.begin_compute_pass(&descriptor));
     }
 

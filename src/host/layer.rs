@@ -5,11 +5,12 @@ use crate::batch_norm::{Backward, BatchNorm, ForwardTraining, Inference, Statist
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::gpu::readback::{Readback, storage, upload};
-use crate::gpu::{Kernels, Step, scope::guarded};
+use crate::gpu::{Kernels, Step, label_of, scope::guarded};
 use crate::host::fold::{Folded, InferenceNorm};
 use crate::running::RunningStatistics;
 use crate::shape::{Layout, Shape};
 use ndarray::{Array, Array1, ArrayView, ArrayView1, Axis, Dimension, RemoveAxis};
+use std::sync::Arc;
 
 /// A batch norm layer with its parameters and running statistics on the host.
 ///
@@ -34,6 +35,7 @@ pub struct HostBatchNorm {
     queue: wgpu::Queue,
     layout: Layout,
     config: Config,
+    label: Option<Arc<str>>,
 }
 
 /// What the training forward returns.
@@ -116,7 +118,42 @@ impl HostBatchNorm {
             queue: queue.clone(),
             layout,
             config,
+            label: None,
         })
+    }
+
+    /// Gives the layer a name, such as `layer3.bn1`. Its errors begin with it ([`Error::InLayer`]), and so do the labels of
+    /// what it makes on the device, which debuggers and profilers show.
+    #[must_use]
+    pub fn with_label(self, label: impl Into<Arc<str>>) -> Self {
+        Self { label: Some(label.into()), ..self }
+    }
+
+    /// The name of the layer, where it has one.
+    pub fn label(&self) -> Option<&str> {
+        self.label.as_deref()
+    }
+
+    /// An outcome whose error says which layer it is of.
+    pub(crate) fn named<T>(&self, outcome: Result<T>) -> Result<T> {
+        outcome.map_err(|error| match &self.label {
+            Some(label) => error.in_layer(label.clone()),
+            None => error,
+        })
+    }
+
+    /// Waits for a call under way.
+    fn wait(&self, call: Pending) -> Result<Vec<Vec<u8>>> {
+        self.named(call.and_then(|copies| copies.wait(self.kernels.device())))
+    }
+
+    /// As [`HostBatchNorm::wait`], without blocking.
+    async fn finish(&self, call: Pending) -> Result<Vec<Vec<u8>>> {
+        let contents = match call {
+            Ok(copies) => copies.finish().await,
+            Err(error) => Err(error),
+        };
+        self.named(contents)
     }
 
     /// Normalizes `x` by its own statistics and updates the running statistics.
@@ -128,7 +165,7 @@ impl HostBatchNorm {
         x: ArrayView<'_, T, D>,
         residual: Option<ArrayView<'_, T, D>>,
     ) -> Result<Forward<T, D>> {
-        let contents = self.start_forward(&x, residual.as_ref())?.wait(self.kernels.device())?;
+        let contents = self.wait(self.start_forward(&x, residual.as_ref()))?;
         self.finish_forward(x.raw_dim(), &contents)
     }
 
@@ -141,7 +178,7 @@ impl HostBatchNorm {
         x: ArrayView<'_, T, D>,
         residual: Option<ArrayView<'_, T, D>>,
     ) -> Result<Forward<T, D>> {
-        let contents = self.start_forward(&x, residual.as_ref())?.finish().await?;
+        let contents = self.finish(self.start_forward(&x, residual.as_ref())).await?;
         self.finish_forward(x.raw_dim(), &contents)
     }
 
@@ -154,7 +191,7 @@ impl HostBatchNorm {
         x: ArrayView<'_, T, D>,
         residual: Option<ArrayView<'_, T, D>>,
     ) -> Result<Array<T, D>> {
-        let contents = self.start_inference(&x, residual.as_ref())?.wait(self.kernels.device())?;
+        let contents = self.wait(self.start_inference(&x, residual.as_ref()))?;
         array(x.raw_dim(), &contents[0])
     }
 
@@ -167,7 +204,7 @@ impl HostBatchNorm {
         x: ArrayView<'_, T, D>,
         residual: Option<ArrayView<'_, T, D>>,
     ) -> Result<Array<T, D>> {
-        let contents = self.start_inference(&x, residual.as_ref())?.finish().await?;
+        let contents = self.finish(self.start_inference(&x, residual.as_ref())).await?;
         array(x.raw_dim(), &contents[0])
     }
 
@@ -182,7 +219,7 @@ impl HostBatchNorm {
         residual: Option<ArrayView<'_, T, D>>,
         saved: &SavedStatistics,
     ) -> Result<Gradients<T, D>> {
-        let contents = self.start_backward(&x, &dy, residual.as_ref(), Some(saved))?.wait(self.kernels.device())?;
+        let contents = self.wait(self.start_backward(&x, &dy, residual.as_ref(), Some(saved)))?;
         gradients(x.raw_dim(), &contents, residual.is_some())
     }
 
@@ -197,7 +234,7 @@ impl HostBatchNorm {
         residual: Option<ArrayView<'_, T, D>>,
         saved: &SavedStatistics,
     ) -> Result<Gradients<T, D>> {
-        let contents = self.start_backward(&x, &dy, residual.as_ref(), Some(saved))?.finish().await?;
+        let contents = self.finish(self.start_backward(&x, &dy, residual.as_ref(), Some(saved))).await?;
         gradients(x.raw_dim(), &contents, residual.is_some())
     }
 
@@ -211,7 +248,7 @@ impl HostBatchNorm {
         dy: ArrayView<'_, T, D>,
         residual: Option<ArrayView<'_, T, D>>,
     ) -> Result<Gradients<T, D>> {
-        let contents = self.start_backward(&x, &dy, residual.as_ref(), None)?.wait(self.kernels.device())?;
+        let contents = self.wait(self.start_backward(&x, &dy, residual.as_ref(), None))?;
         gradients(x.raw_dim(), &contents, residual.is_some())
     }
 
@@ -225,7 +262,7 @@ impl HostBatchNorm {
         dy: ArrayView<'_, T, D>,
         residual: Option<ArrayView<'_, T, D>>,
     ) -> Result<Gradients<T, D>> {
-        let contents = self.start_backward(&x, &dy, residual.as_ref(), None)?.finish().await?;
+        let contents = self.finish(self.start_backward(&x, &dy, residual.as_ref(), None)).await?;
         gradients(x.raw_dim(), &contents, residual.is_some())
     }
 
@@ -235,7 +272,7 @@ impl HostBatchNorm {
     /// # Errors
     /// A wrong number of channels, what [`BatchNorm::statistics`] refuses, and what the device reports.
     pub fn observe<T: Element, D: Dimension>(&mut self, x: ArrayView<'_, T, D>) -> Result<SavedStatistics> {
-        let contents = self.start_observe(&x)?.wait(self.kernels.device())?;
+        let contents = self.wait(self.start_observe(&x))?;
         self.finish_observe(&contents)
     }
 
@@ -244,7 +281,7 @@ impl HostBatchNorm {
     /// # Errors
     /// As [`HostBatchNorm::observe`].
     pub async fn observe_async<T: Element, D: Dimension>(&mut self, x: ArrayView<'_, T, D>) -> Result<SavedStatistics> {
-        let contents = self.start_observe(&x)?.finish().await?;
+        let contents = self.finish(self.start_observe(&x)).await?;
         self.finish_observe(&contents)
     }
 
@@ -266,7 +303,8 @@ impl HostBatchNorm {
     ) -> Result<Folded<D>> {
         let gamma = self.gamma.as_ref().map(|gamma| gamma.view());
         let beta = self.beta.as_ref().map(|beta| beta.view());
-        InferenceNorm { gamma, beta, running: &self.running, eps: self.config.eps }.fold_into(weight, output, bias)
+        let norm = InferenceNorm { gamma, beta, running: &self.running, eps: self.config.eps };
+        self.named(norm.fold_into(weight, output, bias))
     }
 
     fn start_forward<T: Element, D: Dimension>(
@@ -344,7 +382,7 @@ impl HostBatchNorm {
         let channels = layer.shape().channels() as u64 * 4;
         let (dgamma, dbeta) = (self.empty("dgamma", channels)?, self.empty("dbeta", channels)?);
         let scratch = self.empty("scratch", layer.scratch_size())?;
-        let saved = upload(self.kernels.device(), &self.queue, "saved", bytemuck::cast_slice(&saved.values))?;
+        let saved = self.upload("saved", bytemuck::cast_slice(&saved.values))?;
         let bindings = Backward {
             x: whole(&x),
             dy: whole(dy.as_ref().ok_or_else(|| mismatch("dy", "an array".into(), "none".into()))?),
@@ -411,7 +449,12 @@ impl HostBatchNorm {
         if shape.channels() != channels {
             return Err(mismatch("x", format!("{channels} channels, {}", self.layout), format!("dimensions {shape}")));
         }
-        BatchNorm::new(&self.kernels, shape, Config { dtype: T::DTYPE, in_place: false, ..self.config })
+        let config = Config { dtype: T::DTYPE, in_place: false, ..self.config };
+        let layer = BatchNorm::new(&self.kernels, shape, config)?;
+        Ok(match &self.label {
+            Some(label) => layer.with_label(label.clone()),
+            None => layer,
+        })
     }
 
     fn tensor<T: Element, D: Dimension>(&self, name: &str, values: &ArrayView<'_, T, D>) -> Result<wgpu::Buffer> {
@@ -419,7 +462,7 @@ impl HostBatchNorm {
         let dense = values.as_standard_layout();
         let values =
             dense.as_slice().ok_or_else(|| mismatch("x", "an array in standard order".into(), "none".into()))?;
-        upload(self.kernels.device(), &self.queue, name, bytemuck::cast_slice(values))
+        self.upload(name, bytemuck::cast_slice(values))
     }
 
     /// A tensor that has the shape of `x`, where there is one.
@@ -447,18 +490,22 @@ impl HostBatchNorm {
     }
 
     fn empty(&self, name: &str, size: u64) -> Result<wgpu::Buffer> {
-        storage(self.kernels.device(), name, size)
+        storage(self.kernels.device(), &label_of(self.label(), name), size)
+    }
+
+    fn upload(&self, name: &str, bytes: &[u8]) -> Result<wgpu::Buffer> {
+        upload(self.kernels.device(), &self.queue, &label_of(self.label(), name), bytes)
     }
 
     fn upload_running(&self) -> Result<wgpu::Buffer> {
-        upload(self.kernels.device(), &self.queue, "running", &self.running.to_bytes()?)
+        self.upload("running", &self.running.to_bytes()?)
     }
 
     fn submit(&self, step: &Step, outputs: &[&wgpu::Buffer]) -> Pending {
         let device = self.kernels.device();
         let encoder = guarded(device, "encoding", || {
             let mut encoder =
-                device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(step.operation.name()) });
+                device.create_command_encoder(&wgpu::CommandEncoderDescriptor { label: Some(&step.label) });
             step.encode_pass(&mut encoder);
             encoder
         })?;

@@ -338,8 +338,9 @@ impl Variant {
         let (needed, allowed) = (self.declared().count(), capabilities.limits.max_storage_buffers_per_shader_stage);
         if needed > allowed as usize {
             return Err(Error::Limit {
-                what: "the bindings of a kernel",
-                limit: "max_storage_buffers_per_shader_stage",
+                what: "a kernel",
+                limit: "the device's max_storage_buffers_per_shader_stage",
+                unit: "storage buffers",
                 needed: needed as u64,
                 allowed: allowed.into(),
                 hint: "open the device with WebGPU's default limits, which allow 8",

@@ -85,7 +85,9 @@ pub struct Plan {
     /// Whether partial results are merged, in scratch: what takes no sums has none.
     merges: bool,
     max_workgroups_per_dimension: u32,
-    max_scratch_planes: u64,
+    /// Bytes of a plane of scratch.
+    plane: u64,
+    max_scratch: u64,
 }
 
 impl Plan {
@@ -135,7 +137,10 @@ impl Plan {
             return Err(unavailable(strategy.name(), format!("{operation} has no such kernel")));
         }
         if in_parts && strategy != Strategy::Split {
-            return Err(unavailable(strategy.name(), "one binding does not hold the tensor".into()));
+            return Err(unavailable(
+                strategy.name(),
+                "one binding does not hold the tensor; split goes over it in parts".into(),
+            ));
         }
         let geometry = choose_geometry(shape, strategy, choice.geometry, preference)?;
         let storage = choose_storage(dtype, geometry, capabilities, choice.storage)?;
@@ -169,7 +174,8 @@ impl Plan {
             storage,
             merges: strategy == Strategy::Split && program(operation, strategy, Gradients::All).len() > 1,
             max_workgroups_per_dimension: capabilities.limits.max_compute_workgroups_per_dimension,
-            max_scratch_planes: most_bytes(&capabilities.limits) / (4 * shape.channels() as u64),
+            plane: 4 * shape.channels() as u64,
+            max_scratch: most_bytes(&capabilities.limits),
         };
         let laid_out = match strategy {
             Strategy::Split => open.split_in_one_of(&sizes, preference, choice)?,
@@ -179,7 +185,7 @@ impl Plan {
         let reduction = choose_reduction(laid_out.tile, capabilities, choice.reduction, preference)?;
         let plan = Self { reduction, ..laid_out };
         plan.check_grid()?;
-        check_scratch(plan.scratch_planes(), plan.max_scratch_planes)?;
+        plan.check_scratch(plan.scratch_planes())?;
         Ok(plan)
     }
 
@@ -197,7 +203,10 @@ impl Plan {
     /// Lays a column out over several workgroups: enough that no lane's run is longer than the error bound counts on, and
     /// enough to keep the device busy. Every part of a tensor is laid out like the first.
     fn split(self, preference: &Preference, choice: &Choice) -> Result<Self> {
-        refuse(choice.held.map(|held| format!("held {held}")), "a split strategy holds nothing; force resident too")?;
+        refuse(
+            choice.held.map(|held| format!("held {held}")),
+            "split keeps no values in registers; force resident too",
+        )?;
         let (tile, values) = (self.tile_in_flight(), self.part_values);
         let lanes = self.workgroup_size / tile;
         let wanted = preference.workgroups / self.columns.div_ceil(tile);
@@ -205,8 +214,12 @@ impl Plan {
         let most = if self.merges { self.most_merged(lanes) / self.parts } else { values };
         if self.parts > 1 && most < least {
             let planes = u64::from(self.fold) * (1 + 2 * u64::from(self.parts) * u64::from(least));
-            check_scratch(planes, self.max_scratch_planes)?;
-            let reason = format!("the results of {} parts are more than {lanes} lanes merge", self.parts);
+            self.check_scratch(planes)?;
+            let reason = format!(
+                "the tensor is bound in {} parts, and {lanes} lanes per column are too few to merge their results; use a \
+                 larger workgroup or a smaller batch",
+                self.parts
+            );
             return Err(unavailable(Strategy::Split.name(), reason));
         }
         let splits = choose_splits(least, most.clamp(least, values), wanted, choice)?;
@@ -215,7 +228,9 @@ impl Plan {
         let segment = values.div_ceil(splits.min(rounds));
         let splits = values.div_ceil(segment);
         if let Some(forced) = choice.splits.filter(|&forced| forced != splits) {
-            let reason = format!("{values} values in equal parts, the last one shorter, make {splits}, not {forced}");
+            let reason = format!(
+                "segments of equal length, the last one shorter, of {values} values make {splits}, not {forced}"
+            );
             return Err(unavailable(format!("splits {forced}"), reason));
         }
         Ok(Self { tile, splits, segment, ..self })
@@ -225,14 +240,17 @@ impl Plan {
     /// than the scratch holds.
     fn most_merged(&self, lanes: u32) -> u32 {
         let longest = if self.parts == 1 { LONGEST_MERGE } else { LONGEST_MERGE.max(self.values / LONGEST_RUN + 3) };
-        let held = (self.max_scratch_planes / u64::from(self.fold)).saturating_sub(1) / 2;
+        let held = (self.max_scratch / self.plane / u64::from(self.fold)).saturating_sub(1) / 2;
         (lanes.saturating_mul(longest) / self.fold).min(held.try_into().unwrap_or(u32::MAX))
     }
 
     /// Gives a column to one workgroup.
     fn whole(self, sizes: &[u32], choice: &Choice) -> Result<Self> {
         self.refuse_split(choice)?;
-        refuse(choice.held.map(|held| format!("held {held}")), "a whole column is not held; force resident too")?;
+        refuse(
+            choice.held.map(|held| format!("held {held}")),
+            "whole keeps no values in registers; force resident too",
+        )?;
         // Forced, a larger workgroup may do it; what is preferred is preferred in its size.
         let sizes = if choice.strategy.is_some() { sizes } else { &sizes[..1] };
         let sized = sizes.iter().map(|&workgroup_size| Self { workgroup_size, segment: self.values, ..self.clone() });
@@ -248,7 +266,7 @@ impl Plan {
     fn refuse_split(&self, choice: &Choice) -> Result<()> {
         refuse(
             choice.splits.map(|splits| format!("splits {splits}")),
-            "one workgroup has the column; force split too",
+            "one workgroup has the whole channel; force split too",
         )?;
         refuse(choice.reverse.map(|_| "reverse".into()), "there is no second dispatch; force split too")
     }
@@ -361,10 +379,33 @@ impl Plan {
         if needed > dimension * dimension {
             return Err(Error::Limit {
                 what: "the dispatch",
-                limit: "max_compute_workgroups_per_dimension, squared",
+                limit: "the square of the device's max_compute_workgroups_per_dimension",
+                unit: "workgroups",
                 needed,
                 allowed: dimension * dimension,
-                hint: "split the tensor over C",
+                hint: "split the tensor over C; channels do not depend on each other",
+            });
+        }
+        Ok(())
+    }
+
+    /// What the partial results need, in planes, against what a binding holds.
+    fn check_scratch(&self, planes: u64) -> Result<()> {
+        let (needed, allowed) = (planes * self.plane, self.max_scratch);
+        if needed > allowed {
+            return Err(Error::Limit {
+                what: "the scratch buffer",
+                limit: "the device's max_storage_buffer_binding_size",
+                unit: "bytes",
+                needed,
+                allowed,
+                hint: match self.parts {
+                    1 => {
+                        "split the tensor over C, since channels do not depend on each other, or open the device with a \
+                         higher limit where the adapter has one"
+                    }
+                    _ => "use a smaller batch, or open the device with a higher limit where the adapter has one",
+                },
             });
         }
         Ok(())
@@ -385,26 +426,14 @@ fn unavailable(kernel: impl Into<String>, reason: String) -> Error {
     Error::KernelUnavailable { kernel: kernel.into(), reason }
 }
 
-fn check_scratch(needed: u64, allowed: u64) -> Result<()> {
-    if needed > allowed {
-        return Err(Error::Limit {
-            what: "the scratch, in planes of C floats,",
-            limit: "max_storage_buffer_binding_size",
-            needed,
-            allowed,
-            hint: "choose fewer splits, or open the device with a higher limit where the adapter has one",
-        });
-    }
-    Ok(())
-}
-
 /// m is kept in u32, and values are counted ahead.
 fn check_count(shape: &Shape) -> Result<()> {
     let allowed = u64::from(u32::MAX / 2);
     match shape.values_per_channel() as u64 {
         needed if needed > allowed => Err(Error::Limit {
-            what: "the values per channel",
-            limit: "what the kernels count",
+            what: "a channel",
+            limit: "the kernels' counter",
+            unit: "values",
             needed,
             allowed,
             hint: "use smaller batches, or statistics() with RunningPolicy::pooled over parts of the data",
@@ -486,11 +515,13 @@ fn workgroup_sizes(preference: &Preference, limits: &wgpu::Limits, choice: &Choi
     let needed = choice.workgroup_size.unwrap_or(1);
     if needed > most {
         return Err(Error::Limit {
-            what: "the workgroup size",
-            limit: "max_compute_invocations_per_workgroup and max_compute_workgroup_storage_size / 32",
+            what: "a workgroup",
+            limit: "the device (max_compute_invocations_per_workgroup, max_compute_workgroup_size_x and \
+                    max_compute_workgroup_storage_size / 32)",
+            unit: "invocations",
             needed: needed.into(),
             allowed: most.into(),
-            hint: "choose a smaller one; a device that allows none runs no compute shaders",
+            hint: "choose a smaller workgroup size; a device that allows none runs no compute shaders",
         });
     }
     // Powers of two.

@@ -39,11 +39,13 @@ pub(super) fn slices_per_part(shape: &Shape, fold: usize, dtype: DType, limits: 
     if most == 0 {
         return Err(Error::Limit {
             what: "one sample",
-            limit: "max_storage_buffer_binding_size, in bytes",
+            limit: "the device's max_storage_buffer_binding_size",
+            unit: "bytes",
             // In whole words.
             needed: ((slice + slack) * dtype.size()).next_multiple_of(4),
             allowed: most_bytes(limits),
-            hint: "tensors are split over N only: open the device with a higher limit where the adapter has one",
+            hint: "open the device with a higher limit where the adapter has one, or split the tensor over C, since \
+                   channels do not depend on each other; by itself a layer splits tensors over N only",
         });
     }
     // Parts of equal size, as far as that goes.

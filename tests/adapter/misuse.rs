@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A check and its name.
 type Check = (&'static str, fn(&Adapter) -> Result<(), Failed>);
 
-const CHECKS: [Check; 16] = [
+const CHECKS: [Check; 18] = [
     ("small_buffers_are_refused", small_buffers),
     ("wrong_usage_is_refused", wrong_usage),
     ("misaligned_offsets_are_refused", misaligned_offset),
@@ -31,6 +31,8 @@ const CHECKS: [Check; 16] = [
     ("what_cannot_run_in_place_is_refused", in_place),
     ("the_host_layer_takes_half_precision", host_half),
     ("a_device_with_few_bindings_is_refused", few_bindings),
+    ("a_device_with_small_bindings_is_refused", small_bindings),
+    ("errors_name_the_layer", labels),
     ("statistics_too_far_apart_are_skipped", too_far_apart),
     ("the_host_layer_agrees_with_the_reference", host_layer),
     ("the_host_layer_pools_a_data_set", host_population),
@@ -319,7 +321,89 @@ fn few_bindings(adapter: &Adapter) -> Result<(), Failed> {
     let own = Gpu::from_adapter(&adapter.adapter, limits, wgpu::Features::empty())?;
     let mut layer = HostBatchNorm::new(&own.device, &own.queue, 3, Layout::ChannelsFirst, Config::default())?;
     let outcome = layer.forward_training(Array2::<f32>::ones((4, 3)).view(), None);
-    owed("bindings", outcome, |error| matches!(error, Error::Limit { what: "the bindings of a kernel", .. }))
+    owed("bindings", outcome, |error| matches!(error, Error::Limit { what: "a kernel", .. }))
+}
+
+/// Of what has a value per channel, all is bound at once.
+fn small_bindings(adapter: &Adapter) -> Result<(), Failed> {
+    let limits = wgpu::Limits { max_storage_buffer_binding_size: 4096, ..wgpu::Limits::default() };
+    let own = Gpu::from_adapter(&adapter.adapter, limits, wgpu::Features::empty())?;
+    let mut layer = HostBatchNorm::new(&own.device, &own.queue, 256, Layout::ChannelsFirst, Config::default())?;
+    let Err(error) = layer.forward_training(Array2::<f32>::ones((2, 256)).view(), None) else {
+        return Err("6144 bytes were bound where a binding holds 4096".into());
+    };
+    let said = "saved needs 6144 bytes, but the device's max_storage_buffer_binding_size allows 4096 bytes; split the";
+    if error.to_string().starts_with(said) { Ok(()) } else { Err(error.to_string().into()) }
+}
+
+/// Every call that can fail says which layer it was of, and so does the device.
+fn labels(adapter: &Adapter) -> Result<(), Failed> {
+    let fixture = Fixture::new(adapter)?;
+    let fixture = Fixture { layer: fixture.layer.with_label("layer3.bn1"), ..fixture };
+    let small = || fixture.small.as_entire_buffer_binding();
+    let bound = || at(&fixture.tensor, 0);
+    let (x, dy, saved, scratch) = (small(), bound(), bound(), bound());
+    let (residual, dx, dresidual, dgamma, dbeta) = (None, Some(bound()), None, None, None);
+    let backward = Backward { x, dy, residual, dx, dresidual, dgamma, dbeta, saved, scratch };
+    let forward = ForwardTraining { x: small(), ..fixture.forward() };
+    let (residual, gamma, beta) = (None, None, None);
+    let inference = Inference { x: small(), y: bound(), residual, gamma, beta, running: bound(), saved: None };
+    let statistics = Statistics { x: small(), saved: Some(bound()), running: None, scratch: bound() };
+    let layer = &fixture.layer;
+    for outcome in [
+        layer.forward_training(&forward),
+        layer.inference(&inference),
+        layer.backward_training(&backward),
+        layer.backward_frozen(&backward),
+        layer.statistics(&statistics),
+    ] {
+        named("a small x", outcome, "layer3.bn1: x: expected a binding of at least 4608 bytes, got 28")?;
+    }
+    let one = Shape::new(&[1, 3], Layout::ChannelsFirst)?;
+    let one = BatchNorm::new(&adapter.kernels, one, Config::default())?.with_label("layer3.bn1");
+    named("one value", one.forward_training(&forward), "layer3.bn1: expected more than one value")?;
+    named("one value", one.backward_training(&backward), "layer3.bn1: expected more than one value")?;
+
+    let step = layer.forward_training(&fixture.forward())?;
+    let said = format!("{step:?}");
+    if !said.contains("layer3.bn1: forward_training") {
+        return Err(format!("the pass has no label of the layer: {said}").into());
+    }
+    // A buffer of another device: what wgpu refuses is the bind group.
+    let other = adapter.with_default_limits()?;
+    let foreign = buffer(&other, fixture.tensor.size(), wgpu::BufferUsages::STORAGE);
+    let bindings = ForwardTraining { x: foreign.as_entire_buffer_binding(), ..fixture.forward() };
+    let outcome = layer.forward_training(&bindings);
+    owed(
+        "a bind group",
+        outcome,
+        |error| matches!(error.kind(), Error::Device { reason, .. } if reason.contains("layer3.bn1: moments")),
+    )?;
+    host_labels(adapter)
+}
+
+fn host_labels(adapter: &Adapter) -> Result<(), Failed> {
+    let layer = HostBatchNorm::new(&adapter.device, &adapter.queue, 3, Layout::ChannelsFirst, Config::default())?;
+    let mut layer = layer.with_label("layer3.bn1");
+    let (good, wrong) = (Array2::<f32>::ones((4, 3)), Array2::<f32>::ones((4, 5)));
+    let saved = layer.observe(good.view())?;
+    let said = "layer3.bn1: x: expected 3 channels";
+    named("training", layer.forward_training(wrong.view(), None), said)?;
+    named("inference", layer.inference(wrong.view(), None), said)?;
+    named("backward", layer.backward_training(wrong.view(), wrong.view(), None, &saved), said)?;
+    named("frozen", layer.backward_frozen(wrong.view(), wrong.view(), None), said)?;
+    named("observe", layer.observe(wrong.view()), said)?;
+    named("async", pollster::block_on(layer.inference_async(wrong.view(), None)), said)?;
+    named("one value", layer.forward_training(wrong.slice(s![..1, ..3]), None), "layer3.bn1: expected more than one")?;
+    named("fold", layer.fold_into(wrong.view(), Axis(1), None), "layer3.bn1: weight: expected 3 output channels")?;
+    // A layer has one name in an error, that of the layer that it is of.
+    layer.running.mean.pop();
+    named("running", layer.observe(good.view()), "layer3.bn1: ")
+}
+
+/// The test's way to say that an error begins with a layer's name.
+fn named<T: std::fmt::Debug>(what: &str, outcome: Result<T, Error>, said: &str) -> Result<(), Failed> {
+    owed(what, outcome, |error| error.to_string().starts_with(said) && matches!(error, Error::InLayer { .. }))
 }
 
 /// Batches whose own statistics are finite, but whose distance no f32 holds.

@@ -6,7 +6,8 @@ use super::record::{FusedRow, Fusion, dims_and_layout};
 use super::workload::{Tensors, Use, job};
 use super::{Bench, verify};
 use crate::AnyError;
-use crate::output::{figure, table};
+use crate::output::figure;
+use crate::terminal::{number, table, text};
 use batchnorm_wgpu::host::guarded;
 use batchnorm_wgpu::kernels::{Gradients, Kernel, Variant, program};
 use batchnorm_wgpu::{Activation, BatchNorm, Choice, Config, Operation, Plan, Step, wgpu};
@@ -136,29 +137,25 @@ pub fn print(rows: &[FusedRow]) {
             row.fusion.name().into(),
             row.shape(),
             row.dtype.to_string(),
+            figure(row.separate_over_fused),
             figure_of(row.fused_microseconds.median),
             figure_of(row.separate_microseconds.median),
-            figure(row.separate_over_fused),
             row.fused_moves.to_string(),
             row.separate_moves.to_string(),
         ]
     });
-    let header = [
-        "operation",
-        "fused with",
-        "shape",
-        "dtype",
-        "fused us",
-        "separate us",
-        "separate / fused",
-        "fused moves",
-        "separate moves",
+    let columns = [
+        text("operation"),
+        text("fused with"),
+        text("shape"),
+        text("dtype"),
+        number("separate\n/ fused").means("the median of samples taken in turn, above 1 where fusing is faster"),
+        number("fused\nus").means("the time of the fused step").extra(),
+        number("separate\nus").means("the time of the plain batch norm and an elementwise kernel").extra(),
+        number("fused\nmoves").means("tensors read and written, each as often as a kernel goes over it").extra(),
+        number("separate\nmoves").extra(),
     ];
-    println!("\n{}", table(&header, 4, lines));
-    println!(
-        "separate: the plain batch norm, and an elementwise kernel of its own; separate / fused: the median of samples that"
-    );
-    println!("were taken in turn; moves: tensors that the kernels read and write, one as often as they go over it.");
+    println!("\n{}", table(columns, lines));
 }
 
 fn figure_of(microseconds: f64) -> String {

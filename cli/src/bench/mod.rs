@@ -12,7 +12,8 @@ mod workload;
 use crate::adapter::AdapterArgs;
 use crate::deadline::{Deadline, TimeLimit};
 use crate::names::{dtype, named, operation};
-use crate::output::{figure, progress, read_tuning, table, write};
+use crate::output::{figure, progress, read_tuning, write};
+use crate::terminal::{Column, number, prose, table, text};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Storage, Strategy};
@@ -40,59 +41,60 @@ pub fn shaders() -> impl Iterator<Item = (String, String)> {
 pub struct BenchArgs {
     #[command(flatten)]
     adapter: AdapterArgs,
-    /// Only the small shapes, and fewer samples
+    /// Time only the small shapes, with fewer samples
     #[arg(long)]
     quick: bool,
-    /// Only these shapes, separated by commas, in this order: parts of the text of listed ones, such as `32x64` or
-    /// `channels_last`, or a shape of your own. After a colon each may have a layout and dtypes:
+    /// Time only these shapes, separated by commas, in this order: parts of the text of listed ones, such as `32x64` or
+    /// `channels_last`, or a shape of your own. Each can have a layout and types of its own after colons, such as
     /// `8x5x5x3:channels_last:f16`
     #[arg(long, value_name = "TEXTS")]
     shapes: Option<String>,
     #[command(flatten)]
     limit: TimeLimit,
-    /// Besides, force every strategy on the shapes whose text contains one of these, separated by commas
+    /// Also force every strategy, on the shapes whose text contains one of these, separated by commas; without a value on
+    /// all shapes
     #[arg(long, value_name = "TEXTS", num_args = 0..=1, default_missing_value = "")]
     strategies: Option<String>,
-    /// Only this operation
+    /// Time only this operation, such as forward_training
     #[arg(long, value_name = "NAME", value_parser = operation)]
     operation: Option<Operation>,
-    /// What tensors are stored in: f32, f16, bf16 or several of them, separated by commas, on the same values
+    /// The type of tensors: f32, f16, bf16 or several, separated by commas, which are timed on the same values
     #[arg(long, value_name = "LIST", value_parser = dtype, value_delimiter = ',', default_value = "f32")]
     dtype: Vec<DType>,
-    /// Besides, time relu(bn(x)) and relu(bn(x) + residual) in one step beside separate passes
+    /// Also time relu(bn(x)) and relu(bn(x) + residual), in one step and in separate passes
     #[arg(long)]
     fused: bool,
-    /// Time every kernel that runs, not only the chosen one; on the small shapes
+    /// Time every kernel that can run, not only the one that the plan chooses; for small shapes
     #[arg(long)]
     kernels: bool,
-    /// Force how a column is gone about
+    /// Force the strategy, how the work on a channel is divided: split, whole or resident
     #[arg(long, value_name = "NAME", value_parser = strategy)]
     strategy: Option<Strategy>,
-    /// Force what a value is made of
+    /// Force the geometry, which elements are loaded together: scalar, planes4 or rows4
     #[arg(long, value_name = "NAME", value_parser = geometry)]
     geometry: Option<Geometry>,
-    /// Force how a workgroup sums
+    /// Force the reduction, how a workgroup sums: tree or subgroup
     #[arg(long, value_name = "NAME", value_parser = reduction)]
     reduction: Option<Reduction>,
-    /// Force the invocations per workgroup, a power of two
+    /// Force the number of invocations in a workgroup, a power of two
     #[arg(long, value_name = "N")]
     workgroup_size: Option<u32>,
-    /// Force the workgroups that share a channel
+    /// Force the number of workgroups that share a channel; for the strategy split
     #[arg(long, value_name = "N")]
     splits: Option<u32>,
-    /// Force the values that a lane of a resident kernel holds
+    /// Force the number of values that a lane holds in registers; for the strategy resident
     #[arg(long, value_name = "N")]
     held: Option<u32>,
-    /// Force the direction of the second dispatch
+    /// Force whether the second dispatch reads the tensor backwards; for the strategy split
     #[arg(long, value_name = "BOOL")]
     reverse: Option<bool>,
-    /// Force how the shaders see elements of the dtype it belongs to, such as f16_words
+    /// Force how shaders load and store elements, such as f16_words; for tensors of the type that it belongs to
     #[arg(long, value_name = "NAME", value_parser = storage)]
     storage: Option<Storage>,
-    /// Go by a tuning file that `bn tune` wrote
+    /// Choose plans by a tuning file that `bn tune` wrote
     #[arg(long, value_name = "FILE")]
     tuning: Option<PathBuf>,
-    /// What compiled kernels check while they run
+    /// The checks that compiled kernels make while they run
     #[arg(long, value_name = "WHICH", value_enum, default_value_t = Checks::Safe)]
     runtime_checks: Checks,
     /// Write the record as JSON to FILE, or to standard output
@@ -107,15 +109,15 @@ pub struct BenchArgs {
 /// What compiled kernels check while they run.
 #[derive(Clone, Copy, clap::ValueEnum)]
 enum Checks {
-    /// wgpu's checks of bounds and loops; workgroup memory is not zeroed, since no kernel reads what it has not written
+    /// wgpu's checks of bounds and loops; workgroup memory is not zeroed, since every kernel writes before it reads
     Safe,
-    /// The same, and workgroup memory is zeroed
+    /// The same, with workgroup memory zeroed
     All,
-    /// No checks of bounds
+    /// The same as safe, without checks of bounds
     NoBounds,
-    /// No counters that end loops
+    /// The same as safe, without counters that end loops
     NoLoopBounding,
-    /// None
+    /// No checks
     None,
 }
 
@@ -513,7 +515,7 @@ fn verify(
     match outcome.failure {
         None => Ok(()),
         Some(failure) if outcome.refused => Err(failure.into()),
-        Some(failure) => Err(format!("it is wrong: {}: {failure}", outcome.case).into()),
+        Some(failure) => Err(format!("the result is wrong: {}: {failure}", outcome.case).into()),
     }
 }
 
@@ -550,16 +552,18 @@ pub fn processor() -> String {
 }
 
 fn print(record: &Record) {
-    println!("{}: {} ({}) {}", record.adapter, record.name, record.backend, record.driver);
-    println!("{}; {}, version {}", record.processor, record.date, record.version);
+    let device = format!("{}: {} ({}) {}", record.adapter, record.name, record.backend, record.driver);
+    println!("{}", prose(&device));
+    println!("{}", prose(&format!("{}; {}, version {}", record.processor, record.date, record.version)));
     let copy = &record.copy;
-    println!(
+    let speed = format!(
         "copy kernel: {:.2} GB/s, read and write ({} workgroups of {}); clock: {}\n",
         copy.gigabytes_per_second,
         copy.workgroups,
         copy.workgroup_size,
         record.clock.describe()
     );
+    println!("{}", prose(&speed));
     if !record.rows.is_empty() {
         print_rows(&record.rows);
         print_dtypes(&record.rows);
@@ -575,39 +579,32 @@ fn print_rows(rows: &[Row]) {
             row.operation.to_string(),
             row.shape(),
             row.dtype.to_string(),
-            describe(&row.plan),
-            format!("{:.1}", row.bytes as f64 / 1e6),
-            row.kernels.len().to_string(),
             format!("{:.0}", row.microseconds.median),
+            format!("{:.2}", row.fraction_of_copy),
+            describe(&row.plan),
+            figure(row.gigabytes_per_second),
             format!("{:.0}", row.microseconds.spread),
             figure(row.nanoseconds_per_element()),
-            figure(row.gigabytes_per_second),
-            format!("{:.2}", row.fraction_of_copy),
+            format!("{:.1}", row.bytes as f64 / 1e6),
+            row.kernels.len().to_string(),
             format!("{:.1}", row.encode_microseconds),
         ]
     });
-    let header = [
-        "operation",
-        "shape",
-        "dtype",
-        "plan",
-        "MB",
-        "dispatches",
-        "us",
-        "spread",
-        "ns/element",
-        "GB/s",
-        "of copy",
-        "encode us",
+    let columns = [
+        text("operation"),
+        text("shape"),
+        text("dtype"),
+        number("us").means("the median time of a step"),
+        number("of copy").means("the speed over that of a copy kernel, timed in turn with it, 1 for as fast"),
+        text("plan").means("strategy, workgroups x size, what a value is, how sums are taken").extra(),
+        number("GB/s").means("the speed on the bytes that must move, 2 tensors forward and 3 backward").extra(),
+        number("spread").means("half of the samples lie in a range of so many us").extra(),
+        number("ns/element").means("the time for each element of x").extra(),
+        number("MB").means("the size of a tensor").extra(),
+        number("dispatches").extra(),
+        number("encode us").means("the host's time to record a step").extra(),
     ];
-    println!("{}", table(&header, 4, lines));
-    println!(
-        "plan: workgroups x size, what a value is, how sums are taken; us: median of a step; spread: half of the samples lie within"
-    );
-    println!(
-        "it; ns/element: that for each element of x; GB/s: on the bytes that must move, 2 tensors forward and 3 backward; of"
-    );
-    println!("copy: that over the copy kernel's, timed in turn with it; encode us: host time to record a step.");
+    println!("{}", table(columns, lines));
 }
 
 /// How the time of an element goes down with its bytes: a line for each operation, where f32 and another dtype were timed.
@@ -626,12 +623,12 @@ fn print_dtypes(rows: &[Row]) {
     if lines.is_empty() {
         return;
     }
-    let header: Vec<&str> = ["operation"].into_iter().chain(others.iter().map(|dtype| dtype.name())).collect();
-    println!("\n{}", table(&header, 1, lines));
-    println!(
-        "time of an element over that of an f32 element, both in times of the copy kernel, which took turns with each: the"
-    );
-    println!("geometric mean over the shapes.");
+    let of_others = others.iter().map(|dtype| number(dtype.name()));
+    let columns: Vec<Column> = [text("operation")].into_iter().chain(of_others).collect();
+    println!("\n{}", table(columns, lines));
+    let note = "The time of an element over that of an f32 element, each as a multiple of the time of the copy kernel, \
+         which took turns with both. The geometric mean over the shapes.";
+    println!("{}", prose(note));
 }
 
 /// The geometric mean, over the shapes that both were timed on, of the time of an element over that of an f32 one. Both are

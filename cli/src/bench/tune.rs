@@ -8,7 +8,8 @@ use super::workload::{OPERATIONS, Subject, Tensors, Use, job, subjects};
 use super::{clock, processor, today, verify};
 use crate::adapter::AdapterArgs;
 use crate::deadline::TimeLimit;
-use crate::output::{progress, table, write};
+use crate::output::{progress, write};
+use crate::terminal::{number, table, text};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::kernels::Strategy;
@@ -24,10 +25,10 @@ use std::time::Duration;
 pub struct TuneArgs {
     #[command(flatten)]
     adapter: AdapterArgs,
-    /// Only the small shapes
+    /// Measure only the small shapes
     #[arg(long)]
     quick: bool,
-    /// Only these shapes, in this order, as `bn bench --shapes` takes them
+    /// Measure only these shapes, in this order; the same values as `bn bench --shapes`
     #[arg(long, value_name = "TEXTS")]
     shapes: Option<String>,
     #[command(flatten)]
@@ -180,28 +181,28 @@ fn print(points: &[TuningPoint]) {
             point.operation.to_string(),
             point.channels.to_string(),
             point.values.to_string(),
-            if point.rows { "rows" } else { "planes" }.into(),
+            point.fraction_of_copy.map_or(String::new(), |fraction| format!("{fraction:.2}")),
             strategy.to_string(),
+            if point.rows { "rows" } else { "planes" }.into(),
             geometry.map_or("widest".into(), |geometry| geometry.to_string()),
             reduction.map_or("any".into(), |reduction| reduction.to_string()),
             workgroup_size.to_string(),
             if held > 0 { format!("held {held}") } else { format!("{workgroups} workgroups") },
-            if reverse { "reverse" } else { "" }.into(),
-            point.fraction_of_copy.map_or(String::new(), |fraction| format!("{fraction:.2}")),
+            if reverse { "yes" } else { "no" }.into(),
         ]
     });
-    let header = [
-        "operation",
-        "channels",
-        "values",
-        "of",
-        "strategy",
-        "geometry",
-        "reduction",
-        "size",
-        "of which",
-        "",
-        "of copy",
+    let columns = [
+        text("operation"),
+        number("channels"),
+        number("values").means("in a channel"),
+        number("of copy").means("the speed over that of a copy kernel, 1 for as fast"),
+        text("strategy"),
+        text("layout").means("rows where the channels are last, else planes").extra(),
+        text("geometry").means("what a value is").extra(),
+        text("reduction").means("how sums are taken").extra(),
+        number("workgroup\nsize").means("invocations").extra(),
+        text("spread over").means("workgroups of a split, or values that a lane holds").extra(),
+        text("reverse").means("whether the second dispatch goes backwards").extra(),
     ];
-    println!("{}", table(&header, 1, rows));
+    println!("{}", table(columns, rows));
 }

@@ -10,7 +10,8 @@ mod session;
 mod shaders;
 
 use crate::junit::{self, Status};
-use crate::output::{progress, table, write};
+use crate::output::{progress, write};
+use crate::terminal::{number, prose, table, text};
 use crate::{AnyError, Verdict};
 use indicatif::ProgressBar;
 use serde::Serialize;
@@ -25,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(120);
 /// Shaders that the page is given at a time.
 const CHUNK: usize = 32;
 /// What became of a shader that wants f16 where the device has none.
-const AS_F32: &str = "compiled with f32 for f16, which this device has not";
+const AS_F32: &str = "compiled with f32 in place of f16, which this device does not have";
 /// Most failures that are printed; the files have all.
 const PRINTED: usize = 10;
 
@@ -223,14 +224,23 @@ impl Supervisor for Compilation {
 
 fn print(report: &Report) {
     let Device { browser, adapter, features } = &report.device;
-    println!("browser: {browser}\nadapter: {adapter}; features: {}", features.join(", "));
+    println!("{}", prose(&format!("browser: {browser}\nadapter: {adapter}; features: {}", features.join(", "))));
     let cells = report.kernels.iter().map(|row| {
         let Row { kernel, texts, f16_as_f32, pipelines, errors, warnings } = row;
         let verdict = if *errors == 0 { "ok" } else { "FAILED" };
-        let numbers = [texts, f16_as_f32, pipelines, errors, warnings].map(usize::to_string);
+        let numbers = [errors, warnings, texts, pipelines, f16_as_f32].map(usize::to_string);
         [vec![kernel.clone(), verdict.into()], numbers.into()].concat()
     });
-    println!("{}", table(&["kernel", "verdict", "texts", "f16 as f32", "pipelines", "errors", "warnings"], 2, cells));
+    let columns = [
+        text("kernel"),
+        text("verdict"),
+        number("errors"),
+        number("warnings"),
+        number("texts").extra(),
+        number("pipelines").extra(),
+        number("f16 as f32").extra(),
+    ];
+    println!("{}", table(columns, cells));
     for Message { shader, bindings, severity, message, line, wgsl } in report.messages.iter().take(PRINTED) {
         println!("{} {shader} ({bindings})\n       {message}", format!("{severity:?}").to_uppercase());
         if *line > 0 {
@@ -243,7 +253,7 @@ fn print(report: &Report) {
     let sum = |of: fn(&Row) -> usize| report.kernels.iter().map(of).sum::<usize>();
     let (texts, as_f32, pipelines) = (sum(|row| row.texts), sum(|row| row.f16_as_f32), sum(|row| row.pipelines));
     if as_f32 > 0 {
-        println!("f16 as f32: {as_f32} texts were {AS_F32}");
+        println!("{as_f32} texts were {AS_F32}");
     }
     let (errors, warnings, seconds) = (sum(|row| row.errors), sum(|row| row.warnings), report.seconds);
     println!("{texts} texts, {pipelines} pipelines: {errors} errors, {warnings} warnings, in {seconds:.1} s");

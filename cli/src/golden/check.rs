@@ -2,12 +2,12 @@
 
 use crate::deadline::Deadline;
 use crate::junit::{self, Status};
-use crate::output::{progress, table, write};
+use crate::output::{progress, write};
+use crate::terminal::{Column, number, prose, table, text};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::Kernels;
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu_check::golden::{GoldenOutcome, Judged};
-use comfy_table::ContentArrangement;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -142,13 +142,13 @@ impl Row {
         if let Some((worst, element)) = self.worst().and_then(|judged| Some((judged, judged.verdict.worst?))) {
             cells.extend([
                 format!("{}{:?}", worst.verdict.name, worst.position).replace(", ", ","),
-                format!("{:.4e}", element.got),
-                format!("{:.4e}", element.want),
                 format!("{:.1e}", element.error),
                 format!("{:.1e}", element.bound),
+                format!("{:.4e}", element.got),
+                format!("{:.4e}", element.want),
             ]);
         }
-        cells.resize(HEADER.len(), String::new());
+        cells.resize(columns().len(), String::new());
         cells
     }
 
@@ -170,9 +170,17 @@ impl Row {
     }
 }
 
-/// Characters of a line; long names are broken.
-const WIDTH: u16 = 120;
-const HEADER: [&str; 7] = ["case", "verdict", "worst element", "got", "want", "error", "bound"];
+fn columns() -> [Column; 7] {
+    [
+        text("case"),
+        text("verdict"),
+        text("worst element").means("the output and the place with the largest error over its bound"),
+        number("error").extra(),
+        number("bound").extra(),
+        number("got").extra(),
+        number("want").extra(),
+    ]
+}
 
 impl Report {
     fn new(gpu: &Gpu, files: &[PathBuf], deadline: Deadline) -> Self {
@@ -205,9 +213,8 @@ impl Report {
 
     /// A line for each file, then what is to be said of those that did not pass.
     fn print(&self) {
-        println!("{}: {} {}", self.adapter, self.name, self.driver);
-        let mut table = table(&HEADER, 3, self.files.iter().map(Row::cells));
-        println!("{}", table.set_content_arrangement(ContentArrangement::Dynamic).set_width(WIDTH));
+        println!("{}", prose(&format!("{}: {} {}", self.adapter, self.name, self.driver)));
+        println!("{}", table(columns(), self.files.iter().map(Row::cells)));
         self.files.iter().filter_map(Row::remark).for_each(|remark| println!("{remark}"));
         let Self { passed, failed, unsupported, seconds, .. } = self;
         println!("{}: {passed} passed, {failed} failed, {unsupported} unsupported, in {seconds:.1} s", self.adapter);

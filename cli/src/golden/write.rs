@@ -1,7 +1,8 @@
 //! `bn golden`: cases of the library's own reference, for other implementations.
 
 use crate::names::{activation, dtype, layout};
-use crate::output::{table, write};
+use crate::output::write;
+use crate::terminal::{number, prose, table, text};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::{Activation, Average, Config, DType, Layout, RunningPolicy, Shape};
 use batchnorm_wgpu_check::case::{Case, Operation};
@@ -12,56 +13,56 @@ use std::path::{Path, PathBuf};
 /// Arguments of `bn golden`. Of what takes a list there is a case for every combination.
 #[derive(clap::Args)]
 pub struct GoldenArgs {
-    /// A file (*.safetensors) for a single case, or a folder, in which each is called by what it is
+    /// The file (*.safetensors) to write a single case to, or the folder for several, whose files are named after the options
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
-    /// The default set: every rank, layout, dtype and mode, then options and data
+    /// Write the default set: every rank, layout, dtype and mode, then options and data
     #[arg(long, conflicts_with_all = ["shape", "layout", "dtype", "mode", "eps", "momentum", "biased_running_var",
         "activation", "residual", "no_weight", "no_bias", "no_gradient", "data"])]
     set: bool,
-    /// Dimensions of x in the order of the layout; may be given several times
+    /// The dimensions of x in the order of the layout; can be given several times
     #[arg(long, value_name = "DIMS", value_parser = dims, default_value = "4,6,5,7")]
     shape: Vec<Dims>,
-    /// channels_first, channels_last or both
+    /// channels_first, channels_last or both, separated by a comma
     #[arg(long, value_name = "LIST", value_parser = layout, value_delimiter = ',', default_value = "channels_first")]
     layout: Vec<Layout>,
-    /// What x, dy and the residual are stored in: f32, f16, bf16
+    /// The type of x, dy and the residual: f32, f16, bf16 or several, separated by commas
     #[arg(long, value_name = "LIST", value_parser = dtype, value_delimiter = ',', default_value = "f32")]
     dtype: Vec<DType>,
-    /// train, eval or both
+    /// train, eval or both, separated by a comma
     #[arg(long, value_name = "LIST", value_parser = mode, value_delimiter = ',', default_value = "train")]
     mode: Vec<Operation>,
-    /// Added to the variance
+    /// The number added to the variance
     #[arg(long, value_name = "NUMBER", default_value_t = Config::default().eps)]
     eps: f64,
-    /// Weight of the new batch in the running statistics, or cumulative
+    /// The weight of the new batch in the running statistics, or `cumulative` for their mean over all batches
     #[arg(long, value_name = "NUMBER", value_parser = average, default_value = "0.1")]
     momentum: Average,
-    /// The biased variance enters the running variance
+    /// Update the running variance with the biased variance of the batch
     #[arg(long)]
     biased_running_var: bool,
-    /// What is applied last: none or relu
+    /// The activation, applied last: none or relu
     #[arg(long, value_name = "NAME", value_parser = activation, default_value = "none")]
     activation: Activation,
-    /// A residual is added before the activation
+    /// Add a residual before the activation
     #[arg(long)]
     residual: bool,
-    /// No weight (gamma)
+    /// Leave out weight (gamma)
     #[arg(long)]
     no_weight: bool,
-    /// No bias (beta)
+    /// Leave out bias (beta)
     #[arg(long)]
     no_bias: bool,
-    /// No backward pass
+    /// Leave out the backward pass
     #[arg(long)]
     no_gradient: bool,
-    /// What x is like: normal(MEAN), constant(VALUE), first-is-outlier, mixed-scales, one-nan and others
+    /// The kind of values in x: normal(MEAN), constant(VALUE), first-is-outlier, mixed-scales, one-nan and others
     #[arg(long, value_name = "KIND", default_value = "normal(0.5)")]
     data: Data,
-    /// Other numbers of the same kind
+    /// The seed of all values; another one gives other values of the same kind
     #[arg(long, value_name = "N", default_value_t = 0)]
     seed: u64,
-    /// Text to keep in the file about where it comes from
+    /// A note to keep in the file about where it comes from
     #[arg(long, value_name = "TEXT")]
     source: Option<String>,
 }
@@ -101,15 +102,10 @@ pub fn run(arguments: &GoldenArgs) -> Result<Verdict, AnyError> {
         write(file, contents)?;
     }
     let rows = recipes.iter().zip(files.iter().zip(&contents));
-    println!(
-        "{}",
-        table(
-            &["file", "shape", "dtype", "data", "bytes"],
-            4,
-            rows.map(|(recipe, (file, contents))| row(recipe, file, contents))
-        )
-    );
-    println!("{} written; `bn check --golden {}` runs them here", files.len(), arguments.out.display());
+    let columns = [text("file"), text("shape"), text("dtype"), text("data").extra(), number("bytes").extra()];
+    println!("{}", table(columns, rows.map(|(recipe, (file, contents))| row(recipe, file, contents))));
+    let written = format!("wrote {} cases; `bn check --golden {}` runs them", files.len(), arguments.out.display());
+    println!("{}", prose(&written));
     Ok(Verdict::Passed)
 }
 

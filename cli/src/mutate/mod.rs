@@ -4,7 +4,8 @@ mod pool;
 mod worker;
 
 use crate::adapter::AdapterArgs;
-use crate::output::{progress, table, write};
+use crate::output::{progress, write};
+use crate::terminal::{number, table, text};
 use crate::{AnyError, Verdict as Ending};
 use batchnorm_wgpu_check::mutant::{Equivalent, Mutant};
 use serde::{Deserialize, Serialize};
@@ -22,25 +23,25 @@ Exit codes: 0 every mutant was found, 1 some survived, 2 wrong usage or no adapt
 pub struct MutateArgs {
     #[command(flatten)]
     adapter: AdapterArgs,
-    /// Take every N-th mutant only
+    /// Take only every N-th mutant
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     sample: u32,
-    /// Take the mutants of files whose path contains TEXT only
+    /// Take only the mutants of files whose path contains TEXT
     #[arg(long, value_name = "TEXT")]
     file: Option<String>,
-    /// Processes that run mutants at the same time
+    /// The number of processes that run mutants at the same time
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: u16,
-    /// Most cases that a mutant has to pass to survive. Default: all that run its line
+    /// Run at most N cases on each mutant, which survives when it passes them [default: all that run its line]
     #[arg(long, value_name = "N")]
     cases: Option<usize>,
-    /// Take also those that are known to be equivalent
+    /// Also run the mutants that are known to do the same as the shader
     #[arg(long)]
     equivalents: bool,
     /// Write every mutant with its verdict as JSON to FILE, or to standard output
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
-    /// Print the mutants and run none
+    /// List the mutants and run none
     #[arg(long)]
     list: bool,
     /// Run mutants whose numbers come on standard input
@@ -133,8 +134,9 @@ impl Score {
     }
 
     fn cells(self, of: &str) -> Vec<String> {
-        let counts = [self.killed, self.survived, self.equivalent, self.invalid].map(|count| count.to_string());
-        [of.to_owned()].into_iter().chain(counts).chain([self.share()]).collect()
+        let Self { killed, survived, equivalent, invalid } = self;
+        let [killed, survived, equivalent, invalid] = [killed, survived, equivalent, invalid].map(|it| it.to_string());
+        vec![of.to_owned(), killed, survived, self.share(), equivalent, invalid]
     }
 }
 
@@ -206,8 +208,15 @@ fn finish(adapter: &str, outcomes: &[Outcome<'_>], arguments: &MutateArgs) -> Re
 
 fn print(whole: Score, files: &BTreeMap<&str, Score>, outcomes: &[Outcome<'_>]) {
     let rows = files.iter().map(|(file, score)| score.cells(file)).chain([whole.cells("all")]);
-    let header = ["file", "found", "survived", "equivalent", "do not compile", "found of those that differ"];
-    println!("{}", table(&header, 1, rows));
+    let columns = [
+        text("file"),
+        number("found"),
+        number("survived"),
+        number("share\nfound").means("of those found and those that survived"),
+        number("equivalent").means("known to do the same as the shader, and not run").extra(),
+        number("invalid").means("do not compile").extra(),
+    ];
+    println!("{}", table(columns, rows));
     for outcome in outcomes {
         if let Verdict::Survived { cases } = outcome.verdict {
             println!("SURVIVED {cases} cases: {}", outcome.mutant);

@@ -52,7 +52,7 @@ impl Process {
                 Ok(Answer::Alive) => {}
                 Ok(Answer::Unsound { case, reason }) => {
                     return Err(format!(
-                        "expected the shaders as they are to pass, got {case}: {reason}; run `bn check`"
+                        "a case fails without any mutant, so nothing can be told: {case}: {reason}; run `bn check` first"
                     )
                     .into());
                 }

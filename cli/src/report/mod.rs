@@ -7,13 +7,14 @@ mod read;
 
 use crate::bench::record::{FusedRow, Row};
 use crate::output::write;
+use crate::terminal::prose;
 use crate::{AnyError, Verdict};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `bn report`.
 #[derive(clap::Args)]
 pub struct ReportArgs {
-    /// Folder with records of `bn bench --record`, at any depth
+    /// The folder with records of `bn bench --record`, at any depth
     #[arg(value_name = "DIR")]
     directory: PathBuf,
     /// Write the page to FILE; `-` is standard output
@@ -42,7 +43,7 @@ pub fn run(arguments: &ReportArgs) -> Result<Verdict, AnyError> {
     if to_stdout(html) || table_to_stdout {
         eprintln!("{summary}");
     } else {
-        println!("{summary}");
+        println!("{}", prose(&summary));
     }
     read.left_out(directory).map_or(Ok(Verdict::Passed), |error| Err(error.into()))
 }

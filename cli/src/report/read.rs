@@ -41,7 +41,7 @@ pub fn read(directory: &Path) -> Result<Read, AnyError> {
             let key = (record.adapter.clone(), record.date.clone());
             if found.contains_key(&key) {
                 return Err(format!(
-                    "expected one record of an adapter and day, came a second of {} on {}",
+                    "expected one record of an adapter and day, got a second of {} on {}",
                     key.0, key.1
                 ));
             }
@@ -74,16 +74,15 @@ impl Read {
 
 /// The record in a file, or what was expected and what came.
 fn record(path: &Path) -> Result<Record, String> {
-    let text = std::fs::read_to_string(path).map_err(|error| format!("expected a text file, came: {error}"))?;
-    let value: Value = serde_json::from_str(&text).map_err(|error| format!("expected JSON, came: {error}"))?;
+    let text = std::fs::read_to_string(path).map_err(|error| format!("expected a text file, got: {error}"))?;
+    let value: Value = serde_json::from_str(&text).map_err(|error| format!("expected JSON, got: {error}"))?;
     match value.get("schema") {
         Some(Value::String(schema)) if schema == SCHEMA => (),
-        Some(other) => return Err(format!("expected schema {SCHEMA:?}, came {other}")),
-        None => return Err(format!("expected schema {SCHEMA:?}, came JSON without a schema")),
+        Some(other) => return Err(format!("expected schema {SCHEMA:?}, got {other}")),
+        None => return Err(format!("expected schema {SCHEMA:?}, got JSON without a schema")),
     }
     // From the text once more, since errors then tell the line.
-    let record =
-        serde_json::from_str(&text).map_err(|error| format!("expected a record of {SCHEMA}, came: {error}"))?;
+    let record = serde_json::from_str(&text).map_err(|error| format!("expected a record of {SCHEMA}, got: {error}"))?;
     check(&record)?;
     Ok(record)
 }
@@ -93,7 +92,7 @@ fn check(record: &Record) -> Result<(), String> {
     let digit_or_dash =
         |(place, it): (usize, char)| if [4, 7].contains(&place) { it == '-' } else { it.is_ascii_digit() };
     if record.date.len() != 10 || !record.date.chars().enumerate().all(digit_or_dash) {
-        return Err(format!("expected date as YYYY-MM-DD, came {:?}", record.date));
+        return Err(format!("expected date as YYYY-MM-DD, got {:?}", record.date));
     }
     plausible("copy.gigabytes_per_second", record.copy.gigabytes_per_second)?;
     for (number, row) in record.rows.iter().enumerate() {
@@ -110,7 +109,7 @@ fn check(record: &Record) -> Result<(), String> {
 
 fn plausible(key: &str, value: f64) -> Result<(), String> {
     let fits = (1e-12..1e15).contains(&value);
-    if fits { Ok(()) } else { Err(format!("expected {key} from 1e-12 to 1e15, came {value:e}")) }
+    if fits { Ok(()) } else { Err(format!("expected {key} from 1e-12 to 1e15, got {value:e}")) }
 }
 
 impl Records {
@@ -197,10 +196,10 @@ mod tests {
         let good = || sample("a", "2026-01-01", vec![row(Operation::Inference, &[2, 3], true, 0.5, 1.0)]);
         assert_eq!(check(&good()), Ok(()));
         let date = check(&Record { date: "1/2/2026".into(), ..good() }).unwrap_err();
-        assert_eq!(date, "expected date as YYYY-MM-DD, came \"1/2/2026\"");
+        assert_eq!(date, "expected date as YYYY-MM-DD, got \"1/2/2026\"");
         let mut still = good();
         still.rows[0].microseconds.median = 0.0;
-        assert_eq!(check(&still).unwrap_err(), "expected rows[0].microseconds.median from 1e-12 to 1e15, came 0e0");
+        assert_eq!(check(&still).unwrap_err(), "expected rows[0].microseconds.median from 1e-12 to 1e15, got 0e0");
     }
 
     #[test]

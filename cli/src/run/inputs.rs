@@ -12,35 +12,35 @@ use std::path::PathBuf;
 #[derive(clap::Args)]
 #[command(next_help_heading = "Tensors, each FILE.npy, FILE.safetensors or FILE.safetensors:NAME")]
 pub struct TensorArgs {
-    /// Input, of rank 2 or more; its elements say what all tensors of its shape are stored in
+    /// The input, of rank 2 or more; every tensor of its shape has the same type as x
     #[arg(long, value_name = "FILE")]
     x: Option<Source>,
-    /// Gradient of y, for the backward operations
+    /// The gradient of y, for the backward operations
     #[arg(long, value_name = "FILE")]
     dy: Option<Source>,
-    /// What is added before the activation
+    /// The residual, which is added before the activation
     #[arg(long, value_name = "FILE")]
     residual: Option<Source>,
-    /// gamma, one value per channel; absent means 1
+    /// gamma, one value per channel [default: 1]
     #[arg(long, value_name = "FILE")]
     weight: Option<Source>,
-    /// beta, one value per channel; absent means 0
+    /// beta, one value per channel [default: 0]
     #[arg(long, value_name = "FILE")]
     bias: Option<Source>,
-    /// Running mean, one value per channel; absent in training means a new layer's, 0
+    /// The running mean, one value per channel [default in training: 0, as in a new layer]
     #[arg(long, value_name = "FILE")]
     running_mean: Option<Source>,
-    /// Running variance, one value per channel; absent in training means a new layer's, 1
+    /// The running variance, one value per channel [default in training: 1, as in a new layer]
     #[arg(long, value_name = "FILE")]
     running_var: Option<Source>,
-    /// Batches that entered the running statistics, one int64; absent means 0
+    /// The number of batches in the running statistics, one int64 [default: 0]
     #[arg(long, value_name = "FILE")]
     num_batches_tracked: Option<Source>,
-    /// Take every tensor that is not named above and that the operation can use from this .safetensors file, where it has one
-    /// of that name
+    /// Take the tensors that are not given above from this .safetensors file, as far as the operation takes them and the file
+    /// has them
     #[arg(long, value_name = "FILE")]
     from: Option<PathBuf>,
-    /// What names in the file of --from begin with, such as layer1.0.bn1.
+    /// The beginning of the names in the file of --from, such as layer1.0.bn1.
     #[arg(long, value_name = "TEXT", requires = "from", default_value = "")]
     prefix: String,
 }
@@ -49,23 +49,23 @@ pub struct TensorArgs {
 #[derive(clap::Args)]
 #[command(next_help_heading = "Layer")]
 pub struct LayerArgs {
-    /// Which dimension counts the channels: channels_first (N, C, ...) or channels_last (N, ..., C)
+    /// The dimension that counts the channels: channels_first (N, C, ...) or channels_last (N, ..., C)
     #[arg(long, value_name = "NAME", value_parser = names::layout, default_value = "channels_first")]
     layout: Layout,
-    /// Added to the variance
+    /// The number added to the variance
     #[arg(long, value_name = "NUMBER", default_value_t = 1e-5)]
     eps: f64,
-    /// Weight of the new batch in the running statistics (PyTorch's sense), or `cumulative` for their mean over all batches
+    /// The weight of the new batch in the running statistics, as in PyTorch, or `cumulative` for their mean over all batches
     #[arg(long, value_name = "NUMBER", value_parser = policy, default_value = "0.1")]
     momentum: RunningPolicy,
-    /// Let the biased variance of the batch enter the running variance, instead of the unbiased one
+    /// Update the running variance with the biased variance of the batch, not with the unbiased one
     #[arg(long)]
     biased: bool,
-    /// What is applied last: none or relu
+    /// The activation, applied last: none or relu
     #[arg(long, value_name = "NAME", value_parser = names::activation, default_value = "none")]
     activation: Activation,
-    /// Round tensors to f32, f16 or bf16, and parameters to f32; without it nothing is rounded, and what would have to be is
-    /// refused
+    /// Round tensors to f32, f16 or bf16, and parameters to f32. Without it nothing is rounded, and tensors that need
+    /// rounding are refused
     #[arg(long, value_name = "NAME", value_parser = names::dtype)]
     dtype: Option<DType>,
 }

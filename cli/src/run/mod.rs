@@ -17,30 +17,42 @@ use report::{Held, Output, Report};
 use std::path::PathBuf;
 
 const NOTES: &str = "\
-Operations, what they take and what they write (as PyTorch names it):
-  forward_training   x; residual, weight, bias, running_mean, running_var, num_batches_tracked
-                     -> y, batch_mean, batch_var (biased), running_mean, running_var, num_batches_tracked
-  inference          x, running_mean, running_var; residual, weight, bias
-                     -> y
-  backward_training  x, dy; residual, weight, bias: those of the forward pass
-                     -> dx, dweight, dbias, and dresidual where there is a residual
-  backward_frozen    x, dy, running_mean, running_var; residual, weight, bias: the gradients of inference
-                     -> dx, dweight, dbias, and dresidual where there is a residual
-  statistics         x; running_mean, running_var, num_batches_tracked
-                     -> batch_mean, batch_var, running_mean, running_var, num_batches_tracked
+Operations, their inputs (those in brackets can be left out) and their results, all named as in PyTorch:
+  forward_training
+    takes x [residual, weight, bias, running_mean, running_var,
+      num_batches_tracked]
+    gives y, batch_mean, batch_var (biased), running_mean, running_var,
+      num_batches_tracked
+  inference
+    takes x, running_mean, running_var [residual, weight, bias]
+    gives y
+  backward_training
+    takes x, dy [residual, weight, bias]: those of the forward pass
+    gives dx, dweight, dbias, and dresidual where there is a residual
+  backward_frozen (the gradients of inference)
+    takes x, dy, running_mean, running_var [residual, weight, bias]
+    gives dx, dweight, dbias, and dresidual where there is a residual
+  statistics
+    takes x [running_mean, running_var, num_batches_tracked]
+    gives batch_mean, batch_var, running_mean, running_var,
+      num_batches_tracked
 
-Types: x, dy and residual are f32, f16 or bf16 alike; y, dx and dresidual come out in the same. Parameters may be of any of
-them. float64 is refused unless --dtype rounds it. Statistics and gradients of parameters are written in f32, the count in
-int64. A .npy file has no bf16; .npz files are not read.
+Types: x, dy and the residual are all f32, all f16 or all bf16, and so are y, dx and dresidual. Parameters can be of any of \
+these types. float64 is refused unless --dtype rounds it. Statistics and the gradients of parameters are written as f32, \
+the number of batches as int64. A .npy file cannot hold bf16, and .npz files are not read.
 
 Examples:
-  bn run forward_training --x x.npy --weight gamma.npy --bias beta.npy --out step1
-  bn run inference --x x.npy --running-mean step1/running_mean.npy --running-var step1/running_var.npy --out y.safetensors
-  bn run backward_training --from batch.safetensors --activation relu --out gradients --compare
-  bn run inference --x x.npy --from resnet18.safetensors --prefix layer1.0.bn1. --compare
-  bn run statistics --x images.npy --layout channels_last --dtype f32 --json
+  bn run forward_training --x x.npy --weight gamma.npy --bias beta.npy --out one
+  bn run inference --x x.npy --running-mean one/running_mean.npy \\
+    --running-var one/running_var.npy --out y.safetensors
+  bn run backward_training --from batch.safetensors --activation relu \\
+    --out gradients --compare
+  bn run inference --x x.npy --from resnet18.safetensors \\
+    --prefix layer1.0.bn1. --compare
+  bn run statistics --x x.npy --layout channels_last --dtype f32 --json
 
-Exit codes: 0 done, 1 a result of --compare lies outside its bound, 2 wrong usage, a file, no adapter or the device.";
+Exit codes: 0 done, 1 a result of --compare lies outside its bound, 2 wrong usage, a file that cannot be read or written, no \
+adapter, or a failure of the device.";
 
 /// Arguments of `bn run`.
 #[derive(clap::Args)]
@@ -63,13 +75,13 @@ pub struct RunArgs {
 struct OutputArgs {
     #[command(flatten)]
     adapter: AdapterArgs,
-    /// Write the results: to DIR/y.npy and so on, or all of them to FILE.safetensors
+    /// Write the results to DIR/y.npy and so on, or all of them to FILE.safetensors
     #[arg(long, value_name = "DIR or FILE.safetensors")]
     out: Option<Target>,
-    /// Hold every result against the float64 reference on the CPU, within the error bound of `bn check`
+    /// Compare every result with the float64 reference on the CPU, within the error bound of `bn check`
     #[arg(long)]
     compare: bool,
-    /// Write what ran and what came of it as JSON to FILE, or to standard output
+    /// Write a report of the run as JSON to FILE, or to standard output
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
 }

@@ -2,7 +2,8 @@
 
 use super::inputs::Input;
 use super::outputs::Target;
-use crate::output::{figure, table};
+use crate::output::figure;
+use crate::terminal::{Column, number, prose, table, text};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::reference::bound::Comparison;
 use batchnorm_wgpu::{Activation, DType, Operation};
@@ -154,26 +155,36 @@ impl Report {
 
     /// Prints it.
     pub fn print(&self) {
-        println!("{}: {} {}", self.adapter, self.name, self.driver);
-        println!("{} by {}", self.operation, self.kernels.join(", "));
+        println!("{}", prose(&format!("{}: {} {}", self.adapter, self.name, self.driver)));
+        println!("{}", prose(&format!("{} by {}", self.operation, self.kernels.join(", "))));
         let inputs = self.inputs.iter().map(|input| {
             vec![input.name.into(), input.dtype.clone(), format!("{:?}", input.shape), input.source.clone()]
         });
-        println!("{}", table(&["input", "type", "shape", "from"], usize::MAX, inputs));
-        let mut header = vec!["output", "type", "shape"];
-        header.extend(self.passed.iter().flat_map(|_| COMPARED));
+        println!("{}", table(["input", "type", "shape", "from"].map(text), inputs));
+        let mut columns: Vec<Column> = ["output", "type", "shape"].map(text).into();
         let written = self.outputs.iter().any(|output| output.file.is_some());
-        header.extend(written.then_some("to"));
-        println!("{}", table(&header, usize::MAX, self.outputs.iter().map(Output::cells)));
+        columns.extend(written.then(|| text("to").extra()));
+        columns.extend(self.passed.into_iter().flat_map(|_| compared()));
+        println!("{}", table(columns, self.outputs.iter().map(Output::cells)));
         if self.skipped_channels > 0 {
             let skipped = self.skipped_channels;
-            println!("running statistics of {skipped} channels stay as they were: those of the batch are not finite");
+            let kept = format!(
+                "The running statistics of {skipped} channels stay as they were: those of the batch are not finite."
+            );
+            println!("{}", prose(&kept));
         }
     }
 }
 
 /// What a table says of compared results.
-const COMPARED: [&str; 4] = ["verdict", "worst error/bound", "error/max", "worst element"];
+fn compared() -> [Column; 4] {
+    [
+        text("verdict"),
+        number("worst\nerror/bound").means("the largest error over its bound, at most 1 where the verdict is pass"),
+        number("error/max").means("the largest error over the largest value").extra(),
+        text("worst element").means("that with the largest error over its bound").extra(),
+    ]
+}
 
 impl Output {
     /// A result, where it went and how it compares.
@@ -189,8 +200,8 @@ impl Output {
 
     fn cells(&self) -> Vec<String> {
         let mut cells = vec![self.name.into(), self.dtype.clone(), format!("{:?}", self.shape)];
-        cells.extend(self.compared.iter().flat_map(Held::cells));
         cells.extend(self.file.clone());
+        cells.extend(self.compared.iter().flat_map(Held::cells));
         cells
     }
 }

@@ -3,7 +3,7 @@
 use super::results::{Checks, Peers, Survey, chosen, find, same};
 use super::step::Ending;
 use crate::bench::record::{Record, Row};
-use crate::output::table;
+use crate::terminal::{number, text as column, whole_table};
 use batchnorm_wgpu::Operation::{BackwardTraining, ForwardTraining, Inference};
 use batchnorm_wgpu::{DType, Operation};
 use serde_json::Value;
@@ -122,10 +122,11 @@ fn figures(bench: &Record, found: &Found<'_>) -> String {
             fraction(inference),
         ]
     });
-    let header = ["shape", "fwd us", "copy", "peer", "plan", "bwd us", "copy", "peer", "plan", "inf us", "copy"];
+    let figures = ["fwd us", "copy", "peer", "plan", "bwd us", "copy", "peer", "plan", "inf us", "copy"];
+    let columns: Vec<_> = std::iter::once(column("shape")).chain(figures.map(number)).collect();
     let legend = "copy: fraction of the copy kernel's speed. peer: time of the fastest other over ours. plan: ours over that\n\
                   of the fastest forced strategy.";
-    format!("{}\n{legend}", table(&header, 1, lines))
+    format!("{}\n{legend}", whole_table(columns, lines))
 }
 
 fn label(row: &Row) -> String {

@@ -49,31 +49,31 @@ pub struct TrainArgs {
     /// Images per training step; those left over at the end of an epoch are dropped
     #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u32).range(2..=1024))]
     pub batch: u32,
-    /// Step width of the gradient descent at the start, from where it falls linearly to 0; the same for both networks
+    /// The learning rate of both networks at the start, from which it falls linearly to 0
     #[arg(long, default_value_t = 2.0, value_parser = positive)]
     pub learning_rate: f64,
-    /// Seed of the initial weights and of the order of the images
+    /// The seed of the initial weights and of the order of the images
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// Directory with the four IDX files of MNIST, plain or .gz, instead of the shipped sample
+    /// Use the MNIST of this folder, four IDX files, plain or .gz, instead of the shipped sample
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Writes both networks to FILE.safetensors, under PyTorch's names, at the start and after every epoch
+    /// Write both networks to FILE.safetensors, under PyTorch's names, at the start and after every epoch
     #[arg(long, value_name = "FILE.safetensors")]
     pub save: Option<PathBuf>,
-    /// Goes on where the run that wrote FILE.safetensors was; all other options as for that run
+    /// Go on with the run that wrote FILE.safetensors; the other options must be those of that run
     #[arg(long, value_name = "FILE.safetensors")]
     pub resume: Option<PathBuf>,
-    /// Ends when so many of the epochs are done, to go on with --resume another time
+    /// Stop after this many epochs; --resume goes on from there
     #[arg(long, value_name = "EPOCHS", requires = "save", value_parser = clap::value_parser!(u32).range(1..))]
     pub stop_after: Option<u32>,
-    /// Trains nothing: measures the networks in FILE.safetensors on the test images, also such as PyTorch wrote
+    /// Train nothing, and measure the networks in FILE.safetensors on the test images; PyTorch may have written them
     #[arg(long, value_name = "FILE.safetensors", conflicts_with_all = ["save", "resume", "json", "plot"])]
     pub evaluate: Option<PathBuf>,
-    /// Writes the figures to FILE as JSON
+    /// Write the figures as JSON to FILE
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
-    /// Draws accuracy over epochs to FILE as SVG
+    /// Draw the accuracy over the epochs as SVG to FILE.svg
     #[arg(long, value_name = "FILE.svg")]
     pub plot: Option<PathBuf>,
 }

@@ -7,7 +7,7 @@ use super::{
     data::Mnist,
     parameters::SIZES,
 };
-use comfy_table::{CellAlignment, Table, presets};
+use crate::terminal::{number, prose, table, text};
 use std::{fs, io::Write, path::Path};
 
 /// Says what is about to happen.
@@ -23,28 +23,18 @@ pub fn print_heading(mnist: &Mnist, settings: &Settings, adapter_name: &str) {
     println!();
 }
 
-/// A table whose first column is text and whose others are numbers.
-fn table(heading: &[&str]) -> Table {
-    let mut table = Table::new();
-    table.load_style(presets::UTF8_FULL_CONDENSED).set_header(heading);
-    for column in table.column_iter_mut().skip(1) {
-        column.set_cell_alignment(CellAlignment::Right);
-    }
-    table
-}
-
 /// Prints loss and accuracy per epoch, and the shape of the two curves.
 pub fn print_history(history: &History) {
-    let mut table = table(&[
-        "epoch",
-        "plain\nloss",
-        "plain\ntrain %",
-        "plain\ntest %",
-        "batch norm\nloss",
-        "batch norm\ntrain %",
-        "batch norm\ntest %",
-    ]);
-    for (number, (plain, batch_norm)) in history.plain.iter().zip(&history.batch_norm).enumerate() {
+    let columns = [
+        number("epoch"),
+        number("plain\nloss"),
+        number("plain\ntrain %"),
+        number("plain\ntest %"),
+        number("batch norm\nloss"),
+        number("batch norm\ntrain %"),
+        number("batch norm\ntest %"),
+    ];
+    let rows = history.plain.iter().zip(&history.batch_norm).enumerate().map(|(number, (plain, batch_norm))| {
         let cells = |epoch: &Epoch| {
             [
                 format!("{:.4}", epoch.train.loss),
@@ -52,12 +42,12 @@ pub fn print_history(history: &History) {
                 format!("{:.2}", 100.0 * epoch.test.accuracy),
             ]
         };
-        let number = format!("{:>5}", number + 1);
-        table.add_row(std::iter::once(number).chain(cells(plain)).chain(cells(batch_norm)));
-    }
-    println!("{table}");
-    println!("Loss and training accuracy are means over the epoch's batches, each before its step; test accuracy is");
-    println!("taken after the epoch, by inference with running statistics.\n");
+        std::iter::once((number + 1).to_string()).chain(cells(plain)).chain(cells(batch_norm)).collect()
+    });
+    println!("{}", table(columns, rows));
+    let note = "Loss and training accuracy are means over the epoch's batches, each before its step. Test accuracy is taken \
+         after the epoch, by inference with running statistics.\n";
+    println!("{}", prose(note));
     let lowest = history.plain.iter().chain(&history.batch_norm).map(|epoch| epoch.test.accuracy).fold(1.0, f64::min);
     let floor = (lowest * 10.0).floor() / 10.0;
     print_curve("plain", &history.plain, floor);
@@ -88,33 +78,41 @@ fn blocks(values: &[f64]) -> String {
 
 /// Prints how the networks of a checkpoint, by name, did on so many test images.
 pub fn print_evaluation(images: usize, networks: &[(&str, Figures)]) {
-    let mut table = table(&["network", "loss", "correct", "test %"]);
-    for (name, figures) in networks {
-        table.add_row([
+    let rows = networks.iter().map(|(name, figures)| {
+        vec![
             (*name).to_owned(),
             format!("{:.4}", figures.loss),
             format!("{:.0} of {images}", figures.accuracy * images as f64),
             format!("{:.2}", 100.0 * figures.accuracy),
-        ]);
-    }
-    println!("{table}");
+        ]
+    });
+    let columns = [text("network"), number("loss"), number("correct"), number("test %")];
+    println!("{}", table(columns, rows));
 }
 
 /// Prints how the checked step compared. Returns whether all of it passed.
 pub fn print_check(rows: &[Row], batch: usize) -> bool {
-    println!("One training step with batch norm, {batch} images, each stage against float64 on the CPU:");
-    let mut table = table(&["quantity", "values", "worst error", "its bound", "share", "verdict"]);
-    for row in rows {
-        table.add_row([
+    let heading = format!("One training step with batch norm, {batch} images, each stage against float64 on the CPU:");
+    println!("{}", prose(&heading));
+    let cells = rows.iter().map(|row| {
+        vec![
             row.quantity.to_owned(),
-            row.values.to_string(),
+            if row.passed { "PASS" } else { "FAIL" }.to_owned(),
+            format!("{:.3}", row.share),
             format!("{:.2e}", row.error),
             format!("{:.2e}", row.bound),
-            format!("{:.3}", row.share),
-            if row.passed { "PASS" } else { "FAIL" }.to_owned(),
-        ]);
-    }
-    println!("{table}");
+            row.values.to_string(),
+        ]
+    });
+    let columns = [
+        text("quantity"),
+        text("verdict"),
+        number("share").means("the largest error over its bound, at most 1 to pass"),
+        number("error").means("the largest").extra(),
+        number("its bound").extra(),
+        number("values").extra(),
+    ];
+    println!("{}", table(columns, cells));
     let passed = rows.iter().all(|row| row.passed);
     println!("cross-check: {}", if passed { "PASS" } else { "FAIL" });
     passed
