@@ -160,6 +160,15 @@ pub enum Error {
         /// What was found instead.
         found: String,
     },
+    /// A file of another kind that is known.
+    #[cfg(feature = "checkpoint")]
+    #[error("expected a .safetensors file, got {found}; {hint}")]
+    ForeignFile {
+        /// What it is.
+        found: &'static str,
+        /// How to get what was wanted.
+        hint: &'static str,
+    },
     /// The tensors of a checkpoint are not those wanted.
     #[cfg(feature = "checkpoint")]
     #[error(transparent)]
