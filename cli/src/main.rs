@@ -27,6 +27,10 @@ use std::process::ExitCode;
 struct Arguments {
     #[command(subcommand)]
     command: Command,
+    /// Replace files that exist. Without it a result replaces nothing; a report (--json, --junit, --record, --html, --markdown,
+    /// --plot) replaces an earlier report of its kind, and nothing else
+    #[arg(long, global = true)]
+    force: bool,
 }
 
 const EXAMPLES: &str = "Examples:
@@ -100,9 +104,20 @@ fn train(arguments: &TrainCommand) -> Result<Verdict, AnyError> {
     Ok(if passed { Verdict::Passed } else { Verdict::Failed })
 }
 
+/// Whether the device allows less than a command needs.
+fn is_limit(error: &AnyError) -> bool {
+    use batchnorm_wgpu::Error;
+    use batchnorm_wgpu_check::run::RunError;
+    matches!(error.downcast_ref(), Some(Error::Limit { .. }))
+        || matches!(error.downcast_ref(), Some(RunError::Library(Error::Limit { .. })))
+        || matches!(error.downcast_ref(), Some(train::TrainError::BatchNorm(Error::Limit { .. })))
+}
+
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
-    let outcome = match Arguments::parse().command {
+    let Arguments { command, force } = Arguments::parse();
+    output::set_force(force);
+    let outcome = match command {
         Command::Info(arguments) => info::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Golden(arguments) => golden::write::run(&arguments),
@@ -118,6 +133,11 @@ fn main() -> ExitCode {
         Ok(Verdict::Failed) => ExitCode::from(1),
         Err(error) => {
             eprintln!("bn: {error}");
+            if is_limit(&error) {
+                eprintln!(
+                    "bn opens an adapter with all that it allows; another may allow more: bn info, --adapter NAME"
+                );
+            }
             ExitCode::from(2)
         }
     }

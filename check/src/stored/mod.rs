@@ -10,7 +10,7 @@ use batchnorm_wgpu::DType;
 use elements::{Order, decode};
 use std::io::{self, Cursor, Read, Seek, SeekFrom, Write};
 
-pub use elements::encode;
+pub use elements::{encode, rounding};
 pub use npy::{place as npy_place, write_header as write_npy_header};
 pub use safetensors::{Entering, Kept, Tensors, write_safetensors};
 

@@ -59,6 +59,9 @@ pub struct Kept {
     pub range: Range<u64>,
 }
 
+/// What writes the elements of a tensor.
+pub type Elements<'a> = Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + 'a>;
+
 /// A tensor for a file: its name, type and shape, and what writes its elements.
 pub struct Entering<'a> {
     /// Its name.
@@ -68,7 +71,7 @@ pub struct Entering<'a> {
     /// Its shape.
     pub dims: Vec<usize>,
     /// Writes its elements, little-endian.
-    pub write: Box<dyn FnOnce(&mut dyn Write) -> io::Result<()> + 'a>,
+    pub write: Elements<'a>,
 }
 
 /// Writes a file of tensors.

@@ -7,7 +7,7 @@ use super::record::PlanFigures;
 use super::workload::{OPERATIONS, Tensors, Use, job, shapes};
 use super::{clock, processor, today, verify};
 use crate::adapter::AdapterArgs;
-use crate::output::{progress, table, write};
+use crate::output::{another_or_force, check_new, progress, table, write_new};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::kernels::Strategy;
@@ -28,7 +28,7 @@ pub struct TuneArgs {
     /// Only shapes whose text contains one of these, separated by commas
     #[arg(long, value_name = "TEXTS")]
     shapes: Option<String>,
-    /// The tuning file to write
+    /// The tuning file to write; one that exists is replaced only with --force
     #[arg(long, value_name = "FILE", default_value = "tuning.json")]
     out: PathBuf,
 }
@@ -50,6 +50,7 @@ type Ranked = (Candidate, f64);
 
 /// Measures the candidates of every operation and shape.
 pub fn run(arguments: &TuneArgs) -> Result<Verdict, AnyError> {
+    check_new(&arguments.out, another_or_force)?;
     let gpu = arguments.adapter.open_with(clock::FEATURES)?;
     let shapes = shapes(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
     let copy = CopyKernel::fastest(&gpu)?;
@@ -69,7 +70,7 @@ pub fn run(arguments: &TuneArgs) -> Result<Verdict, AnyError> {
     print(&points);
     let measured = format!("{}: {} {} on {}", today(), gpu.info.driver, gpu.info.driver_info, processor());
     let tuning = Tuning { adapter: gpu.key(), measured, points, ..Tuning::none() };
-    write(&arguments.out, (tuning.to_json() + "\n").as_bytes())?;
+    write_new(&arguments.out, (tuning.to_json() + "\n").as_bytes(), another_or_force)?;
     eprintln!("tuning: {}; `bn bench --tuning {0}` goes by it", arguments.out.display());
     Ok(Verdict::Passed)
 }
