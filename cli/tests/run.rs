@@ -450,3 +450,45 @@ fn what_makes_results_worthless_is_told() {
     assert!(good(&folder, &format!("inference --x x.npy {STATE}"))["warnings"].as_array().unwrap().is_empty());
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+/// Kilobytes of memory that a run held at its peak.
+#[cfg(target_os = "linux")]
+fn peak(folder: &Path, arguments: &str) -> u64 {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bn"));
+    let mut child = command
+        .arg("run")
+        .args(arguments.split_whitespace())
+        .current_dir(folder)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(peak);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    assert!(child.wait().unwrap().success(), "{arguments}");
+    peak
+}
+
+/// On a software adapter the device's own copies of x and y count too.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_is_a_few_times_that_of_the_tensor() {
+    const BYTES: usize = 96 << 20;
+    let folder = folder("memory", &[2, 3, 64], 3, Dtype::F32);
+    let header =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, 3, 8192), }}\n", BYTES / 4 / 3 / 8192);
+    let values = normal(3 * 8192, 1).into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>();
+    let start = [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes()].concat();
+    let blocks = vec![values.as_slice(); BYTES / 4 / 3 / 8192].concat();
+    std::fs::write(folder.join("large.npy"), [start, blocks].concat()).unwrap();
+    let of = |x: &str| peak(&folder, &format!("inference --x {x}.npy {STATE} --out {x}"));
+    let times = (of("large") - of("x")) as f64 * 1024.0 / BYTES as f64;
+    assert!(times < 8.0, "{times:.1} times the tensor");
+    println!("{times:.1} times the tensor");
+    std::fs::remove_dir_all(folder).unwrap();
+}
