@@ -1,5 +1,6 @@
 //! `bn` as people and CI servers call it: exit codes, reports, messages.
 
+use batchnorm_wgpu_check::stored::{Dtype, Stored};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -166,6 +167,29 @@ fn training_does_not_begin_anew_over_a_checkpoint() {
     assert_eq!(code(&train), 2);
     assert!(said.contains("trained.safetensors exists") && said.contains("--resume"), "{said}");
     assert_eq!(std::fs::read(&file).unwrap(), b"trained for a night");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn evaluation_of_a_network_without_a_loss_fails() {
+    let folder = folder("evaluate");
+    let file = folder.join("nan.safetensors");
+    let sizes = [784, 100, 100, 100, 10];
+    let tensor = |dims: &[usize]| {
+        let count = dims.iter().product();
+        Stored { dtype: Dtype::F32, dims: dims.to_vec(), values: vec![f64::NAN; count] }
+    };
+    let layers = sizes.windows(2).enumerate().flat_map(|(layer, sizes)| {
+        let name = |kind: &str| format!("plain.fc{}.{kind}", layer + 1);
+        [(name("weight"), tensor(&[sizes[1], sizes[0]])), (name("bias"), tensor(&[sizes[1]]))]
+    });
+    let layers: Vec<(String, Stored)> = layers.collect();
+    let tensors: Vec<(&str, &Stored)> = layers.iter().map(|(name, stored)| (name.as_str(), stored)).collect();
+    std::fs::write(&file, Stored::to_safetensors(&tensors).unwrap()).unwrap();
+    let evaluate = bn(&["train", "--evaluate", file.to_str().unwrap()]);
+    assert_eq!(code(&evaluate), 2);
+    let said = String::from_utf8_lossy(&evaluate.stderr);
+    assert!(said.contains("the loss of the network plain on the test images is NaN"), "{said}");
     std::fs::remove_dir_all(folder).unwrap();
 }
 
