@@ -128,7 +128,8 @@ const SMALLEST_GAMMA: f32 = 1e-18;
 /// |---|---|
 /// | PyTorch, `momentum=0.1` | `RunningPolicy::default()` or `exponential(0.1)` |
 /// | PyTorch, `momentum=None` | `cumulative()` |
-/// | Keras, `momentum=0.99` | `from_decay(0.99).biased()` |
+/// | Keras 3, or `tf.keras` without the fused kernel, `momentum=0.99` | `from_decay(0.99).biased()` |
+/// | `tf.keras` with the fused kernel (which applies Bessel's correction), `momentum=0.99` | `from_decay(0.99)` |
 /// | ONNX, `momentum=0.9` | `from_decay(0.9).biased()` |
 /// | Ioffe and Szegedy 2015, algorithm 2 | `cumulative()` |
 /// | average of the standard deviations | `cumulative().biased().average_standard_deviation()` |

@@ -48,7 +48,10 @@ pub enum Error {
         dims: Vec<usize>,
     },
     /// eps must be a positive, finite, normal f32.
-    #[error("expected eps to be positive, finite and at least 1.2e-38, got {eps}; the usual value is 1e-5")]
+    #[error(
+        "expected eps to be positive, finite and at least 1.2e-38, got {eps}; in place of 0 take 1.2e-38, which only a variance as \
+         small as that notices: 1e-5, the usual value, gives other results"
+    )]
     Eps {
         /// The value that came.
         eps: f64,
@@ -162,6 +165,15 @@ pub enum Error {
     Checkpoint {
         /// What was found instead.
         found: String,
+    },
+    /// A file of another kind that is known.
+    #[cfg(feature = "checkpoint")]
+    #[error("expected a .safetensors file, got {found}; {hint}")]
+    ForeignFile {
+        /// What it is.
+        found: &'static str,
+        /// How to get what was wanted.
+        hint: &'static str,
     },
     /// The tensors of a checkpoint are not those wanted.
     #[cfg(feature = "checkpoint")]

@@ -15,7 +15,7 @@ pub struct RunningStatistics {
     pub mean_remainder: Vec<f32>,
     /// Running variance, biased or unbiased as the policy says.
     pub var: Vec<f32>,
-    /// Training batches seen, PyTorch's `num_batches_tracked`. The same for all channels.
+    /// Training batches seen, PyTorch's `num_batches_tracked`. The same for all channels. It stays at `u32::MAX` once it is full.
     pub tracked: Vec<u32>,
     /// Batches that entered the averages.
     pub averaged: Vec<u32>,
@@ -55,6 +55,16 @@ impl RunningStatistics {
         let counts = vec![num_batches_tracked; mean.len()];
         let fresh = Self::new(mean.len());
         Ok(Self { mean: mean.to_vec(), var: var.to_vec(), tracked: counts.clone(), averaged: counts, ..fresh })
+    }
+
+    /// The first statistic that gives no result in inference: a mean that is not finite, or a variance that is negative or not
+    /// finite. PyTorch's name of it, the channel and the value.
+    pub fn first_unusable(&self) -> Option<(&'static str, usize, f32)> {
+        let find = |name, values: &[f32], sound: fn(f32) -> bool| {
+            values.iter().position(|&value| !sound(value)).map(|channel| (name, channel, values[channel]))
+        };
+        let mean = find("running_mean", &self.mean, f32::is_finite);
+        mean.or_else(|| find("running_var", &self.var, |var| var.is_finite() && var >= 0.0))
     }
 
     /// Bytes that `channels` channels take in a buffer.
@@ -119,6 +129,19 @@ impl RunningStatistics {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn finds_statistics_that_are_of_no_use() {
+        let of = |mean: f32, var: f32| RunningStatistics::from_mean_var(&[0.0, mean], &[0.0, var], 0).unwrap();
+        assert_eq!(of(-3.0, 0.0).first_unusable(), None);
+        assert_eq!(of(f32::INFINITY, 1.0).first_unusable(), Some(("running_mean", 1, f32::INFINITY)));
+        for var in [-1e-9, f32::INFINITY] {
+            assert_eq!(of(0.0, var).first_unusable(), Some(("running_var", 1, var)));
+        }
+        assert!(
+            of(0.0, f32::NAN).first_unusable().is_some_and(|(name, channel, _)| (name, channel) == ("running_var", 1))
+        );
+    }
 
     #[test]
     fn survives_the_buffer() {

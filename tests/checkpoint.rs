@@ -97,7 +97,7 @@ fn one_error_lists_everything() {
     let mut writer = Writer::default();
     writer.tensor("bn1.bias", &[2], &[0.0; 2]).unwrap();
     writer.tensor("bn1.running_mean", &[1, 3], &[0.0; 3]).unwrap();
-    writer.tensor("bn1.num_batches_tracked", &[], &[1.0]).unwrap();
+    writer.tensor("bn1.num_batches_tracked", &[], &[1.5]).unwrap();
     writer.tensor("bn1.scale", &[3], &[0.0; 3]).unwrap();
     writer.tensor("bn2.weight", &[3], &[0.0; 3]).unwrap();
     let bytes = writer.serialize().unwrap();
@@ -107,6 +107,7 @@ fn one_error_lists_everything() {
         name: name.into(),
         expected: expected.into(),
         actual: actual.into(),
+        hint: None,
     };
     let expected = Contents {
         missing: vec!["bn1.weight".into(), "bn1.running_var".into()],
@@ -114,7 +115,7 @@ fn one_error_lists_everything() {
         wrong: vec![
             wrong("bn1.bias", "F32, F16 or BF16 of shape [3]", "F32 of shape [2]"),
             wrong("bn1.running_mean", "F32, F16 or BF16 of shape [3]", "F32 of shape [1, 3]"),
-            wrong("bn1.num_batches_tracked", "I64 of shape []", "F32 of shape []"),
+            wrong("bn1.num_batches_tracked", "a whole number from 0 to 4294967295", "1.5"),
         ],
     };
     assert_eq!(error, expected);
@@ -123,7 +124,7 @@ fn one_error_lists_everything() {
         "the checkpoint holds other tensors than expected; missing: bn1.weight, bn1.running_var; unexpected: bn1.scale; \
          wrong: bn1.bias, expected F32, F16 or BF16 of shape [3], got F32 of shape [2]; \
          bn1.running_mean, expected F32, F16 or BF16 of shape [3], got F32 of shape [1, 3]; \
-         bn1.num_batches_tracked, expected I64 of shape [], got F32 of shape []; \
+         bn1.num_batches_tracked, expected a whole number from 0 to 4294967295, got 1.5; \
          check the prefix, the number of channels, and whether the file is of this network"
     );
     // What was told is not told again, what nobody took is.
@@ -157,7 +158,76 @@ fn narrow_types_are_widened_and_wide_ones_refused() {
     for (dtype, bytes) in [("F64", 24), ("I32", 12), ("BOOL", 3)] {
         let error = read(dtype, &vec![0; bytes]).unwrap_err();
         assert_eq!(error.wrong[0].actual, format!("{dtype} of shape [3]"));
+        let said = error.to_string();
+        assert_eq!(
+            (said.contains("convert F64 to F32"), said.contains("check the prefix")),
+            (dtype == "F64", dtype != "F64")
+        );
     }
+}
+
+#[test]
+fn a_prefix_needs_no_dot() {
+    let bytes = |prefix: &str| {
+        let mut writer = Writer::default();
+        writer.layer(prefix, &layer()).unwrap();
+        writer.serialize().unwrap()
+    };
+    for (prefix, name) in [("bn1", "bn1.weight"), ("bn1.", "bn1.weight"), ("", "weight"), ("bn_", "bn_weight")] {
+        let bytes = bytes(prefix);
+        assert!(Reader::new(&bytes).unwrap().remaining("").any(|one| one == name), "{prefix}");
+        assert_eq!(Reader::new(&bytes).unwrap().layer(prefix, 3, Parts::default()).unwrap(), layer(), "{prefix}");
+    }
+    assert_eq!(bytes("layer1.0.bn1"), bytes("layer1.0.bn1."));
+    // What lies under another layer's name is not this one's.
+    let mut writer = Writer::default();
+    writer.layer("bn1", &layer()).unwrap();
+    writer.layer("bn10", &layer()).unwrap();
+    let bytes = writer.serialize().unwrap();
+    assert_eq!(Reader::new(&bytes).unwrap().layer("bn1", 3, Parts::default()).unwrap(), layer());
+}
+
+#[test]
+fn names_of_other_frameworks_are_read() {
+    let write = |names: [&str; 4]| {
+        let mut writer = Writer::default();
+        for (name, value) in names.iter().zip([1.0, 2.0, 3.0, 4.0]) {
+            writer.tensor(name, &[1], &[value]).unwrap();
+        }
+        writer.serialize().unwrap()
+    };
+    let expected = LayerState {
+        gamma: Some(vec![1.0]),
+        beta: Some(vec![2.0]),
+        running: Some(RunningStatistics::from_mean_var(&[3.0], &[4.0], 0).unwrap()),
+    };
+    let parts = Parts { tracked: false, ..Parts::default() };
+    for (prefix, names) in [
+        ("bn", ["bn.gamma", "bn.beta", "bn.running_mean", "bn.running_var"]),
+        ("bn_", ["bn_gamma", "bn_beta", "bn_running_mean", "bn_running_var"]),
+        ("bn/", ["bn/gamma", "bn/beta", "bn/moving_mean", "bn/moving_variance"]),
+    ] {
+        let bytes = write(names);
+        let mut reader = Reader::new(&bytes).unwrap();
+        assert_eq!(reader.layer(prefix, 1, parts).unwrap(), expected);
+        reader.finish().unwrap();
+    }
+    // With both, which one is meant is not for the reader to say.
+    let bytes = write(["weight", "gamma", "running_mean", "running_var"]);
+    let parts = Parts { beta: false, ..parts };
+    assert_eq!(Reader::new(&bytes).unwrap().layer("", 1, parts).unwrap_err().unexpected, ["gamma"]);
+}
+
+#[test]
+fn files_of_other_kinds_and_names_twice_are_refused() {
+    let said = |bytes: &[u8]| Reader::new(bytes).unwrap_err().to_string();
+    let lfs = said(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 46830571\n");
+    assert!(lfs.contains("a Git LFS pointer") && lfs.contains("git lfs pull"), "{lfs}");
+    let zip = said(&[b"PK\x03\x04", &[0; 22][..], &[16, 0, 0, 0], b"archive/data.pkl", &[0; 100]].concat());
+    assert!(zip.contains("a PyTorch file") && zip.contains("save_file"), "{zip}");
+    let tensor = |start: u64| format!(r#""t":{{"dtype":"F32","shape":[1],"data_offsets":[{start},{}]}}"#, start + 4);
+    let twice = said(&file(&format!("{{{},{}}}", tensor(0), tensor(0)), &[0; 4]));
+    assert!(twice.contains("\"t\" comes twice"), "{twice}");
 }
 
 #[test]
@@ -180,10 +250,31 @@ fn batches_tracked_are_a_count() {
         assert_eq!(layer(&good, tracked).unwrap(), [u32::MAX]);
         for bad in [-1, i64::from(u32::MAX) + 1, i64::MIN] {
             let error = layer(&count("I64", "[]", &bad.to_le_bytes()), tracked).unwrap_err();
-            assert_eq!((&*error.wrong[0].expected, &error.wrong[0].actual), ("0 to 4294967295", &bad.to_string()));
+            let expected = "a whole number from 0 to 4294967295";
+            assert_eq!((&*error.wrong[0].expected, &error.wrong[0].actual), (expected, &(bad as f64).to_string()));
         }
-        for (dtype, shape, bytes) in [("I64", "[1]", 8), ("I32", "[]", 4), ("F32", "[]", 4), ("I64", "[0]", 0)] {
-            assert_eq!(layer(&count(dtype, shape, &vec![0; bytes]), tracked).unwrap_err().wrong.len(), 1);
+        // As exporters and converters of whole files leave it.
+        for (dtype, bytes) in [
+            ("I64", &7i64.to_le_bytes() as &[u8]),
+            ("I32", &7i32.to_le_bytes()),
+            ("F32", &7f32.to_le_bytes()),
+            ("F64", &7f64.to_le_bytes()),
+            ("F16", &[0x00, 0x47]),
+            ("BF16", &[0xe0, 0x40]),
+        ] {
+            for shape in ["[]", "[1]"] {
+                assert_eq!(layer(&count(dtype, shape, bytes), tracked).unwrap(), [7], "{dtype} {shape}");
+            }
+        }
+        for (dtype, shape, bytes) in [
+            ("I64", "[0]", &[] as &[u8]),
+            ("I64", "[1,1]", &[0; 8]),
+            ("BOOL", "[]", &[1]),
+            ("F32", "[]", &7.5f32.to_le_bytes()),
+            ("F32", "[]", &f32::NAN.to_le_bytes()),
+            ("F64", "[1]", &f64::INFINITY.to_le_bytes()),
+        ] {
+            assert_eq!(layer(&count(dtype, shape, bytes), tracked).unwrap_err().wrong.len(), 1, "{dtype} {shape}");
         }
     }
     let old = {

@@ -77,8 +77,7 @@ pub fn run(
         }
         queue.submit([encoder.finish()])
     })?;
-    let images = arena.download(device, queue)?;
-    let outputs = arena.outputs(&images).map_err(RunError::Memory)?;
+    let outputs = arena.outputs(device, queue)?.map_err(RunError::Memory)?;
     let kernels = steps.iter().flat_map(Step::kernels).map(str::to_owned).collect();
     Ok(Results { kernels, ..results(operation, inputs, setup, layers.len(), outputs)? })
 }
@@ -156,7 +155,7 @@ fn is_backward(operation: Operation) -> bool {
     matches!(operation, Operation::BackwardTraining | Operation::BackwardFrozen)
 }
 
-fn fill(operation: Operation, inputs: &Inputs, setup: &Setup, layers: &[BatchNorm]) -> Result<Arena> {
+fn fill<'a>(operation: Operation, inputs: &'a Inputs, setup: &Setup, layers: &[BatchNorm]) -> Result<Arena<'a>> {
     let mut arena = Arena::new(setup.pooled);
     let (dtype, places) = (inputs.config.dtype, places(operation, inputs, setup));
     let (tensor, channels) = (dtype.bytes(inputs.x.len()), inputs.shape.channels() as u64 * 4);
@@ -188,8 +187,8 @@ fn fill(operation: Operation, inputs: &Inputs, setup: &Setup, layers: &[BatchNor
     let updates = matches!(operation, Operation::ForwardTraining | Operation::Statistics);
     let running = bytemuck::pod_collect_to_vec(&inputs.running.to_bytes()?);
     match updates {
-        true => arena.in_out("running", running),
-        false => arena.input("running", running),
+        true => arena.in_out("running", running.into()),
+        false => arena.input("running", running.into()),
     }
     // Scratch is not checked for sentinels: a kernel may use less than it was promised.
     arena.output("scratch", layers.iter().map(BatchNorm::scratch_size).max().unwrap_or_default());
@@ -215,7 +214,7 @@ fn wants_dresidual(inputs: &Inputs, setup: &Setup) -> bool {
 
 fn bind(
     kernels: &Kernels,
-    arena: &Arena,
+    arena: &Arena<'_>,
     operation: Operation,
     inputs: &Inputs,
     setup: &Setup,
@@ -308,7 +307,7 @@ fn results(
     }
     let mut take = |name: &'static str, dtype, count| -> Result<Option<Vec<f32>>, RunError> {
         let Some(words) = outputs.remove(name) else { return Ok(None) };
-        from_words(&words, dtype, count).map(Some).map_err(|error| RunError::Memory(format!("{name}: {error}")))
+        from_words(words, dtype, count).map(Some).map_err(|error| RunError::Memory(format!("{name}: {error}")))
     };
     let (dtype, elements, channels) = (inputs.config.dtype, inputs.shape.elements(), inputs.shape.channels());
     let forward = matches!(operation, Operation::ForwardTraining | Operation::Inference);

@@ -33,6 +33,10 @@ struct Arguments {
     wide: bool,
     #[command(subcommand)]
     command: Command,
+    /// Replace files that exist. Without it a result replaces nothing; a report (--json, --junit, --record, --html, --markdown,
+    /// --plot) replaces an earlier report of its kind, and nothing else
+    #[arg(long, global = true)]
+    force: bool,
 }
 
 impl Arguments {
@@ -138,11 +142,25 @@ fn silence_wayland() {
 #[cfg(not(target_os = "linux"))]
 fn silence_wayland() {}
 
+/// Whether the device allows less than a command needs.
+fn is_limit(error: &AnyError) -> bool {
+    use batchnorm_wgpu::Error;
+    use batchnorm_wgpu_check::run::RunError;
+    let own = match (error.downcast_ref(), error.downcast_ref(), error.downcast_ref()) {
+        (Some(own), _, _) => Some(own),
+        (_, Some(RunError::Library(own)), _) => Some(own),
+        (_, _, Some(train::TrainError::BatchNorm(own))) => Some(own),
+        _ => None,
+    };
+    own.is_some_and(|own: &Error| matches!(own.kind(), Error::Limit { .. }))
+}
+
 fn main() -> ExitCode {
     silence_wayland();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
-    let Arguments { command, wide } = Arguments::parse_to_width();
+    let Arguments { command, wide, force } = Arguments::parse_to_width();
     terminal::set_wide(wide);
+    output::set_force(force);
     let outcome = match command {
         Command::Info(arguments) => info::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
@@ -160,6 +178,11 @@ fn main() -> ExitCode {
         Ok(Verdict::Failed) => ExitCode::from(1),
         Err(error) => {
             eprintln!("bn: {error}");
+            if is_limit(&error) {
+                eprintln!(
+                    "bn opens an adapter with all that it allows; another may allow more: bn info, --adapter NAME"
+                );
+            }
             ExitCode::from(2)
         }
     }

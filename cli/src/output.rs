@@ -3,8 +3,10 @@
 use crate::AnyError;
 use batchnorm_wgpu::Tuning;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::io::Write;
-use std::path::Path;
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// A progress bar on a terminal; elsewhere nothing.
 pub fn progress(length: u64, label: &str) -> ProgressBar {
@@ -16,17 +18,157 @@ pub fn progress(length: u64, label: &str) -> ProgressBar {
     bar
 }
 
-/// Writes a file whole or not at all: under a temporary name first, then renamed. `-` is standard output.
+/// Whether files that exist may be replaced.
+static FORCE: AtomicBool = AtomicBool::new(false);
+
+/// What `--force` says, once for all commands.
+pub fn set_force(force: bool) {
+    FORCE.store(force, Ordering::Relaxed);
+}
+
+/// Whether `--force` was given.
+pub fn force() -> bool {
+    FORCE.load(Ordering::Relaxed)
+}
+
+/// Why a file was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum OutputError {
+    /// It would replace another.
+    #[error("{} exists, and nothing was written; {advice}", path.display())]
+    Exists {
+        /// The file.
+        path: PathBuf,
+        /// What to do.
+        advice: String,
+    },
+    /// The system refused.
+    #[error("{}: cannot be written: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// How much of two reports must be alike to be of one kind: their first key or their first tag.
+const OPENING: usize = 12;
+
+/// Writes a report, whole or not at all; `-` is standard output. It replaces an earlier report, which begins as it does, since
+/// CI servers write the same file again and again; any other file only with `--force`.
+///
+/// # Errors
+/// [`OutputError`].
 pub fn write(path: &Path, contents: &[u8]) -> Result<(), AnyError> {
     if path == Path::new("-") {
-        std::io::stdout().write_all(contents)?;
+        io::stdout().write_all(contents)?;
         return Ok(());
     }
-    let temporary = path.with_extension("partial");
-    let failed = |error: std::io::Error| format!("cannot write {}: {error}", path.display());
-    std::fs::write(&temporary, contents).map_err(failed)?;
-    std::fs::rename(&temporary, path).map_err(failed)?;
-    Ok(())
+    let opening = &contents[..contents.len().min(OPENING)];
+    if force() || begins_with(path, opening) {
+        return Ok(replace(path, contents)?);
+    }
+    Ok(write_new(path, contents, || {
+        "it is no report of this kind: name another file, or replace it with --force".into()
+    })?)
+}
+
+/// Whether a file begins with some bytes, or holds nothing.
+fn begins_with(path: &Path, opening: &[u8]) -> bool {
+    let mut found = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(opening.len() as u64).read_to_end(&mut found));
+    read.is_ok() && (found.is_empty() || found == opening)
+}
+
+/// Refuses a file that exists, unless there is `--force`. Asked before anything is computed, and again when it is written.
+///
+/// # Errors
+/// [`OutputError::Exists`].
+pub fn check_new(path: &Path, advice: impl FnOnce() -> String) -> Result<(), OutputError> {
+    match path.symlink_metadata() {
+        // Nothing is lost by writing to a device or a pipe.
+        Ok(about) if !force() && (about.is_file() || about.is_symlink() || about.is_dir()) => {
+            Err(OutputError::Exists { path: path.into(), advice: advice() })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// What to do about a result whose file exists.
+pub fn another_or_force() -> String {
+    "name another file, or replace it with --force".into()
+}
+
+/// Writes a result, whole or not at all, that replaces nothing but with `--force`.
+///
+/// # Errors
+/// [`OutputError`].
+pub fn write_new(path: &Path, contents: &[u8], advice: impl FnOnce() -> String) -> Result<(), OutputError> {
+    check_new(path, advice)?;
+    replace(path, contents)
+}
+
+/// Writes a file whole or not at all, whatever was there: under a temporary name first, then renamed.
+///
+/// # Errors
+/// [`OutputError::Write`].
+pub fn replace(path: &Path, contents: &[u8]) -> Result<(), OutputError> {
+    replace_by(path, |file| file.write_all(contents))
+}
+
+/// The same, for contents that are written piece by piece.
+///
+/// # Errors
+/// [`OutputError::Write`].
+pub fn replace_by(path: &Path, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> Result<(), OutputError> {
+    let failed = |source| OutputError::Write { path: path.into(), source };
+    if path.metadata().is_ok_and(|about| !about.is_file() && !about.is_dir()) {
+        // A device or a pipe cannot be renamed to.
+        return File::create(path).and_then(|file| finish(file, write)).map(drop).map_err(failed);
+    }
+    let temporary = temporary(path);
+    let written = || {
+        let file = finish(File::create_new(&temporary)?, write)?;
+        // Renamed before its content is on the disk, the file would be empty after a loss of power.
+        file.sync_all()?;
+        fs::rename(&temporary, path)
+    };
+    written().map_err(|source| {
+        // The first error is the one to tell.
+        let _ = fs::remove_file(&temporary);
+        failed(source)
+    })
+}
+
+fn finish(file: File, write: impl FnOnce(&mut BufWriter<File>) -> io::Result<()>) -> io::Result<File> {
+    let mut writer = BufWriter::new(file);
+    write(&mut writer)?;
+    writer.into_inner().map_err(io::IntoInnerError::into_error)
+}
+
+/// A name beside `path` that nothing else has.
+fn temporary(path: &Path) -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}-{}.tmp", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed)));
+    path.with_file_name(name)
+}
+
+/// Whether a name that is given for results means a folder: it exists as one, ends in a slash, or has no ending.
+pub fn is_folder(path: &Path) -> bool {
+    let text = path.as_os_str().to_string_lossy();
+    path.is_dir() || text.ends_with(['/', std::path::MAIN_SEPARATOR]) || path.extension().is_none()
+}
+
+/// Why a name that is given for results means neither a folder nor a file that can be written.
+pub fn unknown_ending(path: &Path) -> String {
+    let ending = path.extension().unwrap_or_default().display();
+    format!(
+        "expected FILE.safetensors, or a folder, got the ending .{ending}; a folder whose name has an ending is written with a \
+         slash after it: {}/",
+        path.display()
+    )
 }
 
 /// Reads a tuning file.
@@ -42,5 +184,74 @@ pub fn figure(value: f64) -> String {
         0.0 => "0".into(),
         size if (1e-2..1e4).contains(&size) => format!("{value:.3}"),
         _ => format!("{value:.1e}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(name: &str) -> PathBuf {
+        let folder = std::env::temp_dir().join(format!("bn-output-{}-{name}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        folder
+    }
+
+    #[test]
+    fn a_report_replaces_only_its_like() {
+        let folder = folder("report");
+        let file = folder.join("report");
+        for old in [b"" as &[u8], b"{\n  \"operation\": 1}"] {
+            fs::write(&file, old).unwrap();
+            write(&file, b"{\n  \"operation\": 2}").unwrap();
+            assert_eq!(fs::read(&file).unwrap(), b"{\n  \"operation\": 2}");
+        }
+        for other in [b"{\n  \"name\": \"package\"}" as &[u8], b"\x93NUMPY", b"{", b"# Notes"] {
+            fs::write(&file, other).unwrap();
+            let error = write(&file, b"{\n  \"operation\": 3}").unwrap_err().to_string();
+            assert!(error.contains("--force") && error.contains("report exists"), "{error}");
+            assert_eq!(fs::read(&file).unwrap(), other);
+        }
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_result_replaces_nothing() {
+        let folder = folder("result");
+        let file = folder.join("y.npy");
+        write_new(&file, b"first", another_or_force).unwrap();
+        let error = write_new(&file, b"second", another_or_force).unwrap_err();
+        assert!(matches!(&error, OutputError::Exists { .. }), "{error}");
+        assert_eq!(fs::read(&file).unwrap(), b"first");
+        replace(&file, b"third").unwrap();
+        assert_eq!(fs::read(&file).unwrap(), b"third");
+        assert!(
+            check_new(&folder, another_or_force).is_err() && check_new(&folder.join("new"), another_or_force).is_ok()
+        );
+        let missing = replace(&folder.join("missing").join("y.npy"), b"").unwrap_err().to_string();
+        assert!(missing.contains("cannot be written"), "{missing}");
+        let failed = replace_by(&folder.join("half"), |file| {
+            file.write_all(b"half")?;
+            Err(io::Error::other("no more"))
+        });
+        assert!(failed.unwrap_err().to_string().contains("no more"));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "no partial file is left");
+        fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_device_takes_everything() {
+        write(Path::new("/dev/null"), b"{}").unwrap();
+        write_new(Path::new("/dev/null"), b"{}", another_or_force).unwrap();
+    }
+
+    #[test]
+    fn names_without_an_ending_are_folders() {
+        let folder = folder("with.ending");
+        assert!(["out", "a/b", "out.d/", "."].iter().all(|name| is_folder(Path::new(name))) && is_folder(&folder));
+        assert!(["o.pt", "a/b.npz", "o.safetensors"].iter().all(|name| !is_folder(Path::new(name))));
+        assert!(unknown_ending(Path::new("o.pt")).contains("got the ending .pt"));
+        fs::remove_dir_all(folder).unwrap();
     }
 }

@@ -1,5 +1,6 @@
 //! `bn` as people and CI servers call it: exit codes, reports, messages.
 
+use batchnorm_wgpu_check::stored::{Dtype, Stored};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -235,6 +236,11 @@ fn tunings_and_records_are_read_again() {
     let (tuning, records, page) = (path("tuning.json"), path("records"), path("report.html"));
     let tune = bn(&["tune", "--quick", "--shapes", "8x16x7x7", "--out", &tuning]);
     assert_eq!(code(&tune), 0, "{}", String::from_utf8_lossy(&tune.stderr));
+    let before = std::fs::read(&tuning).unwrap();
+    let again = bn(&["tune", "--quick", "--shapes", "8x16x7x7", "--out", &tuning]);
+    assert_eq!(code(&again), 2);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("tuning.json exists"));
+    assert_eq!(std::fs::read(&tuning).unwrap(), before);
     let dtypes = ["--kernels", "--fused", "--dtype", "f32,bf16", "--record", &records];
     for rest in [&["--tuning", &tuning] as &[&str], &dtypes] {
         let bench = bn(&[&["bench", "--quick", "--shapes", "8x16x7x7"], rest].concat());
@@ -258,6 +264,60 @@ fn tunings_and_records_are_read_again() {
     let refused = bn(&["report", &records, "--html", &path("again.html")]);
     assert_eq!(code(&refused), 2);
     assert!(String::from_utf8_lossy(&refused.stderr).contains("other.json"));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn training_does_not_begin_anew_over_a_checkpoint() {
+    let folder = folder("save");
+    let file = folder.join("trained.safetensors");
+    std::fs::write(&file, "trained for a night").unwrap();
+    let train = bn(&["train", "--epochs", "1", "--save", file.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&train.stderr);
+    assert_eq!(code(&train), 2);
+    assert!(said.contains("trained.safetensors exists") && said.contains("--resume"), "{said}");
+    assert_eq!(std::fs::read(&file).unwrap(), b"trained for a night");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn evaluation_of_a_network_without_a_loss_fails() {
+    let folder = folder("evaluate");
+    let file = folder.join("nan.safetensors");
+    let sizes = [784, 100, 100, 100, 10];
+    let tensor = |dims: &[usize]| {
+        let count = dims.iter().product();
+        Stored { dtype: Dtype::F32, dims: dims.to_vec(), values: vec![f64::NAN; count] }
+    };
+    let layers = sizes.windows(2).enumerate().flat_map(|(layer, sizes)| {
+        let name = |kind: &str| format!("plain.fc{}.{kind}", layer + 1);
+        [(name("weight"), tensor(&[sizes[1], sizes[0]])), (name("bias"), tensor(&[sizes[1]]))]
+    });
+    let layers: Vec<(String, Stored)> = layers.collect();
+    let tensors: Vec<(&str, &Stored)> = layers.iter().map(|(name, stored)| (name.as_str(), stored)).collect();
+    std::fs::write(&file, Stored::to_safetensors(&tensors).unwrap()).unwrap();
+    let evaluate = bn(&["train", "--evaluate", file.to_str().unwrap()]);
+    assert_eq!(code(&evaluate), 2);
+    let said = String::from_utf8_lossy(&evaluate.stderr);
+    assert!(said.contains("the loss of the network plain on the test images is NaN"), "{said}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_report_replaces_no_other_file() {
+    let folder = folder("report");
+    let file = folder.join("network.safetensors");
+    std::fs::write(&file, "weights").unwrap();
+    let path = file.to_str().unwrap();
+    for report in ["--json", "--junit"] {
+        let check = bn(&["check", "--filter", "inference 2x3x7x7", report, path]);
+        assert_eq!(code(&check), 2, "{report}");
+        assert!(String::from_utf8_lossy(&check.stderr).contains("network.safetensors exists"), "{report}");
+        assert_eq!(std::fs::read(&file).unwrap(), b"weights");
+    }
+    let check = bn(&["check", "--filter", "inference 2x3x7x7", "--json", path, "--force"]);
+    assert_eq!(code(&check), 0);
+    assert!(std::fs::read(&file).unwrap().starts_with(b"["));
     std::fs::remove_dir_all(folder).unwrap();
 }
 
@@ -336,8 +396,8 @@ fn golden_reports_tell_what_came_of_each_file() {
     assert_eq!(verdicts, expected.map(|(case, verdict)| (Some(case), Some(verdict))));
     let counts = ["passed", "failed", "unsupported"].map(|key| report[0][key].as_u64().unwrap());
     assert_eq!(counts, [1, 3, 1]);
-    assert!(files[0]["reason"].as_str().unwrap().contains("the tensors: expected"), "{}", files[0]);
-    assert!(files[2]["reason"].as_str().unwrap().contains("8 bytes"), "{}", files[2]);
+    assert!(files[0]["reason"].as_str().unwrap().contains("where its header announces"), "{}", files[0]);
+    assert!(files[2]["reason"].as_str().unwrap().contains("4 bytes"), "{}", files[2]);
     let y = files[4]["outputs"].as_array().unwrap().iter().find(|output| output["name"] == "y").unwrap();
     assert!(y["passed"] == false && y["position"].as_array().unwrap().len() == 2 && y["worst"]["want"].is_f64(), "{y}");
     assert!(said.contains("outside the tolerance") && said.contains("1 passed, 3 failed, 1 unsupported"), "{said}");
@@ -368,7 +428,8 @@ fn golden_cases_that_are_written_pass() {
     assert_eq!(code(&written), 0, "{}", String::from_utf8_lossy(&written.stderr));
     let file = folder.join("nhwc_train_add_relu.safetensors");
     let first = std::fs::read(&file).unwrap();
-    assert_eq!(code(&bn(&["golden", "--set", "--out", path])), 0);
+    assert_eq!(code(&bn(&["golden", "--set", "--out", path])), 2, "files that exist are replaced only with --force");
+    assert_eq!(code(&bn(&["golden", "--set", "--out", path, "--force"])), 0);
     assert_eq!(std::fs::read(&file).unwrap(), first);
     let (code, said, report) = check_golden(&folder, &[]);
     assert_eq!(code, 0, "{said}");
@@ -399,8 +460,16 @@ fn golden_cases_are_written_as_they_are_described() {
         let check = bn(&["check", "--golden", cases]);
         assert_eq!(code(&check), 0, "{}", String::from_utf8_lossy(&check.stdout));
     }
+    let again = bn(&["golden", "--out", &one]);
+    assert_eq!(code(&again), 2);
+    assert!(String::from_utf8_lossy(&again.stderr).contains("one.safetensors exists"));
+    assert!(String::from_utf8_lossy(&std::fs::read(&one).unwrap()).contains("\"source\":\"nobody\""));
+    let both = path("both");
+    assert_eq!(code(&bn(&["golden", "--layout", "both", "--mode", "both", "--out", &both])), 0);
+    assert_eq!(std::fs::read_dir(&both).unwrap().count(), 4);
     for wrong in [
-        &["--mode", "train,eval", "--out", &one] as &[&str],
+        &["--out", &path("o.pt")] as &[&str],
+        &["--mode", "train,eval", "--out", &path("two.safetensors")],
         &["--shape", "8", "--out", &many],
         &["--shape", "1,4", "--out", &many],
         &["--shape", "1000000,1000000", "--out", &many],

@@ -141,7 +141,7 @@ fn results_go_in_again() {
     assert_eq!(report["passed"], true);
     assert_eq!(report["inputs"].as_array().unwrap().len(), 5, "{report}");
     let tracked = format!("{state} --num-batches-tracked state/num_batches_tracked.npy");
-    good(&folder, &format!("statistics --x state/y.npy {tracked} --out state --compare"));
+    good(&folder, &format!("statistics --x state/y.npy {tracked} --out state --force --compare"));
     assert_eq!(npy(folder.join("state/num_batches_tracked.npy")).values, [9.0]);
     // With momentum 1 the running mean is that of the batch.
     good(&folder, "forward_training --x x.npy --momentum 1 --out new");
@@ -205,7 +205,7 @@ fn wrong_inputs_are_named() {
         ("forward_training --x one.npy", "more than one value per channel"),
         ("forward_training --x weight.npy", "rank 2"),
         ("forward_training --x num_batches_tracked.npy", "got I64"),
-        ("forward_training --x x.npy --num-batches-tracked weight.npy", "expected one I64"),
+        ("forward_training --x x.npy --num-batches-tracked weight.npy", "expected one whole number"),
         ("forward_training --x cut.npy", "cut.npy: expected a .npy file"),
         ("forward_training --x none.npy", "cannot read none.npy"),
         ("forward_training --x x.txt", "FILE.safetensors:NAME"),
@@ -217,12 +217,278 @@ fn wrong_inputs_are_named() {
         ("forward_training --x x.npy --dtype bf16 --out y", "write --out y.safetensors"),
         ("forward_training --x x.npy --eps 0", "eps"),
         ("forward_training --x x.npy --momentum 2", "[0, 1]"),
-        ("forward_training --x x.npy --momentum often", "a number or cumulative"),
+        ("forward_training --x x.npy --momentum often", "a number in [0, 1], or cumulative"),
+        ("forward_training --x x.npy --momentum None", "or cumulative, which is PyTorch's None"),
+        ("forward_training --x x.npy --momentum 1.5", "give 1 minus it"),
+        ("forward_training --x x.npy --eps 0", "in place of 0 take 1.2e-38"),
+        ("forward_training --x x.npy --out o.pt", "got the ending .pt"),
+        ("forward_training --x network.pt", "save_file"),
         ("forward_training --x x.npy --adapter none-of-that-name", "none-of-that-name"),
     ] {
         let said = refused(&folder, arguments);
         assert!(said.contains(expected), "{arguments}: {said}");
+        assert!(!said.contains("RunningPolicy") && !said.contains("o.pt/y"), "{arguments}: {said}");
     }
+    assert!(!folder.join("o.pt").exists());
     assert!(!folder.join("y").exists() && !folder.join("y.npy").exists());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Writes a `.safetensors` file of F32 tensors, of one value per channel unless a shape is given.
+fn write(file: &Path, tensors: &[(&str, &[f64])]) {
+    let stored: Vec<_> = tensors
+        .iter()
+        .map(|(name, values)| (*name, Stored { dtype: Dtype::F32, dims: vec![values.len()], values: values.to_vec() }))
+        .collect();
+    let all: Vec<(&str, &Stored)> = stored.iter().map(|(name, stored)| (*name, stored)).collect();
+    std::fs::write(file, Stored::to_safetensors(&all).unwrap()).unwrap();
+}
+
+#[test]
+fn nothing_that_exists_is_replaced() {
+    let folder = folder("exists", &[4, 3, 5], 3, Dtype::F32);
+    let inference = format!("inference --x x.npy {STATE}");
+    let network = folder.join("state.safetensors");
+    let before = std::fs::read(&network).unwrap();
+    let said = refused(&folder, &format!("{inference} --from state.safetensors --prefix bn1. --out state.safetensors"));
+    assert!(
+        said.contains("state.safetensors exists") && said.contains("--add-to") && said.contains("--force"),
+        "{said}"
+    );
+    std::fs::create_dir(folder.join("out")).unwrap();
+    std::fs::write(folder.join("out/y.npy"), "precious").unwrap();
+    assert!(refused(&folder, &format!("{inference} --out out")).contains("y.npy exists"));
+    // A report replaces an earlier report, and no tensors.
+    assert!(refused(&folder, &format!("{inference} --json state.safetensors")).contains("state.safetensors exists"));
+    assert_eq!(std::fs::read(&network).unwrap(), before);
+    assert_eq!(std::fs::read(folder.join("out/y.npy")).unwrap(), b"precious");
+    for _ in 0..2 {
+        assert_eq!(code(&bn_run(&folder, &format!("{inference} --json report.json"))), 0);
+    }
+    good(&folder, &format!("{inference} --out out --force"));
+    assert_eq!(npy(folder.join("out/y.npy")).dims, [4, 3, 5]);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn results_are_added_to_a_file() {
+    let folder = folder("add", &[4, 3, 5], 3, Dtype::F32);
+    let file = folder.join("network.safetensors");
+    // A tensor of a type that is not read, and a text.
+    let header = r#"{"__metadata__":{"note":"kept"},"embedding":{"dtype":"F8_E4M3","shape":[3],"data_offsets":[0,3]}}"#;
+    std::fs::write(&file, [&(header.len() as u64).to_le_bytes()[..], header.as_bytes(), &[1, 2, 3]].concat()).unwrap();
+    let inference = format!("inference --x x.npy {STATE}");
+    good(&folder, &format!("{inference} --out out"));
+    good(&folder, &format!("{inference} --add-to network.safetensors"));
+    let bytes = std::fs::read(&file).unwrap();
+    assert_eq!(Stored::names_in_safetensors(&bytes).unwrap(), ["embedding", "y"]);
+    assert_eq!(Stored::parse_safetensors(&bytes, "y").unwrap().unwrap(), npy(folder.join("out/y.npy")));
+    let text = String::from_utf8_lossy(&bytes);
+    assert!(text.contains("\"note\":\"kept\"") && bytes.ends_with(&[1, 2, 3]), "{text}");
+    assert!(refused(&folder, &format!("{inference} --add-to network.safetensors")).contains("has a tensor y already"));
+    good(&folder, &format!("{inference} --activation relu --add-to network.safetensors --force"));
+    let bytes = std::fs::read(&file).unwrap();
+    let y = Stored::parse_safetensors(&bytes, "y").unwrap().unwrap();
+    assert!(y.values.iter().all(|&y| y >= 0.0) && bytes.ends_with(&[1, 2, 3]));
+    assert!(
+        refused(&folder, &format!("{inference} --add-to none.safetensors")).contains("cannot read none.safetensors")
+    );
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn parameters_of_other_names_are_taken_or_refused() {
+    let folder = folder("names", &[4, 3, 5], 3, Dtype::F32);
+    let values = |name: &str| npy(folder.join(format!("{name}.npy"))).values;
+    let (gamma, beta, mean, var) = (values("weight"), values("bias"), values("running_mean"), values("running_var"));
+    let explicit = format!("inference --x x.npy --weight weight.npy --bias bias.npy {STATE} --out expected");
+    good(&folder, &explicit);
+    let expected = npy(folder.join("expected/y.npy"));
+    for (i, (prefix, names)) in [
+        ("bn.", ["bn.gamma", "bn.beta", "bn.running_mean", "bn.running_var"]),
+        ("batchnorm0_", ["batchnorm0_gamma", "batchnorm0_beta", "batchnorm0_running_mean", "batchnorm0_running_var"]),
+        ("bn/", ["bn/gamma", "bn/beta", "bn/moving_mean", "bn/moving_variance"]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let tensors: Vec<(&str, &[f64])> =
+            names.into_iter().zip([&gamma, &beta, &mean, &var]).map(|(name, values)| (name, &values[..])).collect();
+        write(&folder.join("named.safetensors"), &tensors);
+        let report = good(
+            &folder,
+            &format!("inference --x x.npy --from named.safetensors --prefix {prefix} --compare --out y{i}"),
+        );
+        assert_eq!((&report["passed"], report["inputs"].as_array().unwrap().len()), (&true.into(), 5), "{report}");
+        assert_eq!(npy(folder.join(format!("y{i}/y.npy"))), expected, "{prefix}");
+        assert!(report["unused"].as_array().unwrap().is_empty(), "{report}");
+    }
+    // A name that nobody knows may be gamma's.
+    let run = "inference --x x.npy --from odd.safetensors --prefix bn.";
+    write(
+        &folder.join("odd.safetensors"),
+        &[("bn.scale", &gamma), ("bn.bias", &beta), ("bn.running_mean", &mean), ("bn.running_var", &var)],
+    );
+    let said = refused(&folder, run);
+    assert!(said.contains("weight is absent") && said.contains("--weight odd.safetensors:bn.scale"), "{said}");
+    good(&folder, &format!("{run} --weight odd.safetensors:bn.scale"));
+    // Without gamma and beta nothing is left out, and what is no parameter is told.
+    write(
+        &folder.join("odd.safetensors"),
+        &[("bn.other", &[1.0]), ("bn.running_mean", &mean), ("bn.running_var", &var), ("fc.bias", &gamma)],
+    );
+    assert_eq!(good(&folder, run)["unused"], serde_json::json!(["bn.other"]));
+    assert!(String::from_utf8(bn_run(&folder, run).stdout).unwrap().contains("not used: bn.other"));
+    write(
+        &folder.join("odd.safetensors"),
+        &[("bn.weight", &gamma), ("bn.gamma", &gamma), ("bn.running_mean", &mean), ("bn.running_var", &var)],
+    );
+    assert!(refused(&folder, run).contains("may both be the weight"));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn wrong_files_are_told_as_a_whole() {
+    let folder = folder("whole", &[4, 3, 5], 3, Dtype::F32);
+    let put = |name: &str, bytes: &[u8]| std::fs::write(folder.join(name), bytes).unwrap();
+    put("lfs.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 46830571\n");
+    put("lfs.npy", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 46830571\n");
+    put("net.pt", &[b"PK\x03\x04", &[0; 22][..], &[12, 0, 0, 0], b"net/data.pkl", &[0; 100]].concat());
+    let tensor = r#""bn.weight":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}"#;
+    let twice = format!("{{{tensor},{tensor}}}");
+    put("twice.safetensors", &[&(twice.len() as u64).to_le_bytes()[..], twice.as_bytes(), &[0; 4]].concat());
+    for (arguments, expected) in [
+        ("--x x.npy --from lfs.safetensors --prefix bn.", "git lfs pull"),
+        ("--x x.npy --from net.pt --prefix bn.", "save_file"),
+        ("--x x.npy --from twice.safetensors --prefix bn.", "\"bn.weight\" comes twice"),
+        ("--x lfs.npy", "git lfs pull"),
+    ] {
+        let said = refused(&folder, &format!("inference {arguments}"));
+        // No tensor is named: what is wrong is the file.
+        assert!(said.contains(expected) && !said.contains("residual") && !said.contains("running"), "{said}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_wrong_prefix_is_met_with_names() {
+    let folder = folder("prefix", &[4, 3, 5], 3, Dtype::F32);
+    let names: Vec<String> = (0..60)
+        .flat_map(|layer| ["weight", "running_mean", "running_var"].map(|name| format!("layer{layer}.bn.{name}")))
+        .collect();
+    let tensors: Vec<(&str, &[f64])> = names.iter().map(|name| (name.as_str(), &[1.0, 1.0, 1.0][..])).collect();
+    write(&folder.join("net.safetensors"), &tensors);
+    let said =
+        |prefix: &str| refused(&folder, &format!("inference --x x.npy --from net.safetensors --prefix {prefix}"));
+    let typo = said("layer42.bm.");
+    assert!(typo.contains("layer42.bn.running_mean") && typo.contains("168 more"), "{typo}");
+    assert!(said("layer42.bn").contains("give --prefix layer42.bn."), "{}", said("layer42.bn"));
+    let listed = bn_run(&folder, "--list net.safetensors");
+    let table = String::from_utf8(listed.stdout.clone()).unwrap();
+    assert!(code(&listed) == 0 && names.iter().all(|name| table.contains(name.as_str())), "{table}");
+    let rows: Value = serde_json::from_slice(&bn_run(&folder, "--list net.safetensors --json").stdout).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), 180);
+    assert_eq!(rows[0], serde_json::json!({"name": "layer0.bn.running_mean", "dtype": "F32", "shape": [3]}));
+    assert!(String::from_utf8(bn_run(&folder, "--list x.npy").stdout).unwrap().contains("[4, 3, 5]"));
+    assert_eq!(code(&bn_run(&folder, "--list none.safetensors")), 2);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// A `.npy` file with a header as given.
+fn npy_file(path: &Path, descr: &str, data: &[u8]) {
+    let header = format!("{{'descr': '{descr}', 'fortran_order': False, 'shape': (4, 3), }}\n");
+    let bytes = [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes(), data].concat();
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn arrays_of_every_exact_type_are_taken() {
+    let folder = folder("types", &[4, 3], 3, Dtype::F32);
+    let values: Vec<u8> = (0..12).map(|i| i * i).collect();
+    let wide = |bytes: fn(f32) -> Vec<u8>| values.iter().flat_map(|&value| bytes(value.into())).collect::<Vec<u8>>();
+    npy_file(&folder.join("f4.npy"), "<f4", &wide(|value| value.to_le_bytes().into()));
+    npy_file(&folder.join("big.npy"), ">f4", &wide(|value| value.to_be_bytes().into()));
+    npy_file(&folder.join("native.npy"), "=f4", &wide(|value| value.to_ne_bytes().into()));
+    npy_file(&folder.join("u1.npy"), "|u1", &values);
+    npy_file(&folder.join("i2.npy"), "<i2", &wide(|value| (value as i16).to_le_bytes().into()));
+    npy_file(&folder.join("bf16.npy"), "|V2", &wide(|value| value.to_le_bytes()[2..].into()));
+    npy_file(&folder.join("i4.npy"), "<i4", &wide(|value| (value as i32).to_le_bytes().into()));
+    let mean = |x: &str| {
+        let report = good(&folder, &format!("statistics --x {x}.npy --out {x} --compare"));
+        assert_eq!(report["passed"], true);
+        npy(folder.join(x).join("batch_mean.npy")).values
+    };
+    let expected = mean("f4");
+    for x in ["big", "native", "u1", "i2", "bf16"] {
+        assert_eq!(mean(x), expected, "{x}");
+    }
+    assert!(refused(&folder, "statistics --x i4.npy").contains("got I32; convert them"));
+    good(&folder, "statistics --x i4.npy --dtype f32");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn what_makes_results_worthless_is_told() {
+    let folder = folder("worthless", &[4, 3], 3, Dtype::F32);
+    for (values, shown) in [([1.0, f64::NAN, 1.0], "NaN"), ([1.0, -0.5, 1.0], "-0.5")] {
+        let var = Stored { dtype: Dtype::F32, dims: vec![3], values: values.to_vec() };
+        std::fs::write(folder.join("var.npy"), var.to_npy().unwrap()).unwrap();
+        let run = "inference --x x.npy --running-mean running_mean.npy --running-var var.npy";
+        let said = String::from_utf8(bn_run(&folder, run).stderr).unwrap();
+        assert!(
+            said.contains(&format!(
+                "warning: running_var (var.npy): expected finite values of at least 0, got {shown} in channel 1"
+            )),
+            "{said}"
+        );
+        assert_eq!(good(&folder, run)["warnings"].as_array().unwrap().len(), 1);
+    }
+    let full = Stored { dtype: Dtype::I64, dims: vec![1], values: vec![u32::MAX.into()] };
+    std::fs::write(folder.join("full.npy"), full.to_npy().unwrap()).unwrap();
+    let report = good(&folder, "forward_training --x x.npy --num-batches-tracked full.npy");
+    assert!(report["warnings"][0].as_str().unwrap().contains("is full at 4294967295"), "{report}");
+    assert!(good(&folder, &format!("inference --x x.npy {STATE}"))["warnings"].as_array().unwrap().is_empty());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// Kilobytes of memory that a run held at its peak.
+#[cfg(target_os = "linux")]
+fn peak(folder: &Path, arguments: &str) -> u64 {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_bn"));
+    let mut child = command
+        .arg("run")
+        .args(arguments.split_whitespace())
+        .current_dir(folder)
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let status = format!("/proc/{}/status", child.id());
+    let mut peak = 0;
+    while child.try_wait().unwrap().is_none() {
+        let text = std::fs::read_to_string(&status).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        peak = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(peak);
+        std::thread::sleep(std::time::Duration::from_millis(2));
+    }
+    assert!(child.wait().unwrap().success(), "{arguments}");
+    peak
+}
+
+/// On a software adapter the device's own copies of x and y count too.
+#[cfg(target_os = "linux")]
+#[test]
+fn memory_is_a_few_times_that_of_the_tensor() {
+    const BYTES: usize = 96 << 20;
+    let folder = folder("memory", &[2, 3, 64], 3, Dtype::F32);
+    let header =
+        format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({}, 3, 8192), }}\n", BYTES / 4 / 3 / 8192);
+    let values = normal(3 * 8192, 1).into_iter().flat_map(f32::to_le_bytes).collect::<Vec<u8>>();
+    let start = [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes()].concat();
+    let blocks = vec![values.as_slice(); BYTES / 4 / 3 / 8192].concat();
+    std::fs::write(folder.join("large.npy"), [start, blocks].concat()).unwrap();
+    let of = |x: &str| peak(&folder, &format!("inference --x {x}.npy {STATE} --out {x}"));
+    let times = (of("large") - of("x")) as f64 * 1024.0 / BYTES as f64;
+    assert!(times < 8.0, "{times:.1} times the tensor");
+    println!("{times:.1} times the tensor");
     std::fs::remove_dir_all(folder).unwrap();
 }

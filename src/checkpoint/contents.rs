@@ -22,6 +22,8 @@ pub struct WrongTensor {
     pub expected: String,
     /// What it has.
     pub actual: String,
+    /// What to do about it, where that is known.
+    pub hint: Option<&'static str>,
 }
 
 impl Contents {
@@ -30,7 +32,24 @@ impl Contents {
     }
 
     pub(super) fn wrong(name: &str, expected: String, actual: String) -> Self {
-        Self { wrong: vec![WrongTensor { name: name.into(), expected, actual }], ..Self::default() }
+        Self { wrong: vec![WrongTensor { name: name.into(), expected, actual, hint: None }], ..Self::default() }
+    }
+
+    /// The same with what to do about tensors that are wrong.
+    pub(super) fn advising(mut self, hint: &'static str) -> Self {
+        self.wrong.iter_mut().for_each(|tensor| tensor.hint = Some(hint));
+        self
+    }
+
+    /// What to do: whatever is known of the tensors that are wrong, and where that is not all, to look for another mistake.
+    fn advice(&self) -> Vec<&'static str> {
+        const LOOK: &str = "check the prefix, the number of channels, and whether the file is of this network";
+        let hints = self.wrong.iter().map(|tensor| tensor.hint);
+        let others = !self.missing.is_empty() || !self.unexpected.is_empty();
+        let mut advice: Vec<&str> = hints.chain(others.then_some(None)).map(|hint| hint.unwrap_or(LOOK)).collect();
+        advice.sort_unstable_by_key(|&hint| (hint == LOOK, hint));
+        advice.dedup();
+        advice
     }
 
     /// Takes over the differences that a result reports, so that one error can tell those of many layers. `None` where it
@@ -70,7 +89,7 @@ impl fmt::Display for Contents {
         for (what, names, separator) in lists.into_iter().filter(|(_, names, _)| !names.is_empty()) {
             write!(f, "; {what}: {}", names.join(separator))?;
         }
-        f.write_str("; check the prefix, the number of channels, and whether the file is of this network")
+        write!(f, "; {}", self.advice().join("; "))
     }
 }
 

@@ -1,19 +1,21 @@
 //! Checkpoints: parameters and running statistics in `.safetensors` files, under PyTorch's names. Feature `checkpoint`.
 //!
-//! These are the tensors of a layer of C channels. Their names follow a prefix, which ends in a dot where there is one:
-//! `layer1.0.bn1.weight` has the prefix `layer1.0.bn1.`.
+//! These are the tensors of a layer of C channels. Their names follow a prefix: `layer1.0.bn1.weight` has the prefix
+//! `layer1.0.bn1.`, and `layer1.0.bn1` means the same, since a dot is added to a prefix that ends in a letter or a digit. Other
+//! frameworks' names are read where PyTorch's are absent.
 //!
-//! | name | type | shape | here |
-//! |---|---|---|---|
-//! | `weight` | F32 | `[C]` | gamma |
-//! | `bias` | F32 | `[C]` | beta |
-//! | `running_mean` | F32 | `[C]` | [`RunningStatistics::mean`] |
-//! | `running_var` | F32 | `[C]` | [`RunningStatistics::var`] |
-//! | `num_batches_tracked` | I64 | `[]` | [`RunningStatistics::tracked`] |
+//! | name | also read | type | shape | here |
+//! |---|---|---|---|---|
+//! | `weight` | `gamma` (Burn, Gluon, Keras) | F32 | `[C]` | gamma |
+//! | `bias` | `beta` | F32 | `[C]` | beta |
+//! | `running_mean` | `moving_mean` (Keras) | F32 | `[C]` | [`RunningStatistics::mean`] |
+//! | `running_var` | `moving_variance` | F32 | `[C]` | [`RunningStatistics::var`] |
+//! | `num_batches_tracked` | | I64 | `[]` | [`RunningStatistics::tracked`] |
 //!
 //! A [`Writer`] collects the layers and other tensors of a network and gives the bytes of a file, which PyTorch's
 //! `load_state_dict` takes as they are. A [`Reader`] gives them back. It also reads F16 and BF16, whose values f32 holds
-//! exactly. F64 is refused, since rounding would lose what the file says: convert it with PyTorch's `.float()`.
+//! exactly. F64 is refused, since rounding would lose what the file says: convert it with PyTorch's `.float()`. The count may
+//! have the shape `[1]` and any type that holds it, as in files that were converted as a whole.
 //!
 //! PyTorch has no names for the other fields of [`RunningStatistics`], and a tensor more would make it refuse the file. They
 //! come back as [`RunningStatistics::from_mean_var`] sets them. Who wants to go on training as if nothing had been between
@@ -46,17 +48,22 @@
 //! ```
 
 mod contents;
+mod foreign;
+mod header;
 #[cfg(feature = "host")]
 mod host;
 mod reader;
 mod writer;
 
 pub use contents::{Contents, WrongTensor};
+pub use foreign::Foreign;
+pub use header::{Entry, Header};
 pub use reader::{Parts, Reader};
 pub use writer::Writer;
 
 use crate::error::{Error, Result};
 use crate::running::RunningStatistics;
+use std::borrow::Cow;
 
 /// PyTorch's name of gamma.
 const GAMMA: &str = "weight";
@@ -68,6 +75,27 @@ const MEAN: &str = "running_mean";
 const VAR: &str = "running_var";
 /// PyTorch's name of the number of training batches.
 const TRACKED: &str = "num_batches_tracked";
+
+/// Names that files may have for one of PyTorch's, itself first. A name that is none of a layer's has no other.
+pub fn spellings(name: &str) -> Vec<&str> {
+    let others: &[&str] = match name {
+        GAMMA => &["gamma"],
+        BETA => &["beta"],
+        MEAN => &["moving_mean"],
+        VAR => &["moving_variance"],
+        _ => &[],
+    };
+    std::iter::once(name).chain(others.iter().copied()).collect()
+}
+
+/// A prefix as names begin with it: `bn1` with the dot of `bn1.weight`. One that ends in another character stays as it is, for
+/// names such as Gluon's `batchnorm0_gamma`.
+fn whole_prefix(prefix: &str) -> Cow<'_, str> {
+    match prefix.ends_with(char::is_alphanumeric) {
+        true => Cow::Owned(format!("{prefix}.")),
+        false => Cow::Borrowed(prefix),
+    }
+}
 
 /// What a layer of C channels keeps from one run to the next. What is absent has no tensor in the file.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -1,12 +1,13 @@
 //! [`Reader`]: from the bytes of a file to layers.
 
-use super::{BETA, Contents, GAMMA, LayerState, MEAN, TRACKED, VAR};
-use crate::error::{Error, Result};
+use super::{BETA, Contents, Entry, GAMMA, Header, LayerState, MEAN, TRACKED, VAR, spellings, whole_prefix};
+use crate::error::Result;
 use crate::running::RunningStatistics;
 use half::{bf16, f16};
 use safetensors::Dtype;
-use safetensors::tensor::{Metadata, TensorInfo};
 use std::collections::BTreeSet;
+
+const CONVERT: &str = "convert F64 to F32, which rounds it: in PyTorch by .float(), in numpy by .astype(numpy.float32)";
 
 /// The tensors that a layer must have in a file. The default is all of them, PyTorch's `BatchNorm2d` as it comes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,8 +35,9 @@ impl Default for Parts {
 /// of those of several layers.
 #[derive(Debug)]
 pub struct Reader<'a> {
-    header: Metadata,
-    data: &'a [u8],
+    header: Header,
+    /// The whole file.
+    bytes: &'a [u8],
     /// Names that nobody took yet.
     remaining: BTreeSet<String>,
 }
@@ -54,7 +56,8 @@ impl Found<'_> {
             return Ok(());
         }
         let actual = format!("{:?} of shape {:?}", self.dtype, self.shape);
-        Err(Contents::wrong(name, format!("{types} of shape {shape:?}"), actual))
+        let wrong = Contents::wrong(name, format!("{types} of shape {shape:?}"), actual);
+        Err(if self.dtype == Dtype::F64 && self.shape == shape { wrong.advising(CONVERT) } else { wrong })
     }
 }
 
@@ -62,25 +65,16 @@ impl<'a> Reader<'a> {
     /// Reads the header of a file, given all of its bytes.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`] for bytes that are no `.safetensors` file, or only a part of one.
+    /// As [`Header::read`].
     pub fn new(bytes: &'a [u8]) -> Result<Self> {
-        let cut = || damaged(format!("of {} bytes, less than its header announces", bytes.len()));
-        let (length, rest) = bytes.split_first_chunk().ok_or_else(cut)?;
-        let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| cut())?;
-        let (header, data) = rest.split_at_checked(length).ok_or_else(cut)?;
-        let header: Metadata = serde_json::from_slice(header)
-            .map_err(|error| damaged(format!("with this fault in its header: {error}")))?;
-        if header.data_len() != data.len() {
-            let (announced, actual) = (header.data_len(), data.len());
-            return Err(damaged(format!("with {actual} bytes of tensors where its header announces {announced}")));
-        }
-        let remaining = header.offset_keys().into_iter().collect();
-        Ok(Self { header, data, remaining })
+        let header = Header::read(&mut &*bytes, bytes.len() as u64)?;
+        let remaining = header.names().into_iter().collect();
+        Ok(Self { header, bytes, remaining })
     }
 
     /// A text of the file's metadata.
     pub fn metadata(&self, key: &str) -> Option<&str> {
-        self.header.metadata().as_ref()?.get(key).map(String::as_str)
+        self.header.metadata(key)
     }
 
     /// The names that begin with `prefix` and that nobody took yet, in order.
@@ -104,31 +98,43 @@ impl<'a> Reader<'a> {
         Ok(values.unwrap_or_default())
     }
 
-    /// Takes a layer of `channels` channels whose names begin with `prefix`.
+    /// Takes a layer of `channels` channels whose names begin with `prefix`, to which a dot is added where it ends in a letter or
+    /// a digit. Where a name is absent, [another framework's](super::spellings) is taken.
     ///
     /// # Errors
     /// [`Contents`], listing all tensors of `parts` that are missing or of another type or shape, all others under the
-    /// prefix, and a `num_batches_tracked` that is negative or above `u32::MAX`.
+    /// prefix, and a `num_batches_tracked` that is negative, above `u32::MAX`, or not whole.
     pub fn layer(&mut self, prefix: &str, channels: usize, parts: Parts) -> Result<LayerState, Contents> {
+        let prefix = whole_prefix(prefix);
         let mut faults = Contents::default();
         let mut vector = |name: &str, wanted: bool| match wanted {
-            true => faults.gather(self.tensor(&format!("{prefix}{name}"), &[channels])),
+            true => {
+                let name = self.spelling(&prefix, name);
+                faults.gather(self.tensor(&name, &[channels]))
+            }
             false => None,
         };
         let (gamma, beta) = (vector(GAMMA, parts.gamma), vector(BETA, parts.beta));
         let (mean, var) = (vector(MEAN, parts.running), vector(VAR, parts.running));
         let name = format!("{prefix}{TRACKED}");
-        let counted = parts.running && (parts.tracked || self.header.info(&name).is_some());
+        let counted = parts.running && (parts.tracked || self.header.entry(&name).is_some());
         let tracked = if counted { faults.gather(self.count(&name)) } else { None };
-        faults.unexpected = self.remaining(prefix).map(str::to_owned).collect();
+        faults.unexpected = self.remaining(&prefix).map(str::to_owned).collect();
         // Told here, they need not be told by `finish` too.
-        self.remaining.retain(|name| !name.starts_with(prefix));
+        self.remaining.retain(|name| !name.starts_with(&*prefix));
         faults.into_result()?;
         // Both have `channels` values here.
         let running = |(mean, var): (Vec<f32>, Vec<f32>)| {
             RunningStatistics::from_mean_var(&mean, &var, tracked.unwrap_or_default()).ok()
         };
         Ok(LayerState { gamma, beta, running: mean.zip(var).and_then(running) })
+    }
+
+    /// The name that the file has for one of a layer's tensors: PyTorch's where it has none.
+    fn spelling(&self, prefix: &str, name: &str) -> String {
+        let full = |name: &str| format!("{prefix}{name}");
+        let found = spellings(name).into_iter().map(full).find(|name| self.header.entry(name).is_some());
+        found.unwrap_or_else(|| full(name))
     }
 
     /// Ends reading a file in which every tensor must have been taken.
@@ -139,25 +145,50 @@ impl<'a> Reader<'a> {
         Contents { unexpected: self.remaining.into_iter().collect(), ..Contents::default() }.into_result()
     }
 
-    /// Takes a number of batches.
+    /// Takes a number of batches: a scalar, or an array of one as some exporters make of it, of any type. Files that were
+    /// converted as a whole hold it in F32 or F16.
     fn count(&mut self, name: &str) -> Result<u32, Contents> {
         let found = self.take(name)?;
-        found.check(name, found.dtype == Dtype::I64, "I64", &[])?;
-        let count: i64 = bytemuck::pod_read_unaligned(found.data);
-        u32::try_from(count).map_err(|_| Contents::wrong(name, format!("0 to {}", u32::MAX), count.to_string()))
+        let count = match found.shape.as_slice() {
+            [] | [1] => number(found.dtype, found.data),
+            _ => None,
+        };
+        let Some(count) = count else {
+            found.check(name, false, "a number", &[])?;
+            return Err(Contents::missing(name));
+        };
+        // An f64 holds every u32.
+        let whole = (0.0..=f64::from(u32::MAX)).contains(&count) && count.fract() == 0.0;
+        let wrong = || Contents::wrong(name, format!("a whole number from 0 to {}", u32::MAX), count.to_string());
+        whole.then_some(count as u32).ok_or_else(wrong)
     }
 
     fn take(&mut self, name: &str) -> Result<Found<'a>, Contents> {
-        let info = self.header.info(name).ok_or_else(|| Contents::missing(name))?;
-        let TensorInfo { dtype, shape, data_offsets: (start, end) } = info;
+        let Entry { dtype, shape, range } = self.header.entry(name).ok_or_else(|| Contents::missing(name))?;
         self.remaining.remove(name);
-        // `new` held the offsets against the data.
-        Ok(Found { dtype: *dtype, shape: shape.clone(), data: self.data.get(*start..*end).unwrap_or_default() })
+        // The header's ranges were held against the length of the file.
+        let data = self.bytes.get(range.start as usize..range.end as usize).unwrap_or_default();
+        Ok(Found { dtype, shape, data })
     }
 }
 
-fn damaged(found: String) -> Error {
-    Error::Checkpoint { found }
+/// The only element of a tensor; `None` for a type that holds no count.
+fn number(dtype: Dtype, data: &[u8]) -> Option<f64> {
+    fn read<T: bytemuck::AnyBitPattern>(data: &[u8]) -> Option<T> {
+        bytemuck::try_pod_read_unaligned(data).ok()
+    }
+    match dtype {
+        // Beyond 2^53 it is rounded, and refused all the same.
+        Dtype::I64 => read::<i64>(data).map(|count| count as f64),
+        Dtype::U64 => read::<u64>(data).map(|count| count as f64),
+        Dtype::I32 => read::<i32>(data).map(f64::from),
+        Dtype::U32 => read::<u32>(data).map(f64::from),
+        Dtype::F64 => read::<f64>(data),
+        Dtype::F32 => read::<f32>(data).map(f64::from),
+        Dtype::F16 => read::<f16>(data).map(f64::from),
+        Dtype::BF16 => read::<bf16>(data).map(f64::from),
+        _ => None,
+    }
 }
 
 fn floats<T: bytemuck::AnyBitPattern + Into<f32>>(data: &[u8]) -> Vec<f32> {

@@ -1,6 +1,6 @@
 //! [`Writer`]: from layers to the bytes of a file.
 
-use super::{LayerState, TRACKED};
+use super::{LayerState, TRACKED, whole_prefix};
 use crate::error::{Error, Result};
 use safetensors::{Dtype, View};
 use std::borrow::Cow;
@@ -52,13 +52,15 @@ impl Writer {
         self.insert(name.into(), Tensor { dtype: Dtype::F32, shape: shape.into(), data })
     }
 
-    /// Adds what `state` has, under names that begin with `prefix`. Of the running statistics it takes mean, variance and
+    /// Adds what `state` has, under names that begin with `prefix`, to which a dot is added where it ends in a letter or a digit:
+    /// `bn1` and `bn1.` both give `bn1.weight`. Of the running statistics it takes mean, variance and
     /// the batches tracked; the other fields have no names in PyTorch.
     ///
     /// # Errors
     /// [`Error::Mismatch`] when the vectors differ in length, the batches tracked differ by channel, or a name was given
     /// before.
     pub fn layer(&mut self, prefix: &str, state: &LayerState) -> Result<()> {
+        let prefix = whole_prefix(prefix);
         let channels = state.vectors().next().map_or(0, |(_, values)| values.len());
         state.check(channels)?;
         for (name, values) in state.vectors() {

@@ -164,9 +164,9 @@ pub enum Problem {
     /// The file cannot be read.
     #[error("cannot be read: {0}")]
     Io(#[from] std::io::Error),
-    /// The header is not that of a safetensors file.
-    #[error("the header is wrong: {0}")]
-    Header(#[from] serde_json::Error),
+    /// It is no safetensors file, or none that is whole.
+    #[error(transparent)]
+    File(Error),
     /// The file is not what it should be.
     #[error("{what}: expected {expected}, got {actual}")]
     Wrong {

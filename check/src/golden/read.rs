@@ -6,23 +6,21 @@ use super::{
 };
 use crate::case::Inputs;
 use crate::stored::Stored;
+use batchnorm_wgpu::checkpoint::{Entry, Header};
 use batchnorm_wgpu::{Activation, Config, DType, Layout, RunningPolicy, RunningStatistics, Shape};
-use safetensors::{
-    Dtype,
-    tensor::{Metadata, TensorView},
-};
-use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
-use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fmt;
+use safetensors::{Dtype, tensor::TensorView};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::marker::PhantomData;
 use std::path::Path;
 
-/// Bytes of the largest header that is read; one with every tensor has some 2000.
-const LARGEST_HEADER: u64 = 1 << 20;
 /// What answers are stored in; a count also in I64.
 const ANSWERS: [Dtype; 5] = [Dtype::F32, Dtype::F64, Dtype::F16, Dtype::BF16, Dtype::I64];
+/// What parameters and running statistics are stored in: what widens to F32.
+const PARAMETERS: [Dtype; 3] = [Dtype::F32, Dtype::F16, Dtype::BF16];
+/// What a count is stored in.
+const COUNTS: [Dtype; 8] =
+    [Dtype::I64, Dtype::I32, Dtype::U64, Dtype::U32, Dtype::F64, Dtype::F32, Dtype::F16, Dtype::BF16];
 /// Shapes of a single value: that of a scalar, and what some exporters make of it.
 const ONE: [&[usize]; 2] = [&[], &[1]];
 
@@ -51,7 +49,7 @@ impl Golden {
             gradient: reader.view("dy").is_some(),
             answers: BTreeMap::new(),
             tolerance: reader.tolerance()?,
-            source: reader.metadata.get("source").cloned().unwrap_or_default(),
+            source: reader.header.metadata("source").unwrap_or_default().to_owned(),
         };
         golden.answers = reader.answers(&golden)?;
         golden.check_supported()?;
@@ -77,53 +75,36 @@ fn contents(path: &Path) -> Result<Vec<u8>, Problem> {
 
 /// A file that is being read.
 struct Reader<'a> {
-    header: Metadata,
-    metadata: HashMap<String, String>,
-    /// What stands behind the header.
-    data: &'a [u8],
+    header: Header,
+    /// The whole file.
+    bytes: &'a [u8],
 }
 
 impl<'a> Reader<'a> {
-    /// Takes the bytes apart. The crate's own reader adds up offsets before it compares them with the file's length, and
-    /// keeps the last of several tensors or keys of one name.
     fn new(bytes: &'a [u8]) -> Result<Self, Problem> {
-        let empty = || Problem::wrong("the file", "the length of a header, 8 bytes", format!("{} bytes", bytes.len()));
-        let (length, rest) = bytes.split_first_chunk().ok_or_else(empty)?;
-        let length = u64::from_le_bytes(*length);
-        let most = LARGEST_HEADER.min(rest.len() as u64);
-        if length > most {
-            return Err(Problem::wrong("the header", format!("at most {most} bytes"), length.to_string()));
-        }
-        let (header, data) = rest.split_at(length as usize);
-        serde_json::from_slice::<Distinct<Distinct<IgnoredAny>>>(header)?;
-        let header: Metadata = serde_json::from_slice(header)?;
-        if header.data_len() != data.len() {
-            let expected = format!("{} bytes in all, as the file has", data.len());
-            return Err(Problem::wrong("the tensors", expected, header.data_len().to_string()));
-        }
-        Ok(Self { metadata: header.metadata().clone().unwrap_or_default(), header, data })
+        let header = Header::read(&mut &*bytes, bytes.len() as u64).map_err(Problem::File)?;
+        Ok(Self { header, bytes })
     }
 
     /// A tensor, or `None` when the file has none of that name.
     fn view(&self, name: &str) -> Option<TensorView<'a>> {
-        let info = self.header.info(name)?;
-        let data = self.data.get(info.data_offsets.0..info.data_offsets.1)?;
-        TensorView::new(info.dtype, info.shape.clone(), data).ok()
+        let Entry { dtype, shape, range } = self.header.entry(name)?;
+        TensorView::new(dtype, shape, self.bytes.get(range.start as usize..range.end as usize)?).ok()
     }
 
     /// A metadata key with a fixed set of values.
     fn key<T: Copy>(&self, key: &str, absent: Option<T>, values: &[(&str, T)]) -> Result<T, Problem> {
         let names = || values.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(" or ");
-        let Some(given) = self.metadata.get(key) else {
+        let Some(given) = self.header.metadata(key) else {
             return absent.ok_or_else(|| Problem::wrong(key, names(), "no such metadata key"));
         };
-        let found = values.iter().find(|(name, _)| name == given);
+        let found = values.iter().find(|(name, _)| *name == given);
         found.map(|(_, value)| *value).ok_or_else(|| Problem::wrong(key, names(), format!("{given:?}")))
     }
 
     /// A metadata key that holds a number from 0 to `most`.
     fn number(&self, key: &str, most: f64) -> Result<Option<f64>, Problem> {
-        let Some(given) = self.metadata.get(key) else { return Ok(None) };
+        let Some(given) = self.header.metadata(key) else { return Ok(None) };
         let number = given.parse().ok().filter(|number| (0.0..=most).contains(number));
         let wrong = || Problem::wrong(key, format!("a decimal number from 0 to {most:?}"), format!("{given:?}"));
         number.ok_or_else(wrong).map(Some)
@@ -140,8 +121,13 @@ impl<'a> Reader<'a> {
 
     /// What is not finite enters the running statistics, as it does in the formula.
     fn policy(&self) -> Result<RunningPolicy, Problem> {
-        let policy = match self.metadata.get("momentum").map(String::as_str) {
+        let policy = match self.header.metadata("momentum") {
             Some(CUMULATIVE) => RunningPolicy::cumulative(),
+            // PyTorch's word for it, which exporters write down.
+            Some(given @ ("None" | "null")) => {
+                let expected = format!("a decimal number from 0 to 1.0, or {CUMULATIVE}, which is PyTorch's None");
+                return Err(Problem::wrong("momentum", expected, format!("{given:?}")));
+            }
             _ => RunningPolicy::exponential(self.number("momentum", 1.0)?.unwrap_or(0.1)),
         };
         let policy = policy.propagate_non_finite();
@@ -166,7 +152,7 @@ impl<'a> Reader<'a> {
             return Err(Problem::wrong("running_mean, running_var", "both, in mode eval", "not both"));
         }
         let (mean, var) = (mean.unwrap_or(vec![0.0; channels]), var.unwrap_or(vec![1.0; channels]));
-        let tensor = |name| self.stored(name, config.dtype, shape.dims());
+        let tensor = |name| self.stored(name, &[stored_as(config.dtype)], shape.dims());
         Ok(Inputs {
             x: tensor("x")?.unwrap_or_default(),
             dy: tensor("dy")?.unwrap_or(vec![0.0; shape.elements()]),
@@ -182,25 +168,25 @@ impl<'a> Reader<'a> {
     fn tracked(&self) -> Result<u32, Problem> {
         let name = "num_batches_tracked";
         let Some(view) = self.view(name) else { return Ok(0) };
-        read(name, &view, &[Dtype::I64], &ONE)?;
-        // In float64 a large count would not be exact.
-        let count = i64::from_le_bytes(view.data().try_into().unwrap_or_default());
-        if count < 0 {
-            return Err(Problem::wrong(name, "a count", count.to_string()));
+        // Exporters that convert a file as a whole store it as they store all else.
+        let stored = read(name, &view, &COUNTS, &ONE)?;
+        let count = stored.values.first().copied().unwrap_or_default();
+        match count {
+            _ if count < 0.0 || count.fract() != 0.0 => Err(Problem::wrong(name, "a count", count.to_string())),
+            _ if count <= f64::from(u32::MAX) => Ok(count as u32),
+            _ => Err(Problem::Unsupported(format!("{count} batches tracked: they are counted in 32 bits"))),
         }
-        u32::try_from(count)
-            .map_err(|_| Problem::Unsupported(format!("{count} batches tracked: they are counted in 32 bits")))
     }
 
     /// Parameters; `None` when the file has none of that name.
     fn floats(&self, name: &str, dims: &[usize]) -> Result<Option<Vec<f32>>, Problem> {
-        self.stored(name, DType::F32, dims)
+        self.stored(name, &PARAMETERS, dims)
     }
 
-    /// What the kernels read, stored in `dtype`; `None` when the file has none of that name.
-    fn stored(&self, name: &str, dtype: DType, dims: &[usize]) -> Result<Option<Vec<f32>>, Problem> {
+    /// What the kernels read, stored in one of `dtypes`; `None` when the file has none of that name.
+    fn stored(&self, name: &str, dtypes: &[Dtype], dims: &[usize]) -> Result<Option<Vec<f32>>, Problem> {
         let Some(view) = self.view(name) else { return Ok(None) };
-        let stored = read(name, &view, &[stored_as(dtype)], &[dims])?;
+        let stored = read(name, &view, dtypes, &[dims])?;
         // An f32 holds every value of the three types.
         Ok(Some(stored.values.into_iter().map(|value| value as f32).collect()))
     }
@@ -209,7 +195,7 @@ impl<'a> Reader<'a> {
     fn answers(&self, golden: &Golden) -> Result<BTreeMap<&'static str, Stored>, Problem> {
         let shape = &golden.inputs.shape;
         let mut answers = BTreeMap::new();
-        for full in self.header.offset_keys() {
+        for full in self.header.names() {
             let Some(name) = full.strip_prefix("expected.") else { continue };
             let Some(view) = self.view(&full) else { continue };
             let output = Output::named(name).ok_or_else(|| Problem::wrong(&full, outputs(), "another name"))?;
@@ -249,32 +235,4 @@ fn read(name: &str, view: &TensorView<'_>, dtypes: &[Dtype], shapes: &[&[usize]]
     let names = || dtypes.iter().map(|dtype| format!("{dtype:?}")).collect::<Vec<_>>().join(" or ");
     let stored = Stored::read(view).filter(|stored| dtypes.contains(&stored.dtype));
     stored.ok_or_else(|| Problem::wrong(name, names(), format!("{:?}", view.dtype())))
-}
-
-/// A JSON object that has no key twice, and whose values are `V`.
-struct Distinct<V>(PhantomData<V>);
-
-impl<'de, V: Deserialize<'de>> Deserialize<'de> for Distinct<V> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Self(PhantomData))
-    }
-}
-
-impl<'de, V: Deserialize<'de>> Visitor<'de> for Distinct<V> {
-    type Value = Self;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self, A::Error> {
-        let mut seen = HashSet::new();
-        while let Some(key) = map.next_key::<String>()? {
-            map.next_value::<V>()?;
-            if let Some(twice) = seen.replace(key) {
-                return Err(A::Error::custom(format!("{twice:?} comes twice")));
-            }
-        }
-        Ok(self)
-    }
 }

@@ -102,7 +102,7 @@ const METADATA: [(&str, &str, &str); 20] = [
     ("eps", "1e-40", "not supported: expected eps"),
     ("momentum", "1.5", "momentum: expected a decimal number from 0 to 1.0, got \"1.5\""),
     ("momentum", "-0.1", "momentum: expected"),
-    ("momentum", "None", "momentum: expected"),
+    ("momentum", "None", "or cumulative, which is PyTorch's None"),
     ("momentum", "nan", "momentum: expected"),
     ("rtol", "NaN", "rtol: expected a decimal number"),
     ("rtol", "-1", "rtol: expected a decimal number"),
@@ -138,7 +138,7 @@ fn renamed(header: &mut Value, name: &str, other: &str) {
 }
 
 /// Headers that lie about the tensors, and what is said of them.
-const LIES: [(Change, &str); 37] = [
+const LIES: [(Change, &str); 38] = [
     // Shapes of as many elements.
     (
         |h| retyped(h, "expected.y", "F64", json!([3, 4, 2, 2])),
@@ -165,7 +165,7 @@ const LIES: [(Change, &str); 37] = [
     (|h| retyped(h, "x", "F64", json!([2, 3, 2, 2])), "x: expected F32, F16 or BF16, got F64"),
     (|h| retyped(h, "x", "F16", json!([4, 3, 4, 2])), "expected shape [4, 3, 4, 2]"),
     (|h| retyped(h, "dy", "U32", json!([4, 3, 2, 2])), "dy: expected F32, got U32"),
-    (|h| retyped(h, "bias", "I32", json!([3])), "bias: expected F32, got I32"),
+    (|h| retyped(h, "bias", "I32", json!([3])), "bias: expected F32 or F16 or BF16, got I32"),
     (
         |h| retyped(h, "expected.y", "I64", json!([4, 3, 2, 2])),
         "expected.y: expected F32 or F64 or F16 or BF16, got I64",
@@ -173,8 +173,9 @@ const LIES: [(Change, &str); 37] = [
     (|h| retyped(h, "expected.y", "C64", json!([4, 3, 2, 2])), "expected.y: expected F32 or F64"),
     (|h| retyped(h, "expected.y", "BOOL", json!([4, 3, 2, 16])), "expected.y: expected shape"),
     (|h| retyped(h, "expected.dbias", "U64", json!([3])), "expected.dbias: expected F32 or F64"),
-    (|h| retyped(h, "num_batches_tracked", "F64", json!([])), "num_batches_tracked: expected I64, got F64"),
-    (|h| retyped(h, "x", "F31", json!([4, 3, 2, 2])), "the header is wrong: unknown variant `F31`"),
+    (|h| retyped(h, "num_batches_tracked", "F64", json!([])), "num_batches_tracked: expected a count, got 0.0000"),
+    (|h| retyped(h, "num_batches_tracked", "C64", json!([])), "num_batches_tracked: expected I64 or I32"),
+    (|h| retyped(h, "x", "F31", json!([4, 3, 2, 2])), "fault in its header: unknown variant `F31`"),
     // Names.
     (|h| renamed(h, "x", "X"), "x: expected a tensor, got none"),
     (|h| renamed(h, "dy", "other"), "expected an answer only with a tensor dy"),
@@ -182,18 +183,18 @@ const LIES: [(Change, &str); 37] = [
     (|h| renamed(h, "expected.dbias", "expected.dbeta"), "expected.dbeta: expected one of expected.y"),
     (|h| h["__metadata__"]["mode"] = "eval".into(), "expected an answer only with mode train"),
     // Bytes.
-    (|h| h["x"]["shape"] = json!([4, 3, 2, 200]), "the header is wrong: invalid shape, data type, or offset"),
-    (|h| h["x"]["shape"] = json!([1u64 << 63, 1u64 << 63]), "the header is wrong: overflow"),
-    (|h| h["x"]["shape"] = json!([-4, 3, 2, 2]), "the header is wrong: invalid value: integer `-4`"),
-    (|h| h["x"]["data_offsets"] = json!([0, 192]), "the header is wrong: invalid offset for tensor"),
-    (|h| h["x"]["data_offsets"] = json!([u64::MAX - 191, u64::MAX]), "the header is wrong: invalid offset for tensor"),
+    (|h| h["x"]["shape"] = json!([4, 3, 2, 200]), "fault in its header: invalid shape, data type, or offset"),
+    (|h| h["x"]["shape"] = json!([1u64 << 63, 1u64 << 63]), "fault in its header: overflow"),
+    (|h| h["x"]["shape"] = json!([-4, 3, 2, 2]), "fault in its header: invalid value: integer `-4`"),
+    (|h| h["x"]["data_offsets"] = json!([0, 192]), "fault in its header: invalid offset for tensor"),
+    (|h| h["x"]["data_offsets"] = json!([u64::MAX - 191, u64::MAX]), "fault in its header: invalid offset for tensor"),
     (
         |h| h["expected.more"] = json!({"dtype": "F64", "shape": [0], "data_offsets": [0, 0]}),
         "expected.more: expected one of",
     ),
     // JSON that is none of safetensors.
-    (|h| h["__metadata__"]["eps"] = json!(1e-5), "the header is wrong: invalid type: floating point"),
-    (|h| *h = json!([1, 2]), "the header is wrong: invalid type: sequence, expected an object"),
+    (|h| h["__metadata__"]["eps"] = json!(1e-5), "fault in its header: invalid type: floating point"),
+    (|h| *h = json!([1, 2]), "fault in its header: invalid type: sequence, expected an object"),
 ];
 
 #[test]
@@ -227,7 +228,7 @@ fn offsets_that_add_up_to_more_than_there_is_are_refused() {
     let tensor = |i: u64| json!({"dtype": "U8", "shape": [size], "data_offsets": [i * size, (i + 1) * size]});
     let header: serde_json::Map<String, Value> = (0..8).map(|i| (format!("x{i}"), tensor(i))).collect();
     let refused = refused(&file(&Value::from(header).to_string(), &[0; 64]));
-    assert!(refused.contains("the tensors: expected 64 bytes in all, as the file has"), "{refused}");
+    assert!(refused.contains("with 64 bytes of tensors where its header announces"), "{refused}");
 }
 
 #[test]
@@ -236,11 +237,11 @@ fn survives_damage_anywhere() {
     for length in 0..good.len() {
         assert!(Golden::from_bytes(&good[..length]).is_err(), "{length}");
     }
-    assert!(refused(&[&good[..], &[0]].concat()).contains("the tensors: expected"));
-    assert!(refused(&[]).contains("the file: expected the length of a header, 8 bytes, got 0 bytes"));
+    assert!(refused(&[&good[..], &[0]].concat()).contains("bytes of tensors where its header announces"));
+    assert!(refused(&[]).contains("got one of 0 bytes"));
     for length in [good.len() as u64, LARGEST, 1 << 40, u64::MAX - 7, u64::MAX] {
         let huge = [&length.to_le_bytes(), &good[8..]].concat();
-        assert!(refused(&huge).contains("the header: expected at most"), "{length}");
+        assert!(refused(&huge).contains("less than its header announces"), "{length}");
     }
     let (header, data) = parts();
     // Every bit of the header, and some of the data.
@@ -269,6 +270,30 @@ fn batches_tracked_are_a_count_that_can_grow() {
     assert!(tracked(-1).unwrap_err().to_string().contains("num_batches_tracked: expected a count, got -1"));
     for count in [u32::MAX as i64, 1 << 40, i64::MAX] {
         assert!(matches!(tracked(count), Err(Problem::Unsupported(_))), "{count}");
+    }
+}
+
+#[test]
+fn parameters_and_counts_are_read_from_any_type_that_widens() {
+    let golden = recipe().golden().unwrap();
+    for dtype in [Dtype::F16, Dtype::BF16] {
+        let mut tensors: Vec<(String, Stored)> = golden.tensors();
+        for (name, stored) in &mut tensors {
+            *stored = match name.as_str() {
+                "weight" | "bias" | "running_mean" | "running_var" => stored.clone().rounded(dtype).unwrap(),
+                "num_batches_tracked" => Stored { dtype, dims: vec![1], values: stored.values.clone() },
+                _ => stored.clone(),
+            };
+        }
+        let entering = tensors.iter().map(|(name, stored)| stored.entering(name).unwrap()).collect();
+        let metadata = golden.metadata().unwrap().into_iter().map(|(key, text)| (key.to_owned(), text)).collect();
+        let mut bytes = Vec::new();
+        crate::stored::write_safetensors(&mut bytes, &metadata, entering).unwrap();
+        let read = Golden::from_bytes(&bytes).unwrap();
+        let find = |name: &str| tensors.iter().find(|(one, _)| one == name).unwrap().1.values.clone();
+        let widened: Vec<f64> = read.inputs.gamma.unwrap().into_iter().map(f64::from).collect();
+        assert_eq!(widened, find("weight"));
+        assert_eq!(f64::from(read.inputs.running.tracked[0]), find("num_batches_tracked")[0]);
     }
 }
 

@@ -2,12 +2,9 @@
 
 use super::{ACTIVATIONS, CUMULATIVE, FORMAT, Golden, LAYOUTS, MODES, Problem, VARIANCES, stored_as};
 use crate::judge::widen;
-use crate::stored::{READABLE, Stored};
+use crate::stored::{READABLE, Stored, StoredError, write_safetensors};
 use batchnorm_wgpu::{Average, Config};
 use safetensors::Dtype;
-use safetensors::tensor::TensorInfo;
-use serde_json::{Value, to_value};
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 impl Golden {
@@ -16,25 +13,17 @@ impl Golden {
     /// # Errors
     /// [`Problem::Wrong`] for a running-statistics policy that the format has no words for.
     pub fn to_bytes(&self) -> Result<Vec<u8>, Problem> {
-        let mut tensors = self.tensors();
-        // Wide elements first, so that all lie aligned.
-        tensors.sort_by_key(|(name, stored)| (Reverse(stored.dtype.bitsize()), name.clone()));
-        let mut header: BTreeMap<String, Value> = BTreeMap::new();
-        header.insert("__metadata__".into(), to_value(self.metadata()?)?);
-        let mut data = Vec::new();
-        for (name, stored) in tensors {
-            let begin = data.len();
-            let unwritable = || Problem::wrong(&name, READABLE, format!("{:?}", stored.dtype));
-            data.extend(stored.bytes().ok_or_else(unwritable)?);
-            let info = TensorInfo { dtype: stored.dtype, shape: stored.dims, data_offsets: (begin, data.len()) };
-            header.insert(name, to_value(info)?);
-        }
-        let mut header = serde_json::to_vec(&header)?;
-        header.resize(header.len().next_multiple_of(8), b' ');
-        Ok([&(header.len() as u64).to_le_bytes(), header.as_slice(), &data].concat())
+        let tensors = self.tensors();
+        let unwritable = |error: StoredError| Problem::wrong("the tensors", READABLE, error.to_string());
+        let entering = tensors.iter().map(|(name, stored)| stored.entering(name));
+        let entering = entering.collect::<Result<_, _>>().map_err(unwritable)?;
+        let metadata = self.metadata()?.into_iter().map(|(key, text)| (key.to_owned(), text)).collect();
+        let mut bytes = Vec::new();
+        write_safetensors(&mut bytes, &metadata, entering)?;
+        Ok(bytes)
     }
 
-    fn metadata(&self) -> Result<BTreeMap<&'static str, String>, Problem> {
+    pub(super) fn metadata(&self) -> Result<BTreeMap<&'static str, String>, Problem> {
         let Config { eps, running, activation, .. } = self.inputs.config;
         let momentum = match running.average {
             Average::Exponential { momentum } => momentum.to_string(),
@@ -58,7 +47,7 @@ impl Golden {
     }
 
     /// Inputs and answers by name.
-    fn tensors(&self) -> Vec<(String, Stored)> {
+    pub(super) fn tensors(&self) -> Vec<(String, Stored)> {
         let inputs = &self.inputs;
         let tensor = |values: &[f32]| Stored {
             dtype: stored_as(inputs.config.dtype),

@@ -8,7 +8,7 @@ use super::workload::{OPERATIONS, Subject, Tensors, Use, job, subjects};
 use super::{clock, processor, today, verify};
 use crate::adapter::AdapterArgs;
 use crate::deadline::TimeLimit;
-use crate::output::{progress, write};
+use crate::output::{another_or_force, check_new, progress, replace};
 use crate::terminal::{number, table, text};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::Gpu;
@@ -33,7 +33,7 @@ pub struct TuneArgs {
     shapes: Option<String>,
     #[command(flatten)]
     limit: TimeLimit,
-    /// The tuning file to write
+    /// The tuning file to write; one that exists is replaced only with --force
     #[arg(long, value_name = "FILE", default_value = "tuning.json")]
     out: PathBuf,
 }
@@ -57,6 +57,7 @@ type Ranked = (Candidate, f64);
 /// Measures the candidates of every operation and shape.
 pub fn run(arguments: &TuneArgs) -> Result<Verdict, AnyError> {
     let deadline = arguments.limit.start();
+    check_new(&arguments.out, another_or_force)?;
     let gpu = arguments.adapter.open_with(clock::FEATURES)?;
     let subjects = subjects(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
     let copy = CopyKernel::fastest(&gpu)?;
@@ -81,7 +82,7 @@ pub fn run(arguments: &TuneArgs) -> Result<Verdict, AnyError> {
         }
         // After every shape: whatever ends the run early, what was measured is there.
         if !tuning.points.is_empty() {
-            write(&arguments.out, (tuning.to_json() + "\n").as_bytes())?;
+            replace(&arguments.out, (tuning.to_json() + "\n").as_bytes())?;
         }
     }
     bar.finish_and_clear();

@@ -1,7 +1,7 @@
 //! `bn golden`: cases of the library's own reference, for other implementations.
 
-use crate::names::{activation, dtype, layout};
-use crate::output::write;
+use crate::names::{activation, average, dtype, layout};
+use crate::output::{self, another_or_force};
 use crate::terminal::{number, prose, table, text};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::{Activation, Average, Config, DType, Layout, RunningPolicy, Shape};
@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 /// Arguments of `bn golden`. Of what takes a list there is a case for every combination.
 #[derive(clap::Args)]
 pub struct GoldenArgs {
-    /// The file (*.safetensors) to write a single case to, or the folder for several, whose files are named after the options
+    /// The file (*.safetensors) to write a single case to, or the folder for several, whose files are named after the options.
+    /// A file that exists is replaced only with --force
     #[arg(long, value_name = "PATH")]
     out: PathBuf,
     /// Write the default set: every rank, layout, dtype and mode, then options and data
@@ -23,19 +24,19 @@ pub struct GoldenArgs {
     /// The dimensions of x in the order of the layout; can be given several times
     #[arg(long, value_name = "DIMS", value_parser = dims, default_value = "4,6,5,7")]
     shape: Vec<Dims>,
-    /// channels_first, channels_last or both, separated by a comma
-    #[arg(long, value_name = "LIST", value_parser = layout, value_delimiter = ',', default_value = "channels_first")]
-    layout: Vec<Layout>,
+    /// channels_first, channels_last or both
+    #[arg(long, value_name = "LIST", value_parser = layouts, value_delimiter = ',', default_value = "channels_first")]
+    layout: Vec<Several<Layout>>,
     /// The type of x, dy and the residual: f32, f16, bf16 or several, separated by commas
     #[arg(long, value_name = "LIST", value_parser = dtype, value_delimiter = ',', default_value = "f32")]
     dtype: Vec<DType>,
-    /// train, eval or both, separated by a comma
-    #[arg(long, value_name = "LIST", value_parser = mode, value_delimiter = ',', default_value = "train")]
-    mode: Vec<Operation>,
+    /// train, eval or both
+    #[arg(long, value_name = "LIST", value_parser = modes, value_delimiter = ',', default_value = "train")]
+    mode: Vec<Several<Operation>>,
     /// The number added to the variance
     #[arg(long, value_name = "NUMBER", default_value_t = Config::default().eps)]
     eps: f64,
-    /// The weight of the new batch in the running statistics, or `cumulative` for their mean over all batches
+    /// The weight of the new batch in the running statistics, or `cumulative`, PyTorch's None, for their mean over all batches
     #[arg(long, value_name = "NUMBER", value_parser = average, default_value = "0.1")]
     momentum: Average,
     /// Update the running variance with the biased variance of the batch
@@ -76,30 +77,36 @@ fn dims(text: &str) -> Result<Dims, String> {
     dims.map(Dims).map_err(|_| "expected dimensions such as 8,16,7,7 or 8x16x7x7".into())
 }
 
-fn mode(name: &str) -> Result<Operation, String> {
-    let found = MODES.iter().find(|(one, _)| *one == name);
-    found.map(|(_, mode)| *mode).ok_or_else(|| format!("expected one of {}", MODES.map(|(name, _)| name).join(", ")))
+/// What one word of a list stands for.
+#[derive(Clone)]
+struct Several<T>(Vec<T>);
+
+fn modes(name: &str) -> Result<Several<Operation>, String> {
+    let all = || MODES.map(|(_, mode)| mode).to_vec();
+    let found = MODES.iter().find(|(one, _)| *one == name).map(|(_, mode)| vec![*mode]);
+    let found = found.or_else(|| (name == "both").then(all));
+    found.map(Several).ok_or_else(|| format!("expected {} or both", MODES.map(|(name, _)| name).join(", ")))
 }
 
-fn average(text: &str) -> Result<Average, String> {
-    match text {
-        "cumulative" => Ok(Average::Cumulative),
-        number => number.parse().map(|momentum| Average::Exponential { momentum }),
+fn layouts(name: &str) -> Result<Several<Layout>, String> {
+    match name {
+        "both" => Ok(Several(vec![Layout::ChannelsFirst, Layout::ChannelsLast])),
+        one => layout(one).map(|layout| Several(vec![layout])).map_err(|expected| format!("{expected}, both")),
     }
-    .map_err(|_| "expected a number from 0 to 1 or cumulative".into())
 }
 
 /// Writes the cases, all or none.
 pub fn run(arguments: &GoldenArgs) -> Result<Verdict, AnyError> {
     let recipes = if arguments.set { seeded_set(arguments) } else { arguments.recipes()? };
     let files = places(&arguments.out, &recipes)?;
+    files.iter().try_for_each(|file| output::check_new(file, another_or_force))?;
     let contents =
         recipes.iter().zip(&files).map(|(recipe, file)| contents(recipe, file)).collect::<Result<Vec<_>, _>>()?;
     if let Some(folder) = files.first().and_then(|file| file.parent()) {
         std::fs::create_dir_all(folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
     }
     for (file, contents) in files.iter().zip(&contents) {
-        write(file, contents)?;
+        output::write_new(file, contents, another_or_force)?;
     }
     let rows = recipes.iter().zip(files.iter().zip(&contents));
     let columns = [text("file"), text("shape"), text("dtype"), text("data").extra(), number("bytes").extra()];
@@ -129,6 +136,7 @@ fn places(out: &Path, recipes: &[Recipe]) -> Result<Vec<PathBuf>, AnyError> {
         (true, _) => {
             Err(format!("{}: expected a folder for {} cases, got a file", out.display(), recipes.len()).into())
         }
+        (false, _) if !output::is_folder(out) => Err(output::unknown_ending(out).into()),
         (false, _) => Ok(recipes.iter().map(|recipe| out.join(format!("{}.safetensors", recipe.name()))).collect()),
     }
 }
@@ -146,11 +154,11 @@ impl GoldenArgs {
     /// Every combination of what was given.
     fn recipes(&self) -> Result<Vec<Recipe>, AnyError> {
         let mut recipes: Vec<Recipe> = Vec::new();
-        for (Dims(dims), &layout) in
-            self.shape.iter().flat_map(|dims| self.layout.iter().map(move |layout| (dims, layout)))
-        {
+        let layouts = || self.layout.iter().flat_map(|Several(layouts)| layouts);
+        let modes = || self.mode.iter().flat_map(|Several(modes)| modes);
+        for (Dims(dims), &layout) in self.shape.iter().flat_map(|dims| layouts().map(move |layout| (dims, layout))) {
             let shape = Shape::new(dims, layout)?;
-            for (&dtype, &mode) in self.dtype.iter().flat_map(|dtype| self.mode.iter().map(move |mode| (dtype, mode))) {
+            for (&dtype, &mode) in self.dtype.iter().flat_map(|dtype| modes().map(move |mode| (dtype, mode))) {
                 let recipe = self.recipe(mode, &shape, dtype);
                 recipe.case.config.check()?;
                 // What was given twice is written once.

@@ -1,6 +1,7 @@
 //! `bn run`: one operation on the GPU over tensors of files.
 
 mod inputs;
+mod list;
 mod outputs;
 mod report;
 mod source;
@@ -38,8 +39,12 @@ Operations, their inputs (those in brackets can be left out) and their results, 
       num_batches_tracked
 
 Types: x, dy and the residual are all f32, all f16 or all bf16, and so are y, dx and dresidual. Parameters can be of any of \
-these types. float64 is refused unless --dtype rounds it. Statistics and the gradients of parameters are written as f32, \
-the number of batches as int64. A .npy file cannot hold bf16, and .npz files are not read.
+these types. bool and integers of 8 and 16 bits are taken as the f32 that they are; wider integers and float64 are refused \
+unless --dtype rounds them. Statistics and the gradients of parameters are written as f32, the number of batches as int64. \
+A .npy file has no bf16, but what ml_dtypes writes (two bytes of no type) is read as bf16; .npz files are not read.
+
+Files that exist are replaced only with --force; --add-to adds the results to a file and keeps what it has. A folder whose \
+name has an ending is written with a slash after it.
 
 Examples:
   bn run forward_training --x x.npy --weight gamma.npy --bias beta.npy --out one
@@ -49,7 +54,8 @@ Examples:
     --out gradients --compare
   bn run inference --x x.npy --from resnet18.safetensors \\
     --prefix layer1.0.bn1. --compare
-  bn run statistics --x x.npy --layout channels_last --dtype f32 --json
+  bn run statistics --x images.npy --layout channels_last --json
+  bn run --list resnet18.safetensors
 
 Exit codes: 0 done, 1 a result of --compare lies outside its bound, 2 wrong usage, a file that cannot be read or written, no \
 adapter, or a failure of the device.";
@@ -59,8 +65,11 @@ adapter, or a failure of the device.";
 #[command(after_help = NOTES)]
 pub struct RunArgs {
     /// forward_training, inference, backward_training, backward_frozen or statistics
-    #[arg(value_parser = names::operation)]
-    operation: Operation,
+    #[arg(value_parser = names::operation, required_unless_present = "list")]
+    operation: Option<Operation>,
+    /// Show names, types and shapes of the tensors in a .npy or .safetensors file, and run nothing
+    #[arg(long, value_name = "FILE", conflicts_with = "operation")]
+    list: Option<PathBuf>,
     #[command(flatten)]
     tensors: TensorArgs,
     #[command(flatten)]
@@ -75,9 +84,13 @@ pub struct RunArgs {
 struct OutputArgs {
     #[command(flatten)]
     adapter: AdapterArgs,
-    /// Write the results to DIR/y.npy and so on, or all of them to FILE.safetensors
+    /// Write the results to DIR/y.npy and so on, or all of them to FILE.safetensors. Files that exist are replaced only with
+    /// --force
     #[arg(long, value_name = "DIR or FILE.safetensors")]
     out: Option<Target>,
+    /// Write the results into a file that exists, beside the tensors that it has
+    #[arg(long, value_name = "FILE.safetensors", conflicts_with = "out")]
+    add_to: Option<PathBuf>,
     /// Compare every result with the float64 reference on the CPU, within the error bound of `bn check`
     #[arg(long)]
     compare: bool,
@@ -86,28 +99,44 @@ struct OutputArgs {
     json: Option<PathBuf>,
 }
 
-/// Runs an operation.
+/// Runs an operation, or lists what a file holds.
 pub fn run(arguments: &RunArgs) -> Result<Verdict, AnyError> {
-    let RunArgs { operation, tensors, layer, run: OutputArgs { adapter, out, compare, json } } = arguments;
-    let (inputs, taken) = inputs::read(*operation, tensors, layer)?;
+    let RunArgs { operation, list, tensors, layer, run } = arguments;
+    match (list, operation) {
+        (Some(file), _) => list::run(file, run.json.as_deref()),
+        (None, Some(operation)) => run_operation(*operation, tensors, layer, run),
+        (None, None) => Err("expected an operation, or --list FILE".into()),
+    }
+}
+
+fn run_operation(
+    operation: Operation,
+    tensors: &TensorArgs,
+    layer: &LayerArgs,
+    arguments: &OutputArgs,
+) -> Result<Verdict, AnyError> {
+    let OutputArgs { adapter, out, add_to, compare, json } = arguments;
+    let target = out.clone().or(add_to.clone().map(Target::Added));
+    let (inputs, taken) = inputs::read(operation, tensors, layer)?;
     let dtype = inputs.config.dtype;
-    out.as_ref().map_or(Ok(()), |target| target.check(dtype))?;
+    target.as_ref().map_or(Ok(()), |target| target.check(operation, dtype))?;
+    taken.warnings.iter().for_each(|warning| eprintln!("bn: warning: {warning}"));
     let gpu = adapter.open()?;
     let kernels = Kernels::new(&gpu.device);
     let setup = Setup { one_batch: true, ..Setup::default() };
-    let results = run_on(&kernels, &gpu.queue, *operation, &inputs, &setup)?;
-    let outputs = outputs::outputs(*operation, &results, &inputs.shape, dtype);
-    out.as_ref().map_or(Ok(()), |target| target.write(&outputs))?;
+    let results = run_on(&kernels, &gpu.queue, operation, &inputs, &setup)?;
+    let outcomes = outputs::outcomes(operation, &results, &inputs.shape, dtype);
+    target.as_ref().map_or(Ok(()), |target| target.write(operation, dtype, &outcomes))?;
     let expected = match compare {
-        true => expected(*operation, &inputs, &first_parts(&kernels, *operation, &inputs, &setup)?)?,
+        true => expected(operation, &inputs, &first_parts(&kernels, operation, &inputs, &setup)?)?,
         false => Vec::new(),
     };
-    let reported = outputs.iter().map(|(name, stored)| {
-        let expected = expected.iter().find(|expected| expected.name == *name);
-        let held = expected.map(|expected| Held::new(&expected.compare(&results), &stored.dims));
-        Output::new(name, stored, out.as_ref(), held)
+    let reported = outcomes.iter().map(|outcome| {
+        let expected = expected.iter().find(|expected| expected.name == outcome.name);
+        let held = expected.map(|expected| Held::new(&expected.compare(&results), &outcome.dims));
+        Output::new(outcome, target.as_ref(), held)
     });
-    let report = Report::new(*operation, &gpu, &inputs, taken, &results, reported.collect());
+    let report = Report::new(operation, &gpu, &inputs, taken, &results, reported.collect());
     match json {
         Some(path) => output::write(path, serde_json::to_string_pretty(&report)?.as_bytes())?,
         None => report.print(),

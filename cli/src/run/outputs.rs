@@ -1,9 +1,16 @@
 //! What comes out of an operation, and the files that it is written to.
 
+use super::source::open;
+use crate::output::another_or_force;
 use crate::{AnyError, output};
 use batchnorm_wgpu::{DType, Operation, Shape};
 use batchnorm_wgpu_check::run::Results;
-use batchnorm_wgpu_check::stored::{Dtype, Stored, file_dtype};
+use batchnorm_wgpu_check::stored::{
+    Dtype, Entering, Kept, Tensors, encode, file_dtype, write_npy_header, write_safetensors,
+};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -19,34 +26,63 @@ pub fn names(operation: Operation) -> &'static [&'static str] {
     }
 }
 
-/// The results that came, as files hold them.
-pub fn outputs(operation: Operation, results: &Results, shape: &Shape, dtype: DType) -> Vec<(&'static str, Stored)> {
-    let of = |name: &&'static str| Some((*name, output_of(name, results, shape, dtype)?));
-    names(operation).iter().filter_map(of).collect()
+/// Results of x's shape and type.
+const TENSORS: [&str; 3] = ["y", "dx", "dresidual"];
+
+/// A result, as a file holds it.
+pub struct Outcome<'a> {
+    /// Its name.
+    pub name: &'static str,
+    /// The type of its elements.
+    pub dtype: Dtype,
+    /// Its shape.
+    pub dims: Vec<usize>,
+    values: Values<'a>,
 }
 
-fn output_of(name: &str, results: &Results, shape: &Shape, dtype: DType) -> Option<Stored> {
-    let tensor = |values: &Vec<f32>| (file_dtype(dtype), shape.dims().to_vec(), widen(values));
-    let channels = |values: Vec<f64>| (Dtype::F32, vec![shape.channels()], values);
+/// Tensors stay where they are; what a file holds otherwise is small.
+enum Values<'a> {
+    Tensor(&'a [f32]),
+    Small(Vec<f64>),
+}
+
+impl Outcome<'_> {
+    fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        match &self.values {
+            Values::Tensor(values) => encode(self.dtype, values.iter().map(|&value| value.into()), out),
+            Values::Small(values) => encode(self.dtype, values.iter().copied(), out),
+        }
+    }
+
+    fn entering(&self) -> Entering<'_> {
+        let write = Box::new(|out: &mut dyn Write| self.write(out));
+        Entering { name: self.name.into(), dtype: self.dtype, dims: self.dims.clone(), write }
+    }
+}
+
+/// The results that came.
+pub fn outcomes<'a>(operation: Operation, results: &'a Results, shape: &Shape, dtype: DType) -> Vec<Outcome<'a>> {
+    names(operation).iter().filter_map(|&name| outcome(name, results, shape, dtype)).collect()
+}
+
+fn outcome<'a>(name: &'static str, results: &'a Results, shape: &Shape, dtype: DType) -> Option<Outcome<'a>> {
+    let tensor = |values: &'a Vec<f32>| (file_dtype(dtype), shape.dims().to_vec(), Values::Tensor(values));
+    let channels = |values: &'a Vec<f32>| (Dtype::F32, vec![shape.channels()], Values::Tensor(values));
     let running = results.running.as_ref();
     let (dtype, dims, values) = match name {
         "y" => tensor(results.y.as_ref()?),
         "dx" => tensor(results.dx.as_ref()?),
         "dresidual" => tensor(results.dresidual.as_ref()?),
-        "batch_mean" => channels(results.batch_mean.clone()?),
-        "batch_var" => channels(widen(results.batch_var.as_ref()?)),
-        "running_mean" => channels(widen(&running?.mean)),
-        "running_var" => channels(widen(&running?.var)),
-        "num_batches_tracked" => (Dtype::I64, Vec::new(), vec![f64::from(*running?.tracked.first()?)]),
-        "dweight" => channels(widen(results.dgamma.as_ref()?)),
-        "dbias" => channels(widen(results.dbeta.as_ref()?)),
+        "batch_mean" => (Dtype::F32, vec![shape.channels()], Values::Small(results.batch_mean.clone()?)),
+        "batch_var" => channels(results.batch_var.as_ref()?),
+        "running_mean" => channels(&running?.mean),
+        "running_var" => channels(&running?.var),
+        "num_batches_tracked" => (Dtype::I64, Vec::new(), Values::Small(vec![f64::from(*running?.tracked.first()?)])),
+        "dweight" => channels(results.dgamma.as_ref()?),
+        "dbias" => channels(results.dbeta.as_ref()?),
         _ => return None,
     };
-    Some(Stored { dtype, dims, values })
-}
-
-fn widen(values: &[f32]) -> Vec<f64> {
-    values.iter().map(|&value| value.into()).collect()
+    Some(Outcome { name, dtype, dims, values })
 }
 
 /// Where results are written.
@@ -56,32 +92,52 @@ pub enum Target {
     Folder(PathBuf),
     /// One `.safetensors` file for all.
     Safetensors(PathBuf),
+    /// A `.safetensors` file that exists and keeps its tensors.
+    Added(PathBuf),
 }
 
 impl FromStr for Target {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        match Path::new(text).extension().and_then(|extension| extension.to_str()) {
-            Some("safetensors") => Ok(Self::Safetensors(text.into())),
+        let path = PathBuf::from(text);
+        match path.extension().and_then(|extension| extension.to_str()) {
+            _ if output::is_folder(&path) => Ok(Self::Folder(path)),
+            Some("safetensors") => Ok(Self::Safetensors(path)),
             Some("npy") => Err("expected a folder, in which each result gets a .npy file, or FILE.safetensors".into()),
-            _ => Ok(Self::Folder(text.into())),
+            _ => Err(output::unknown_ending(&path)),
         }
     }
 }
 
 impl Target {
-    /// Refuses, before anything runs, what the files cannot hold.
+    /// Refuses, before anything runs, what the files cannot hold, and files that exist.
     ///
     /// # Errors
-    /// bf16 tensors for `.npy` files.
-    pub fn check(&self, dtype: DType) -> Result<(), AnyError> {
+    /// bf16 tensors for `.npy` files; a file that exists; a tensor that is in the file to which results are added.
+    pub fn check(&self, operation: Operation, dtype: DType) -> Result<(), AnyError> {
         match (self, dtype) {
-            (Self::Folder(folder), DType::Bf16) => {
+            (Self::Folder(folder), DType::Bf16) if names(operation).iter().any(|name| TENSORS.contains(name)) => {
                 let file = folder.with_extension("safetensors");
                 Err(format!(".npy has no bf16: write --out {} instead", file.display()).into())
             }
-            _ => Ok(()),
+            (Self::Folder(_), _) => {
+                names(operation).iter().try_for_each(|name| Ok(output::check_new(&self.file(name), another_or_force)?))
+            }
+            (Self::Safetensors(file), _) => Ok(output::check_new(file, || {
+                format!("add the results to it by --add-to {}, {}", file.display(), another_or_force())
+            })?),
+            (Self::Added(file), _) => {
+                let there = header(file)?.names();
+                match names(operation).iter().find(|name| there.iter().any(|one| one == *name)) {
+                    Some(name) if !output::force() => Err(format!(
+                        "{}: has a tensor {name} already; write to another file by --out, or replace the tensor with --force",
+                        file.display()
+                    )
+                    .into()),
+                    _ => Ok(()),
+                }
+            }
         }
     }
 
@@ -89,27 +145,68 @@ impl Target {
     pub fn file(&self, name: &str) -> PathBuf {
         match self {
             Self::Folder(folder) => folder.join(format!("{name}.npy")),
-            Self::Safetensors(file) => file.clone(),
+            Self::Safetensors(file) | Self::Added(file) => file.clone(),
         }
     }
 
     /// Writes the results, each file whole or not at all.
     ///
     /// # Errors
-    /// A folder or file that cannot be written.
-    pub fn write(&self, outputs: &[(&'static str, Stored)]) -> Result<(), AnyError> {
+    /// A folder or file that cannot be written, or that came to be while the results were computed.
+    pub fn write(&self, operation: Operation, dtype: DType, outcomes: &[Outcome<'_>]) -> Result<(), AnyError> {
+        self.check(operation, dtype)?;
         match self {
             Self::Folder(folder) => {
                 std::fs::create_dir_all(folder)
                     .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
-                outputs.iter().try_for_each(|(name, stored)| output::write(&self.file(name), &stored.to_npy()?))
+                outcomes.iter().try_for_each(|outcome| write_npy(&self.file(outcome.name), outcome))
             }
             Self::Safetensors(file) => {
-                let tensors: Vec<_> = outputs.iter().map(|(name, stored)| (*name, stored)).collect();
-                output::write(file, &Stored::to_safetensors(&tensors)?)
+                let entering = outcomes.iter().map(Outcome::entering).collect();
+                Ok(output::replace_by(file, |out| write_safetensors(out, &BTreeMap::new(), entering))?)
             }
+            Self::Added(file) => add(file, outcomes),
         }
     }
+}
+
+fn write_npy(file: &Path, outcome: &Outcome<'_>) -> Result<(), AnyError> {
+    let mut header = Vec::new();
+    write_npy_header(outcome.dtype, &outcome.dims, &mut header)?;
+    Ok(output::replace_by(file, |out| {
+        out.write_all(&header)?;
+        outcome.write(out)
+    })?)
+}
+
+fn header(file: &Path) -> Result<Tensors, AnyError> {
+    let (mut opened, size) = open(file)?;
+    Tensors::read(&mut opened, size).map_err(|error| format!("{}: {error}", file.display()).into())
+}
+
+/// Writes a file anew with its own tensors and texts, and the results.
+fn add(file: &Path, outcomes: &[Outcome<'_>]) -> Result<(), AnyError> {
+    let there = header(file)?;
+    let kept = |name: &String| outcomes.iter().all(|outcome| outcome.name != name);
+    let names = there.names().into_iter().filter(kept);
+    let mut entering: Vec<_> = names.filter_map(|name| Some(copied(file, there.kept(&name)?, name))).collect();
+    entering.extend(outcomes.iter().map(Outcome::entering));
+    Ok(output::replace_by(file, |out| write_safetensors(out, &there.metadata(), entering))?)
+}
+
+/// A tensor that goes over from the file as it is.
+fn copied(file: &Path, kept: Kept, name: String) -> Entering<'_> {
+    let Kept { dtype, dims, range } = kept;
+    let write = move |out: &mut dyn Write| {
+        let mut from = File::open(file)?;
+        from.seek(SeekFrom::Start(range.start))?;
+        let length = range.end - range.start;
+        match io::copy(&mut from.take(length), out)? {
+            copied if copied == length => Ok(()),
+            _ => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    };
+    Entering { name, dtype, dims, write: Box::new(write) }
 }
 
 #[cfg(test)]
@@ -119,11 +216,13 @@ mod tests {
     #[test]
     fn a_target_is_a_folder_or_one_file() {
         let target = |text: &str| text.parse::<Target>();
-        assert_eq!(target("out.d").unwrap(), Target::Folder("out.d".into()));
+        assert_eq!(target("out.d/").unwrap(), Target::Folder("out.d/".into()));
         assert_eq!(target("a/b.safetensors").unwrap().file("y"), PathBuf::from("a/b.safetensors"));
         assert_eq!(target("a").unwrap().file("y"), PathBuf::from("a/y.npy"));
         assert!(target("y.npy").unwrap_err().contains("folder"));
-        assert!(target("a").unwrap().check(DType::Bf16).unwrap_err().to_string().contains("a.safetensors"));
-        assert!(target("a.safetensors").unwrap().check(DType::Bf16).is_ok());
+        assert!(target("o.pt").unwrap_err().contains("got the ending .pt"));
+        let check = |text: &str| target(text).unwrap().check(Operation::Inference, DType::Bf16);
+        assert!(check("a").unwrap_err().to_string().contains("a.safetensors"));
+        assert!(check("a.safetensors").is_ok());
     }
 }

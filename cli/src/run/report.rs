@@ -1,7 +1,7 @@
 //! What ran and what came of it, for people and for machines.
 
-use super::inputs::Input;
-use super::outputs::Target;
+use super::inputs::Taken;
+use super::outputs::{Outcome, Target};
 use crate::output::figure;
 use crate::terminal::{Column, number, prose, table, text};
 use batchnorm_wgpu::host::Gpu;
@@ -10,7 +10,6 @@ use batchnorm_wgpu::{Activation, DType, Operation};
 use batchnorm_wgpu_check::case::Inputs;
 use batchnorm_wgpu_check::judge::position;
 use batchnorm_wgpu_check::run::Results;
-use batchnorm_wgpu_check::stored::Stored;
 use serde::Serialize;
 
 /// A run.
@@ -29,7 +28,8 @@ pub struct Report {
     dtype: DType,
     eps: f64,
     activation: Activation,
-    inputs: Vec<Input>,
+    #[serde(flatten)]
+    taken: Taken,
     outputs: Vec<Output>,
     /// Channels whose running statistics stayed, since those of the batch are NaN or infinite.
     skipped_channels: usize,
@@ -127,7 +127,7 @@ impl Report {
         operation: Operation,
         gpu: &Gpu,
         inputs: &Inputs,
-        taken: Vec<Input>,
+        taken: Taken,
         results: &Results,
         outputs: Vec<Output>,
     ) -> Self {
@@ -146,7 +146,7 @@ impl Report {
             dtype: inputs.config.dtype,
             eps: inputs.config.eps,
             activation: inputs.config.activation,
-            inputs: taken,
+            taken,
             outputs,
             skipped_channels: skipped.unwrap_or_default(),
             passed,
@@ -157,10 +157,11 @@ impl Report {
     pub fn print(&self) {
         println!("{}", prose(&format!("{}: {} {}", self.adapter, self.name, self.driver)));
         println!("{}", prose(&format!("{} by {}", self.operation, self.kernels.join(", "))));
-        let inputs = self.inputs.iter().map(|input| {
+        let inputs = self.taken.inputs.iter().map(|input| {
             vec![input.name.into(), input.dtype.clone(), format!("{:?}", input.shape), input.source.clone()]
         });
         println!("{}", table(["input", "type", "shape", "from"].map(text), inputs));
+        self.taken.print_unused();
         let mut columns: Vec<Column> = ["output", "type", "shape"].map(text).into();
         let written = self.outputs.iter().any(|output| output.file.is_some());
         columns.extend(written.then(|| text("to").extra()));
@@ -188,12 +189,12 @@ fn compared() -> [Column; 4] {
 
 impl Output {
     /// A result, where it went and how it compares.
-    pub fn new(name: &'static str, stored: &Stored, out: Option<&Target>, compared: Option<Held>) -> Self {
+    pub fn new(outcome: &Outcome<'_>, out: Option<&Target>, compared: Option<Held>) -> Self {
         Self {
-            name,
-            dtype: format!("{:?}", stored.dtype),
-            shape: stored.dims.clone(),
-            file: out.map(|target| target.file(name).display().to_string()),
+            name: outcome.name,
+            dtype: format!("{:?}", outcome.dtype),
+            shape: outcome.dims.clone(),
+            file: out.map(|target| target.file(outcome.name).display().to_string()),
             compared,
         }
     }

@@ -1,10 +1,13 @@
 //! Where a tensor is: in which file, and by which name.
 
 use crate::AnyError;
-use batchnorm_wgpu_check::stored::Stored;
+use batchnorm_wgpu::checkpoint::{Foreign, spellings};
+use batchnorm_wgpu_check::stored::{Place, Tensors, npy_place};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
+use std::fs::File;
+use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -22,16 +25,6 @@ pub enum Source {
     },
 }
 
-impl Source {
-    /// The same, with a name where it has none and needs one.
-    pub fn or_called(self, called: &str) -> Self {
-        match self {
-            Self::Safetensors { file, name: None } => Self::Safetensors { file, name: Some(called.into()) },
-            named => named,
-        }
-    }
-}
-
 impl FromStr for Source {
     type Err = String;
 
@@ -44,8 +37,24 @@ impl FromStr for Source {
         match text {
             _ if text.ends_with(".npy") => Ok(Self::Npy(text.into())),
             _ if text.ends_with(EXTENSION) => Ok(Self::Safetensors { file: text.into(), name: None }),
-            _ => Err("expected FILE.npy, FILE.safetensors or FILE.safetensors:NAME".into()),
+            _ => {
+                let ending = Path::new(text).extension().and_then(|ending| ending.to_str());
+                let hint = match ending.and_then(foreign) {
+                    Some(Foreign { found, hint }) => format!("; {text} looks like {found}; {hint}"),
+                    None => String::new(),
+                };
+                Err(format!("expected FILE.npy, FILE.safetensors or FILE.safetensors:NAME{hint}"))
+            }
         }
+    }
+}
+
+/// What files of an ending are that are not read.
+fn foreign(ending: &str) -> Option<Foreign> {
+    match ending {
+        "pt" | "pth" | "ckpt" | "bin" => Some(Foreign::PICKLE),
+        "npz" => Some(Foreign::NPZ),
+        _ => None,
     }
 }
 
@@ -58,68 +67,158 @@ impl fmt::Display for Source {
     }
 }
 
-/// Reads tensors. A file of several tensors is read once.
+/// A tensor that was found, still in its file.
+#[derive(Debug)]
+pub struct Found {
+    /// Where, with its name.
+    pub source: Source,
+    pub place: Place,
+}
+
+impl Found {
+    fn file(&self) -> &Path {
+        match &self.source {
+            Source::Npy(file) | Source::Safetensors { file, .. } => file,
+        }
+    }
+
+    /// Its elements, each as `convert` makes it of its value.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or a type of elements that is not read.
+    pub fn values<T: Clone>(&self, convert: impl Fn(f64) -> T) -> Result<Vec<T>, AnyError> {
+        let (mut file, _) = open(self.file())?;
+        self.place.read(&mut file, convert).map_err(|error| format!("{}: {error}", self.source).into())
+    }
+}
+
+/// Finds tensors. Of a file of several only the header is read, once.
 #[derive(Default)]
 pub struct Files {
-    read: HashMap<PathBuf, Vec<u8>>,
+    headers: HashMap<PathBuf, Tensors>,
 }
 
 impl Files {
-    /// The tensor at `source`, which has a name where its file has several.
+    /// The tensor at `source`: the only one, the one of its name, or the one that is called like the input.
     ///
     /// # Errors
     /// A file that cannot be read or is damaged; a name that the file does not have, with those that it has.
-    pub fn tensor(&mut self, source: &Source) -> Result<Stored, AnyError> {
-        match source {
-            Source::Npy(file) => {
-                Stored::parse_npy(&read(file)?).map_err(|error| format!("{}: {error}", file.display()).into())
+    pub fn tensor(&mut self, source: &Source, input: &str) -> Result<Found, AnyError> {
+        let (file, found) = match source {
+            Source::Npy(path) => {
+                let (mut file, size) = open(path)?;
+                let place = npy_place(&mut file, size).map_err(|error| format!("{}: {error}", path.display()))?;
+                return Ok(Found { source: source.clone(), place });
             }
-            Source::Safetensors { file, name } => {
-                let name = name.as_deref().unwrap_or_default();
-                let found = self.find(file, name)?;
-                found.ok_or_else(|| match self.names(file) {
-                    Ok(names) => format!("{}: no tensor {name:?}; it has {names}", file.display()).into(),
-                    Err(error) => error,
-                })
+            Source::Safetensors { file, name: Some(name) } => (file, self.named(file, name)?),
+            Source::Safetensors { file, name: None } => (file, self.find(file, "", input)?),
+        };
+        let wanted = match source {
+            Source::Safetensors { name: Some(name), .. } => name,
+            _ => input,
+        };
+        match found {
+            Some(found) => Ok(found),
+            None => {
+                Err(format!("{}: no tensor {wanted:?}; it has {}", file.display(), self.names(file, wanted)?).into())
             }
         }
     }
 
-    /// The tensor of a `.safetensors` file by its name, where there is one.
+    /// The tensor of a `.safetensors` file that an input may be, by PyTorch's name or another framework's after the prefix.
     ///
     /// # Errors
-    /// A file that cannot be read or is damaged.
-    pub fn find(&mut self, file: &Path, name: &str) -> Result<Option<Stored>, AnyError> {
-        let found = Stored::parse_safetensors(self.bytes(file)?, name);
-        found.map_err(|error| format!("{}: {name}: {error}", file.display()).into())
+    /// A file that cannot be read or is damaged; several tensors that could be meant.
+    pub fn find(&mut self, file: &Path, prefix: &str, input: &str) -> Result<Option<Found>, AnyError> {
+        let mut all = Vec::new();
+        for name in spellings(input) {
+            all.extend(self.named(file, &format!("{prefix}{name}"))?);
+        }
+        match all.as_slice() {
+            [first, second, ..] => Err(format!(
+                "{} and {} may both be the {input}; say which: --{} FILE:NAME",
+                first.source,
+                second.source,
+                input.replace('_', "-")
+            )
+            .into()),
+            _ => Ok(all.pop()),
+        }
     }
 
-    /// Names of some tensors of a `.safetensors` file, in a sentence.
+    fn named(&mut self, file: &Path, name: &str) -> Result<Option<Found>, AnyError> {
+        let source = Source::Safetensors { file: file.into(), name: Some(name.into()) };
+        Ok(self.header(file)?.place(name).map(|place| Found { source, place }))
+    }
+
+    /// The names of a `.safetensors` file in a sentence: all, or those that are most like the one that is wanted.
     ///
     /// # Errors
     /// A file that cannot be read or is damaged.
-    pub fn names(&mut self, file: &Path) -> Result<String, AnyError> {
+    pub fn names(&mut self, file: &Path, wanted: &str) -> Result<String, AnyError> {
         const SHOWN: usize = 12;
-        let names = Stored::names_in_safetensors(self.bytes(file)?);
-        let names = names.map_err(|error| format!("{}: {error}", file.display()))?;
-        let shown = names[..names.len().min(SHOWN)].join(", ");
-        Ok(match names.len() {
+        let mut names = self.header(file)?.names();
+        let count = names.len();
+        if count > SHOWN {
+            names.sort_by(|a, b| similarity(wanted, b).total_cmp(&similarity(wanted, a)));
+        }
+        let shown = names[..count.min(SHOWN)].join(", ");
+        Ok(match count {
             0 => "none".into(),
             1..=SHOWN => shown,
-            more => format!("{shown} and {} more", more - SHOWN),
+            more => format!("{shown} and {} more (bn run --list {} shows all)", more - SHOWN, file.display()),
         })
     }
 
-    fn bytes(&mut self, file: &Path) -> Result<&[u8], AnyError> {
-        Ok(match self.read.entry(file.into()) {
+    /// What to do about a prefix after which all names of the file go on with a separator; nothing where that is not so.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is damaged.
+    pub fn separator_hint(&mut self, file: &Path, prefix: &str) -> Result<String, AnyError> {
+        let names = self.header(file)?.names();
+        let follows = |separator: &str| names.iter().any(|name| name.starts_with(&format!("{prefix}{separator}")));
+        let found = [".", "_", "/"].into_iter().find(|separator| !prefix.is_empty() && follows(separator));
+        Ok(found.map_or(String::new(), |separator| {
+            format!("; the prefix lacks its {separator:?}: give --prefix {prefix}{separator}")
+        }))
+    }
+
+    /// What a `.safetensors` file holds.
+    ///
+    /// # Errors
+    /// A file that cannot be read or is damaged.
+    pub fn header(&mut self, file: &Path) -> Result<&Tensors, AnyError> {
+        Ok(match self.headers.entry(file.into()) {
             Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(free) => free.insert(read(file)?),
+            Entry::Vacant(free) => {
+                let (mut opened, size) = open(file)?;
+                let header = Tensors::read(&mut opened, size);
+                free.insert(header.map_err(|error| format!("{}: {error}", file.display()))?)
+            }
         })
     }
 }
 
-fn read(file: &Path) -> Result<Vec<u8>, AnyError> {
-    Ok(std::fs::read(file).map_err(|error| format!("cannot read {}: {error}", file.display()))?)
+/// How alike two names are. What they end in counts as much as what they begin with.
+fn similarity(wanted: &str, name: &str) -> f64 {
+    strsim::normalized_damerau_levenshtein(wanted, name)
+}
+
+/// A file and its size.
+///
+/// # Errors
+/// One that cannot be read.
+pub fn open(path: &Path) -> Result<(BufReader<File>, u64), AnyError> {
+    let failed = |error| format!("cannot read {}: {error}", path.display());
+    let file = File::open(path).map_err(failed)?;
+    let about = file.metadata().map_err(failed)?;
+    match about.is_file() {
+        true => Ok((BufReader::new(file), about.len())),
+        false => {
+            Err(format!("cannot read {}: expected a regular file, got a folder, a pipe or a device", path.display())
+                .into())
+        }
+    }
 }
 
 #[cfg(test)]
@@ -140,7 +239,8 @@ mod tests {
             assert_eq!(text.parse::<Source>().unwrap(), source);
             assert_eq!(source.to_string(), text);
         }
-        assert!("x.npz".parse::<Source>().is_err());
+        assert!("x.npz".parse::<Source>().unwrap_err().contains("numpy.save"));
+        assert!("x.pt".parse::<Source>().unwrap_err().contains("save_file"));
         assert!("x".parse::<Source>().is_err());
     }
 }

@@ -10,8 +10,8 @@ use super::{
     data::{Images, Mnist},
     network::Snapshot,
     parameters::{Parameters, SIZES},
-    report,
 };
+use crate::output;
 use batchnorm_wgpu::{
     Error, RunningStatistics,
     checkpoint::{Contents, LayerState, Parts, Reader, Writer},
@@ -107,7 +107,7 @@ pub fn save(file: &Path, contest: &Contest<'_>, settings: &Settings, mnist: &Mni
         put(&mut writer, place, snapshot)?;
     }
     writer.metadata(TRAINING, serde_json::to_string(&training)?);
-    report::write(file, &writer.serialize()?)
+    Ok(output::replace(file, &writer.serialize()?)?)
 }
 
 /// Reads what [`save`] wrote, for a run of the same settings over the same data.
@@ -129,7 +129,7 @@ pub fn resume(file: &Path, settings: &Settings, mnist: &Mnist) -> Result<Checkpo
         let (done, other, all) = (plain.len(), batch_norm.len(), settings.epochs);
         return Err(no_training(format!("{done} and {other} of {all} epochs")));
     }
-    let mut snapshots = take_all(reader, &PLACES).map_err(of(file))?;
+    let mut snapshots = take_all(reader, &PLACES, Parts::default()).map_err(of(file))?;
     for (snapshot, words) in snapshots.iter_mut().zip(&training.running) {
         let exact = exact_running(&snapshot.running, words);
         snapshot.running = exact.ok_or_else(|| no_training("running statistics of other tensors".into()))?;
@@ -149,8 +149,18 @@ pub fn load(file: &Path) -> Result<Vec<(Place, Snapshot)>, TrainError> {
     let places: Vec<Place> = PLACES.into_iter().filter(present).collect();
     // A file with neither lacks both.
     let places = if places.is_empty() { PLACES.to_vec() } else { places };
-    let snapshots = take_all(reader, &places).map_err(of(file))?;
-    Ok(places.into_iter().zip(snapshots).collect())
+    // Evaluation needs no count, and PyTorch wrote none before 0.4.1.
+    let parts = Parts { tracked: false, ..Parts::default() };
+    let snapshots = take_all(reader, &places, parts).map_err(of(file))?;
+    let networks: Vec<_> = places.into_iter().zip(snapshots).collect();
+    let unusable = |(place, snapshot): &(Place, Snapshot)| {
+        let of_layer = |(layer, running): (usize, &RunningStatistics)| {
+            let (name, channel, value) = running.first_unusable()?;
+            Some(TrainError::Statistics { file: file.into(), name: place.layer("bn", layer) + name, channel, value })
+        };
+        snapshot.running.iter().enumerate().find_map(of_layer)
+    };
+    networks.iter().find_map(unusable).map_or(Ok(networks), Err)
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, TrainError> {
@@ -224,14 +234,14 @@ fn put(file: &mut Writer, place: &Place, snapshot: &Snapshot) -> Result<(), Erro
 }
 
 /// The networks of several places, which must be all that there is. An error lists what is wrong with any of them.
-fn take_all(mut file: Reader<'_>, places: &[Place]) -> Result<Vec<Snapshot>, Contents> {
+fn take_all(mut file: Reader<'_>, places: &[Place], parts: Parts) -> Result<Vec<Snapshot>, Contents> {
     let mut faults = Contents::default();
-    let snapshots = places.iter().filter_map(|place| faults.gather(take(&mut file, place))).collect();
+    let snapshots = places.iter().filter_map(|place| faults.gather(take(&mut file, place, parts))).collect();
     faults.gather(file.finish());
     faults.into_result().map(|()| snapshots)
 }
 
-fn take(file: &mut Reader<'_>, place: &Place) -> Result<Snapshot, Contents> {
+fn take(file: &mut Reader<'_>, place: &Place, parts: Parts) -> Result<Snapshot, Contents> {
     let parameters = Parameters::new(place.batch_norm);
     let mut faults = Contents::default();
     let (mut values, mut running) = (vec![0.0; parameters.count], Vec::new());
@@ -244,7 +254,7 @@ fn take(file: &mut Reader<'_>, place: &Place) -> Result<Snapshot, Contents> {
         let (shift, scale) = match slices.scale {
             None => (faults.gather(file.tensor(&format!("{linear}bias"), &[outputs])), None),
             Some(_) => {
-                let state = faults.gather(file.layer(&place.layer("bn", layer), outputs, Parts::default()));
+                let state = faults.gather(file.layer(&place.layer("bn", layer), outputs, parts));
                 let LayerState { gamma, beta, running: statistics } = state.unwrap_or_default();
                 running.extend(statistics);
                 (beta, gamma)

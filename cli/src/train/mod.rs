@@ -26,6 +26,8 @@ mod recording;
 mod report;
 mod stages;
 
+use crate::AnyError;
+use crate::output::{self, OutputError};
 use batchnorm_wgpu::wgpu;
 use contest::Contest;
 use data::Mnist;
@@ -58,7 +60,8 @@ pub struct TrainArgs {
     /// Use the MNIST of this folder, four IDX files, plain or .gz, instead of the shipped sample
     #[arg(long, value_name = "DIR")]
     pub data: Option<PathBuf>,
-    /// Write both networks to FILE.safetensors, under PyTorch's names, at the start and after every epoch
+    /// Write both networks to FILE.safetensors, under PyTorch's names, at the start and after every epoch. A file that exists is
+    /// refused, unless it is that of --resume
     #[arg(long, value_name = "FILE.safetensors")]
     pub save: Option<PathBuf>,
     /// Go on with the run that wrote FILE.safetensors; the other options must be those of that run
@@ -148,6 +151,36 @@ pub enum TrainError {
         /// What the library said.
         source: batchnorm_wgpu::Error,
     },
+    /// A checkpoint holds running statistics that inference cannot use.
+    #[error(
+        "{}: {name}: expected running statistics that are finite, and variances of at least 0, found {value} in channel \
+         {channel}; inference by them gives NaN or nonsense: the training that wrote them diverged, or the file is damaged",
+        file.display()
+    )]
+    Statistics {
+        /// Which file.
+        file: PathBuf,
+        /// Which tensor.
+        name: String,
+        /// The first channel that is wrong.
+        channel: usize,
+        /// What it has.
+        value: f32,
+    },
+    /// A network gives no loss, and its accuracy is a coincidence.
+    #[error(
+        "{}: the loss of the network {network} on the test images is {loss}: its weights hold NaN or numbers too large for f32, \
+         and its accuracy says nothing",
+        file.display()
+    )]
+    NoLoss {
+        /// Which file.
+        file: PathBuf,
+        /// Which network.
+        network: &'static str,
+        /// What came instead of a loss.
+        loss: f64,
+    },
     /// A checkpoint has no training state that fits its tensors.
     #[error(
         "{}: expected the training state that `bn train --save` writes beside the networks, found {found}; only --evaluate \
@@ -172,14 +205,12 @@ pub enum TrainError {
         /// What differs.
         differences: Vec<checkpoint::Difference>,
     },
-    /// A file cannot be written.
-    #[error("{}: cannot be written: {source}", file.display())]
-    Write {
-        /// Which file.
-        file: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
+    /// A file cannot be written, or exists.
+    #[error(transparent)]
+    Output(#[from] OutputError),
+    /// A report cannot be written, or would replace another file.
+    #[error("{0}")]
+    Report(AnyError),
     /// The figures cannot be turned into JSON.
     #[error("the figures cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),
@@ -194,7 +225,23 @@ fn evaluate(file: &Path, mnist: &Mnist, gpu: Gpu<'_>) -> Result<(), TrainError> 
     println!("checkpoint     {}", file.display());
     println!("data           {}: {} test images", mnist.source, mnist.test.count());
     report::print_evaluation(mnist.test.count(), &networks);
-    Ok(())
+    match networks.into_iter().find(|(_, figures)| !figures.loss.is_finite()) {
+        Some((network, figures)) => Err(TrainError::NoLoss { file: file.into(), network, loss: figures.loss }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses to begin anew over a file that exists. A resumed run goes on writing the file that it reads.
+fn check_save(save: Option<&Path>, resume: Option<&Path>) -> Result<(), OutputError> {
+    let Some(file) = save else { return Ok(()) };
+    let whole = |path: &Path| path.canonicalize().ok();
+    match resume.is_some_and(|other| whole(file).is_some_and(|file| whole(other) == Some(file))) {
+        true => Ok(()),
+        false => output::check_new(file, || {
+            let file = file.display();
+            format!("go on with it by --resume {file} --save {file}, name another file, or replace it with --force")
+        }),
+    }
 }
 
 /// Trains both networks, prints what came of it, and checks one training step against the CPU. Returns whether the
@@ -211,6 +258,7 @@ pub fn run(
     for file in [&args.json, &args.plot, &args.save].into_iter().flatten() {
         report::check_directory(file)?;
     }
+    check_save(args.save.as_deref(), args.resume.as_deref())?;
     let mnist = Mnist::load(args.data.as_deref())?;
     let gpu = Gpu { device, queue };
     if let Some(file) = &args.evaluate {
@@ -244,11 +292,12 @@ pub fn run(
     let rows = check::check_step(gpu, &contest, &mnist)?;
     let passed = report::print_check(&rows, settings.batch);
     if let Some(file) = &args.plot {
-        report::write(file, plot::draw(history).as_bytes())?;
+        output::write(file, plot::draw(history).as_bytes()).map_err(TrainError::Report)?;
         println!("chart: {}", file.display());
     }
     if let Some(file) = &args.json {
-        report::write(file, &report::json(&mnist, &settings, adapter_name, history, &rows)?)?;
+        let figures = report::json(&mnist, &settings, adapter_name, history, &rows)?;
+        output::write(file, &figures).map_err(TrainError::Report)?;
         println!("figures: {}", file.display());
     }
     Ok(passed)

@@ -7,8 +7,9 @@ use super::{
     data::Mnist,
     parameters::SIZES,
 };
+use crate::output::OutputError;
 use crate::terminal::{number, prose, table, text};
-use std::{fs, io::Write, path::Path};
+use std::{fs, path::Path};
 
 /// Says what is about to happen.
 pub fn print_heading(mnist: &Mnist, settings: &Settings, adapter_name: &str) {
@@ -145,33 +146,11 @@ pub fn json(
 /// Refuses a file whose directory does not exist, before anything is computed that could not be written then.
 ///
 /// # Errors
-/// [`TrainError::Write`].
+/// [`TrainError::Output`].
 pub fn check_directory(file: &Path) -> Result<(), TrainError> {
     let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let found = fs::metadata(directory).map(drop);
-    found.map_err(|source| TrainError::Write { file: file.into(), source })
-}
-
-/// Writes a file under a temporary name and renames it, so that nobody ever sees half of it.
-///
-/// # Errors
-/// [`TrainError::Write`].
-pub fn write(file: &Path, content: &[u8]) -> Result<(), TrainError> {
-    let mut name = file.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}.tmp", std::process::id()));
-    let temporary = file.with_file_name(name);
-    let write = || {
-        let mut writer = fs::File::create(&temporary)?;
-        writer.write_all(content)?;
-        // Renamed before its content is on the disk, the file would be empty after a loss of power.
-        writer.sync_all()?;
-        fs::rename(&temporary, file)
-    };
-    write().map_err(|source| {
-        // The first error is the one to tell.
-        let _ = fs::remove_file(&temporary);
-        TrainError::Write { file: file.into(), source }
-    })
+    Ok(found.map_err(|source| OutputError::Write { path: file.into(), source })?)
 }
 
 #[cfg(test)]
@@ -184,19 +163,10 @@ mod tests {
     }
 
     #[test]
-    fn writing_replaces_whole_files_and_leaves_nothing_behind() {
-        let directory = std::env::temp_dir().join(format!("bn-train-report-{}", std::process::id()));
-        fs::create_dir_all(&directory).unwrap();
-        let file = directory.join("figures.json");
-        write(&file, b"old").unwrap();
-        write(&file, b"new").unwrap();
-        assert_eq!(fs::read(&file).unwrap(), b"new");
-        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
-        let missing = directory.join("missing").join("f");
-        for error in [write(&missing, b"").unwrap_err(), check_directory(&missing).unwrap_err()] {
-            assert!(error.to_string().contains("cannot be written"), "{error}");
-        }
-        assert!(check_directory(&file).is_ok() && check_directory(Path::new("f")).is_ok());
-        fs::remove_dir_all(directory).unwrap();
+    fn a_missing_directory_is_told_first() {
+        let missing = std::env::temp_dir().join(format!("bn-train-report-{}", std::process::id())).join("f");
+        let error = check_directory(&missing).unwrap_err().to_string();
+        assert!(error.contains("cannot be written"), "{error}");
+        assert!(check_directory(&std::env::temp_dir().join("f")).is_ok() && check_directory(Path::new("f")).is_ok());
     }
 }

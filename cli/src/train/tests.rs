@@ -19,6 +19,7 @@ use batchnorm_wgpu::{
     reference::{self, Layer},
     wgpu,
 };
+use batchnorm_wgpu_check::stored::{Dtype, Stored};
 use rand::{RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::{
@@ -222,6 +223,64 @@ fn a_saved_network_does_what_it_did() {
     fs::remove_dir_all(folder).unwrap();
 }
 
+#[test]
+fn evaluation_needs_no_count_but_statistics_that_are_finite() {
+    let (device, queue) = device();
+    let gpu = Gpu { device: &device, queue: &queue };
+    let (mnist, folder) = (mnist(), folder("statistics"));
+    let file = folder.join("file");
+    train(gpu, &mnist, 0, None, &file);
+    let bytes = fs::read(&file).unwrap();
+    let names = Stored::names_in_safetensors(&bytes).unwrap();
+    let load = |change: &dyn Fn(&str, Stored) -> Option<Stored>| {
+        let stored = |name: &str| change(name, Stored::parse_safetensors(&bytes, name).unwrap()?);
+        let tensors: Vec<_> = names.iter().filter_map(|name| Some((name, stored(name)?))).collect();
+        let tensors: Vec<_> = tensors.iter().map(|(name, stored)| (name.as_str(), stored)).collect();
+        fs::write(&file, Stored::to_safetensors(&tensors).unwrap()).unwrap();
+        checkpoint::load(&file)
+    };
+    let is_count = |name: &str| name.ends_with("num_batches_tracked");
+    assert_eq!(load(&|name, stored| (!is_count(name)).then_some(stored)).unwrap().len(), 2);
+    for dtype in [Dtype::F32, Dtype::F16, Dtype::I64] {
+        let converted = |name: &str, stored: Stored| match is_count(name) {
+            true => Some(Stored { dtype, dims: vec![1], ..stored }),
+            false => Some(stored),
+        };
+        assert_eq!(load(&converted).unwrap().len(), 2, "{dtype:?}");
+    }
+    for (tensor, value) in [("running_var", f64::NAN), ("running_var", -0.5), ("running_mean", f64::INFINITY)] {
+        let name = format!("batch_norm.bn2.{tensor}");
+        let poisoned = |one: &str, mut stored: Stored| {
+            if one == name {
+                stored.values[7] = value;
+            }
+            Some(stored)
+        };
+        let error = load(&poisoned).unwrap_err();
+        assert!(matches!(&error, TrainError::Statistics { channel: 7, .. }), "{error}");
+        assert!(error.to_string().contains(&name), "{error}");
+    }
+    fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_resumed_run_writes_its_own_file() {
+    let folder = folder("save");
+    let [file, other] = ["file", "other"].map(|name| folder.join(name));
+    let check = |save: &Path, resume: Option<&Path>| {
+        let (save, resume) = (Some(save.to_owned()), resume.map(Path::to_owned));
+        super::check_save(save.as_deref(), resume.as_deref())
+    };
+    assert!(check(&file, None).is_ok());
+    fs::write(&file, "checkpoint").unwrap();
+    fs::write(&other, "another").unwrap();
+    let error = check(&file, None).unwrap_err().to_string();
+    assert!(error.contains("--resume"), "{error}");
+    assert!(check(&file, Some(&other)).is_err());
+    assert!(check(&file, Some(&file)).is_ok() && check(&folder.join(".").join("file"), Some(&file)).is_ok());
+    fs::remove_dir_all(folder).unwrap();
+}
+
 /// The checkpoint with another header.
 fn with_header(bytes: &[u8], edit: impl FnOnce(&mut serde_json::Value)) -> Vec<u8> {
     let (length, rest) = bytes.split_first_chunk().unwrap();
@@ -315,7 +374,8 @@ fn a_file_may_hold_one_network_and_no_training_state() {
     fs::write(&file, one.serialize().unwrap()).unwrap();
     let networks = checkpoint::load(&file).unwrap();
     assert_eq!(networks.iter().map(|(place, _)| place.name).collect::<Vec<_>>(), ["plain"]);
-    // With neither, all of both is missing.
+    // With neither, all of both is missing that evaluation needs.
+    names.retain(|name| !name.ends_with("num_batches_tracked"));
     fs::write(&file, Writer::default().serialize().unwrap()).unwrap();
     let error = checkpoint::load(&file).unwrap_err();
     let TrainError::Checkpoint { source: batchnorm_wgpu::Error::Contents(mut contents), .. } = error else {
