@@ -192,7 +192,8 @@ pub struct Window {
 /// What happens to a channel's running statistics when those of the batch are NaN or infinite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NonFinite {
-    /// The channel keeps its running statistics, and its skipped count grows by one.
+    /// The channel keeps its running statistics, and its skipped count grows by one. So it does where those were NaN or
+    /// infinite before, which lasts until they are reset.
     Skip,
     /// The channel's running statistics become NaN, as in PyTorch.
     Propagate,

@@ -19,7 +19,11 @@ pub struct RunningStatistics {
     pub tracked: Vec<u32>,
     /// Batches that entered the averages.
     pub averaged: Vec<u32>,
-    /// Batches skipped because their statistics were NaN or infinite.
+    /// Batches that did not enter the averages, which stayed as they were ([`NonFinite::Skip`](crate::NonFinite::Skip)): the
+    /// batch holds NaN or infinity; or its variance overflows f32; or it lies so far from the running statistics that f32
+    /// overflows between them; or the running mean or variance was NaN or infinite before. No batch that is averaged changes
+    /// the last: a channel that is skipped every time although its batches are finite has to be reset to mean 0, remainder 0
+    /// and variance 1, as [`RunningStatistics::new`] has it.
     pub skipped: Vec<u32>,
     /// Values that entered the averages.
     pub values: Vec<u64>,

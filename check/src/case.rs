@@ -170,6 +170,15 @@ impl Case {
         }
     }
 
+    /// Whether it is made so that f32, or the dtype, does not hold all results or what leads to them: some may be NaN or
+    /// infinite where float64 has a number, and some have no bound.
+    pub fn may_exceed(&self, inputs: &Inputs) -> bool {
+        // Working from y, nothing of x is left where gamma is 0.
+        let lost = self.config.in_place && self.data == Data::ZeroGamma;
+        // Half precision makes infinities of ordinary numbers.
+        lost || self.data.exceeds_f32() || inputs.x.iter().any(|x| !x.is_finite())
+    }
+
     /// The kernels that it runs, by its plan; which bindings they have is left open. (The batches of a population have plans
     /// of their own, which may differ.)
     ///

@@ -76,6 +76,11 @@ impl Data {
         Self::Tiny,
     ];
 
+    /// Whether it is made to overflow f32, or holds what is not finite.
+    pub fn exceeds_f32(self) -> bool {
+        matches!(self, Self::Overflowing | Self::FarApart | Self::OneNan | Self::OneInfinity)
+    }
+
     /// The values of x.
     pub fn x(self, shape: &Shape, seed: u64) -> Vec<f32> {
         let mut x = normal(shape.elements(), seed);

@@ -108,9 +108,7 @@ impl Readback {
 
     /// Waits for the copies, polling the device.
     pub(crate) fn wait(self, device: &wgpu::Device) -> Result<Vec<Vec<u8>>> {
-        device
-            .poll(wgpu::PollType::wait_indefinitely())
-            .map_err(|error| refused(device, READING, error))?;
+        device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| refused(device, READING, error))?;
         pollster::block_on(self.finish())
     }
 }

@@ -17,6 +17,8 @@ pub(super) struct Channel {
     pub var: f64,
     /// E(var).
     pub var_error: f64,
+    /// Whether a kernel's M2 exceeds f32 for certain.
+    pub overflows: bool,
 }
 
 /// 1/sqrt(var + eps), and theta, its relative error.
@@ -35,7 +37,8 @@ impl Channel {
         let distances = values.clone().map(|x| x - shift);
         let delta = sum(distances.clone()) / count;
         let largest = distances.clone().fold(0.0, |max: f64, d| max.max(d.abs()));
-        let mut channel = Self { shift, delta, no_remainder: false, delta_error: 0.0, var: 0.0, var_error: 0.0 };
+        let mut channel =
+            Self { shift, delta, no_remainder: false, delta_error: 0.0, var: 0.0, var_error: 0.0, overflows: false };
         if largest == 0.0 && delta == 0.0 {
             return channel; // constant: every operation is exact
         }
@@ -43,12 +46,6 @@ impl Channel {
         let m2 = sum(values.clone().map(|x| channel.centered(x).powi(2)));
         channel.var = m2 / count;
         let absolute = sum(distances.map(f64::abs));
-        // Every sum that a kernel forms stays below these.
-        let fits = 4.0 * second_moment.max(absolute) < f64::from(f32::MAX);
-        if !fits {
-            (channel.delta_error, channel.var_error) = (f64::INFINITY, f64::INFINITY);
-            return channel;
-        }
         let data = |f: &dyn Fn(f64, f64) -> f64| {
             sum(values.clone().map(|x| f(channel.centered(x).abs(), subtraction_error(x, shift))))
         };
@@ -62,6 +59,13 @@ impl Channel {
             + first_order
             + count * delta_error * delta_error
             + (rounding + 16.0 * U) * m2;
+        // Every sum that a kernel forms stays below these.
+        let fits = 4.0 * second_moment.max(absolute) < f64::from(f32::MAX);
+        if !fits {
+            channel.overflows = m2 - m2_error > f32::MAX.into();
+            (channel.delta_error, channel.var_error) = (f64::INFINITY, f64::INFINITY);
+            return channel;
+        }
         channel.delta_error = delta_error;
         channel.var_error = m2_error / count + 4.0 * ETA;
         channel
@@ -78,6 +82,7 @@ impl Channel {
             delta_error: U * delta.abs(),
             var: running_var,
             var_error: (running_var - f64::from(running_var as f32)).abs(),
+            overflows: false,
         }
     }
 

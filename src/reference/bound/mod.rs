@@ -5,7 +5,8 @@
 //! split tensor's first part. It returns absolute tolerances in the shape of the result. [`compare`] applies them,
 //! after [`settle_overflow`] for tensors of F16 and Bf16.
 //! A tolerance is infinite where float32 may overflow, or where it is open whether the dtype of the output does: there
-//! nothing is promised.
+//! nothing is promised. [`overflows`] names the channels whose statistics overflow for certain, whatever the order of
+//! summation.
 //! Inputs are the stored ones: x, dy and the residual values of the dtype, gamma, beta and running statistics f32 values
 //! (others are accepted, and the rounding to f32 is allowed for where it can be seen: eps, running_mean, running_var,
 //! momentum).
@@ -74,6 +75,10 @@
 //!   and 16u M2 worst case (10u for delta^2 n_a n_b/n, 6u for the division by m and a product).
 //!
 //! **E(var) = (2 sum(|c| e) + sum(e^2) + min(2 sqrt(m), 4 lambda) eps_1 sqrt(M2) + m E(r)^2 + (R + 16u) M2) / m.**
+//!
+//! Nothing is promised once 4 max(sum D^2, P) exceeds the largest f32, below which every sum of a kernel stays. M2 overflows
+//! **for certain** where M2 - m E(var) does: a kernel that did not overflow would be closer. That takes a deviation of 1.8e19
+//! / sqrt(m); the variance, the results of the channel that need it and NaN in their place follow ([`overflows`]).
 //!
 //! A constant channel has D = e = 0: both are exactly 0, p below is 0, and z is exactly fl(beta + residual).
 //!
@@ -148,10 +153,10 @@ mod simulation;
 mod tests;
 
 pub use crate::dtype::DType;
-pub use compare::{Comparison, compare};
+pub use compare::{Comparison, Element, compare};
 pub use dtype::settle_overflow;
 pub use execution::Execution;
-pub use forward::{ForwardBound, StatisticsBound, forward_training, inference, statistics};
+pub use forward::{ForwardBound, StatisticsBound, forward_training, inference, overflows, statistics};
 pub use gradients::{GradientsBound, backward_frozen, backward_training};
 pub use running::running;
 

@@ -292,6 +292,24 @@ fn overflow_is_unbounded_and_nan_is_not_excused() {
 }
 
 #[test]
+fn overflow_is_certain_from_a_deviation_on_that_falls_with_the_root_of_m() {
+    for m in [2u32, 256, 1 << 16] {
+        let certain = |deviation: f64| {
+            let x: Vec<f64> = (0..m).map(|i| if i % 2 == 0 { deviation } else { -deviation }).collect();
+            let shape = Shape::new(&[m as usize, 1], Layout::ChannelsFirst).unwrap();
+            overflows(&x, &shape, &Execution::default()).unwrap()[0]
+        };
+        let most = (f64::from(f32::MAX) / f64::from(m)).sqrt();
+        assert!(certain(1.001 * most) && !certain(0.999 * most), "m {m}");
+    }
+    // NaN and infinity are no overflow: float64 has no number either.
+    let shape = Shape::new(&[3, 1], Layout::ChannelsFirst).unwrap();
+    for x in [f64::NAN, f64::INFINITY] {
+        assert_eq!(overflows(&[1.0, x, 3.0], &shape, &Execution::default()).unwrap(), [false]);
+    }
+}
+
+#[test]
 fn an_infinite_input_has_an_infinite_output() {
     let shape = Shape::new(&[4, 1], Layout::ChannelsFirst).unwrap();
     let x = [f64::NEG_INFINITY, 1.0, f64::INFINITY, 2.0];
@@ -403,8 +421,15 @@ fn compare_knows_nan_and_infinity() {
     assert!(passes(nan, nan, 0.0) && !passes(0.0, nan, inf) && !passes(inf, nan, inf) && !passes(nan, 0.0, 1e300));
     assert!(passes(inf, inf, 0.0) && !passes(-inf, inf, 1.0) && !passes(inf, 1.0, 1e300) && !passes(1.0, inf, 1e300));
     assert!(!passes(1.0, 1.5, nan) && !passes(1.0, 1.5, -1.0));
-    let outcome = compare(&[inf, 2.0], &[1e38, 2.0], &[inf, 0.0]).unwrap();
+    let outcome = compare(&[1e30, 2.0], &[1e38, 2.0], &[inf, 0.0]).unwrap();
     assert_eq!((outcome.passed(), outcome.unbounded, outcome.worst_ratio), (true, 1, 0.0));
+    for got in [nan, inf, -inf] {
+        let outcome = compare(&[2.0, got, got], &[2.0, 1e38, 1.0], &[0.0, inf, inf]).unwrap();
+        assert_eq!((outcome.passed(), outcome.failures, outcome.unrepresentable, outcome.unbounded), (false, 0, 2, 0));
+        assert_eq!(outcome.first_unrepresentable.map(|element| (element.index, element.want)), Some((1, 1e38)));
+    }
+    let outcome = compare(&[nan, inf, -inf, nan], &[nan, inf, inf, inf], &[inf; 4]).unwrap();
+    assert_eq!((outcome.passed(), outcome.nan, outcome.infinite, outcome.unbounded), (true, 1, 1, 2));
     assert!(compare(&[1.0f32], &[1.0, 2.0], &[0.0, 0.0]).is_err());
     assert!(compare::<f32>(&[], &[], &[]).unwrap().passed());
 }
