@@ -22,9 +22,10 @@ pub struct ForwardTraining<'a> {
     /// What the backward pass needs besides x, `[6][C]` f32: the mean as shift and remainder, the biased variance,
     /// 1 / sqrt(variance + eps), gamma, beta. Written.
     pub saved: BufferBinding<'a>,
-    /// Running statistics ([`RunningStatistics`]); `None` to track none. Read and written.
+    /// Running statistics ([`RunningStatistics`]); `None` to track none. A new buffer holds zeros, which are no running
+    /// statistics: initialize it ([`BatchNorm::initialize_running`]). Read and written.
     pub running: Option<BufferBinding<'a>>,
-    /// At least [`BatchNorm::scratch_size`] bytes whose contents do not matter. Written.
+    /// At least [`BatchNorm::scratch_size`] bytes whose contents do not matter; checked even where the plan uses none. Written.
     pub scratch: BufferBinding<'a>,
 }
 
@@ -41,7 +42,8 @@ pub struct Inference<'a> {
     pub gamma: Option<BufferBinding<'a>>,
     /// Shift, `[C]` f32; `None` for 0. Read.
     pub beta: Option<BufferBinding<'a>>,
-    /// Running statistics ([`RunningStatistics`]). Read.
+    /// Running statistics ([`RunningStatistics`]). A buffer of zeros, which was never initialized
+    /// ([`BatchNorm::initialize_running`]) nor written by training, has variance 0, and y is x / sqrt(eps). Read.
     pub running: BufferBinding<'a>,
     /// What [`BatchNorm::backward_frozen`] needs besides x, laid out as in [`ForwardTraining::saved`] with the running
     /// statistics; `None` where no backward pass follows. Written.
@@ -69,7 +71,7 @@ pub struct Backward<'a> {
     pub dbeta: Option<BufferBinding<'a>>,
     /// What the forward pass saved. Read.
     pub saved: BufferBinding<'a>,
-    /// At least [`BatchNorm::scratch_size`] bytes whose contents do not matter. Written.
+    /// At least [`BatchNorm::scratch_size`] bytes whose contents do not matter; checked even where the plan uses none. Written.
     pub scratch: BufferBinding<'a>,
 }
 
@@ -81,8 +83,9 @@ pub struct Statistics<'a> {
     /// The batch's statistics, laid out as in [`ForwardTraining::saved`], with gamma 1 and beta 0; `None` if not wanted.
     /// Written.
     pub saved: Option<BufferBinding<'a>>,
-    /// Running statistics that the batch enters by the layer's policy; `None` if not wanted. Read and written.
+    /// Running statistics that the batch enters by the layer's policy; `None` if not wanted. Initialized before the first batch
+    /// ([`BatchNorm::initialize_running`]). Read and written.
     pub running: Option<BufferBinding<'a>>,
-    /// At least [`BatchNorm::scratch_size`] bytes whose contents do not matter. Written.
+    /// At least [`BatchNorm::scratch_size`] bytes whose contents do not matter; checked even where the plan uses none. Written.
     pub scratch: BufferBinding<'a>,
 }

@@ -9,7 +9,7 @@ use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::scope::{guarded, refused};
 use crate::gpu::{Dispatch, Kernels, Pipeline, Step};
-use crate::kernels::{Access, Binding, Extent, Gradients, Kernel, Settings, Variant, program};
+use crate::kernels::{Access, Binding, Extent, Gradients, Kernel, Settings, Strategy, Variant, program};
 use crate::operation::Operation;
 use crate::plan::{Choice, LARGEST_BINDING, Plan, most_bytes};
 use crate::running::RunningStatistics;
@@ -25,7 +25,7 @@ pub const USEFUL_FEATURES: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu:
 /// layer then goes over the tensors in parts, as long as buffers are large enough.
 pub fn required_limits(shape: &Shape, dtype: DType) -> wgpu::Limits {
     // With few values per channel the running statistics, or the scratch of folded samples, are larger than the tensor.
-    let bytes = dtype.bytes(shape.elements()).max(12 * shape.channels() as u64 * 4);
+    let bytes = dtype.bytes(shape.elements()).max(planes(12, shape));
     let defaults = wgpu::Limits::default();
     wgpu::Limits {
         max_storage_buffer_binding_size: defaults.max_storage_buffer_binding_size.max(bytes.min(LARGEST_BINDING)),
@@ -48,6 +48,18 @@ pub struct BatchNorm {
     config: Config,
     choice: Choice,
     scratch_planes: u64,
+}
+
+/// Bytes of planes of C words.
+fn planes(count: u64, shape: &Shape) -> u64 {
+    (shape.channels() as u64).saturating_mul(4).saturating_mul(count)
+}
+
+/// What an operation binds by any plan: what is refused on one device is refused on every one.
+fn bindings_of(operation: Operation) -> impl Iterator<Item = &'static Binding> {
+    let plans = Strategy::ALL.into_iter().flat_map(|strategy| Gradients::ALL.map(|gradients| (strategy, gradients)));
+    let kernels = plans.flat_map(move |(strategy, gradients)| program(operation, strategy, gradients));
+    kernels.flat_map(|kernel| kernel.bindings)
 }
 
 /// A binding by its name in the table of kernels.
@@ -254,27 +266,46 @@ impl BatchNorm {
     }
 
     fn size_of(&self, extent: Extent) -> u64 {
-        let channels = self.shape.channels() as u64;
         match extent {
             Extent::Elements => self.config.dtype.bytes(self.shape.elements()),
-            Extent::Channels(planes) => u64::from(planes) * channels * 4,
+            Extent::Channels(count) => planes(count.into(), &self.shape),
             Extent::Running => RunningStatistics::size(self.shape.channels()),
-            Extent::Scratch => self.scratch_planes * channels * 4,
+            Extent::Scratch => planes(self.scratch_planes, &self.shape),
         }
     }
 
-    /// Checks the buffers against every kernel of the operation, then makes pipelines and bind groups.
+    /// Records a copy that makes `running` the running statistics of a new layer: mean 0, variance 1, nothing tracked. A buffer
+    /// of zeros, as wgpu creates it, is not that. Call it once before the first step, or to start anew where the running
+    /// statistics became NaN. The buffer needs `BufferUsages::COPY_DST` too.
+    ///
+    /// # Errors
+    /// What is wrong with the binding, and [`Error::OutOfMemory`].
+    pub fn initialize_running(&self, encoder: &mut wgpu::CommandEncoder, running: &BufferBinding<'_>) -> Result<()> {
+        const NAME: &str = "running";
+        self.check_buffer(NAME, Extent::Running, running)?;
+        let (expected, actual) = (wgpu::BufferUsages::COPY_DST, running.buffer.usage());
+        if !actual.contains(expected) {
+            return Err(Error::BufferUsage { name: NAME, expected, actual });
+        }
+        let bytes = RunningStatistics::new(self.shape.channels()).to_bytes()?;
+        let device = self.kernels.device();
+        let source = filled_buffer(device, "creating new running statistics", wgpu::BufferUsages::COPY_SRC, &bytes)?;
+        encoder.copy_buffer_to_buffer(&source, 0, running.buffer, running.offset, bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Checks the buffers against every kernel that the operation may run, then makes pipelines and bind groups.
     fn bind(&self, operation: Operation, gradients: Gradients, buffers: &[Named<'_>]) -> Result<Step> {
         let plan = self.plan(operation)?;
         let kernels = program(operation, plan.strategy, gradients);
         let present = |name| buffers.iter().find(|(given, _)| *given == name).and_then(|(_, buffer)| buffer.as_ref());
-        let uses: Vec<(&Binding, &BufferBinding<'_>)> = kernels
-            .iter()
-            .flat_map(|kernel| kernel.bindings)
-            .filter_map(|binding| present(binding.name).map(|buffer| (binding, buffer)))
-            .collect();
+        let mut uses: Vec<(&Binding, &BufferBinding<'_>)> = Vec::new();
+        for binding in bindings_of(operation) {
+            let known = uses.iter().any(|(known, _)| *known == binding);
+            uses.extend(present(binding.name).filter(|_| !known).map(|buffer| (binding, buffer)));
+        }
         for (binding, buffer) in &uses {
-            self.check_buffer(binding, buffer)?;
+            self.check_buffer(binding.name, binding.extent, buffer)?;
         }
         self.check_overlaps(&uses)?;
         let mut dispatches = Vec::new();
@@ -305,8 +336,7 @@ impl BatchNorm {
         (dz.is_some(), given)
     }
 
-    fn check_buffer(&self, binding: &Binding, given: &BufferBinding<'_>) -> Result<()> {
-        let name = binding.name;
+    fn check_buffer(&self, name: &'static str, extent: Extent, given: &BufferBinding<'_>) -> Result<()> {
         let usage = given.buffer.usage();
         if !usage.contains(wgpu::BufferUsages::STORAGE) {
             return Err(Error::BufferUsage { name, expected: wgpu::BufferUsages::STORAGE, actual: usage });
@@ -318,13 +348,13 @@ impl BatchNorm {
         }
         let behind_offset = given.buffer.size().saturating_sub(given.offset);
         let actual = given.size.map_or(behind_offset, |size| size.get().min(behind_offset));
-        let expected = self.size_of(binding.extent);
+        let expected = self.size_of(extent);
         if actual < expected {
             return Err(Error::BufferTooSmall { name, expected, actual });
         }
         let allowed = most_bytes(limits);
         // Tensors are bound in parts.
-        if binding.extent != Extent::Elements && expected > allowed {
+        if extent != Extent::Elements && expected > allowed {
             let limit = "max_storage_buffer_binding_size, in bytes";
             let hint = "split the tensor, or open the device with a higher limit where the adapter has one";
             return Err(Error::Limit { what: name, limit, needed: expected, allowed, hint });
@@ -369,7 +399,8 @@ impl BatchNorm {
         let (device, kernel) = (self.kernels.device(), variant.kernel);
         let window = self.window(plan, part);
         let params = plan.params(&self.shape, &self.config, kernel, part, window.base);
-        let params = uniform_buffer(device, bytemuck::bytes_of(&params))?;
+        let (during, usage) = ("creating the parameters' buffer", wgpu::BufferUsages::UNIFORM);
+        let params = filled_buffer(device, during, usage, bytemuck::bytes_of(&params))?;
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() }];
         for (number, binding) in variant.declared() {
             // Only what the kernel touches is bound: where the device checks bounds, it checks these.
@@ -497,18 +528,22 @@ fn gradients(input: bool, parameters: bool) -> Result<Gradients> {
     }
 }
 
-fn uniform_buffer(device: &wgpu::Device, bytes: &[u8]) -> Result<wgpu::Buffer> {
-    const DURING: &str = "creating the parameters' buffer";
-    let buffer = guarded(device, DURING, || {
+fn filled_buffer(
+    device: &wgpu::Device,
+    during: &'static str,
+    usage: wgpu::BufferUsages,
+    bytes: &[u8],
+) -> Result<wgpu::Buffer> {
+    let buffer = guarded(device, during, || {
         device.create_buffer(&wgpu::BufferDescriptor {
             label: Some("batch norm parameters"),
             size: bytes.len() as u64,
-            usage: wgpu::BufferUsages::UNIFORM,
+            usage,
             mapped_at_creation: true,
         })
     })?;
     // A lost device reports no error of creation, but its buffers cannot be mapped.
-    buffer.get_mapped_range_mut(..).map_err(|error| refused(device, DURING, error))?.copy_from_slice(bytes);
+    buffer.get_mapped_range_mut(..).map_err(|error| refused(device, during, error))?.copy_from_slice(bytes);
     buffer.unmap();
     Ok(buffer)
 }

@@ -40,8 +40,7 @@ pub(super) fn slices_per_part(shape: &Shape, fold: usize, dtype: DType, limits: 
         return Err(Error::Limit {
             what: "one sample",
             limit: "max_storage_buffer_binding_size, in bytes",
-            // In whole words.
-            needed: ((slice + slack) * dtype.size()).next_multiple_of(4),
+            needed: dtype.bytes((slice + slack) as usize),
             allowed: most_bytes(limits),
             hint: "tensors are split over N only: open the device with a higher limit where the adapter has one",
         });

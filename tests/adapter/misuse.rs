@@ -2,7 +2,7 @@
 
 use super::Adapter;
 use batchnorm_wgpu::host::half::f16;
-use batchnorm_wgpu::host::{Gpu, HostBatchNorm, InferenceNorm};
+use batchnorm_wgpu::host::{Gpu, HostBatchNorm, InferenceNorm, download, storage, upload};
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Strategy};
 use batchnorm_wgpu::reference::{self, Layer, bound, bound::Execution};
 use batchnorm_wgpu::{
@@ -19,11 +19,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A check and its name.
 type Check = (&'static str, fn(&Adapter) -> Result<(), Failed>);
 
-const CHECKS: [Check; 16] = [
+const CHECKS: [Check; 20] = [
     ("small_buffers_are_refused", small_buffers),
+    ("a_bindings_own_size_counts", own_sizes),
+    ("scratch_is_checked_whatever_the_plan", scratch_of_every_plan),
     ("wrong_usage_is_refused", wrong_usage),
     ("misaligned_offsets_are_refused", misaligned_offset),
     ("overlaps_are_refused", overlaps),
+    ("an_overlap_of_one_word_is_refused", overlap_of_one_word),
+    ("running_statistics_are_initialized_on_request", initialize_running),
     ("one_value_per_channel_is_refused", one_value),
     ("nothing_wanted_is_refused", nothing_wanted),
     ("choices_that_cannot_run_are_refused", impossible_choices),
@@ -125,6 +129,157 @@ fn small_buffers(adapter: &Adapter) -> Result<(), Failed> {
     let x = wgpu::BufferBinding { buffer: &fixture.small, offset: 0, size };
     let outcome = fixture.layer.forward_training(&ForwardTraining { x, ..fixture.forward() });
     owed("size", outcome, |error| matches!(error, Error::BufferTooSmall { .. }))
+}
+
+fn sized(buffer: &wgpu::Buffer, bytes: u64) -> wgpu::BufferBinding<'_> {
+    wgpu::BufferBinding { buffer, offset: 0, size: wgpu::BufferSize::new(bytes) }
+}
+
+/// A binding that is smaller than its buffer, and than what is needed.
+fn own_sizes(adapter: &Adapter) -> Result<(), Failed> {
+    let fixture = Fixture::new(adapter)?;
+    let buffer = buffer(adapter, fixture.tensor.size(), wgpu::BufferUsages::STORAGE);
+    let (layer, of) = (&fixture.layer, |bytes| sized(&buffer, bytes));
+    let forward = |name, bytes| match name {
+        "x" => ForwardTraining { x: of(bytes), ..fixture.forward() },
+        "y" => ForwardTraining { y: of(bytes), ..fixture.forward() },
+        "residual" => ForwardTraining { residual: Some(of(bytes)), ..fixture.forward() },
+        "gamma" => ForwardTraining { gamma: Some(of(bytes)), ..fixture.forward() },
+        "beta" => ForwardTraining { beta: Some(of(bytes)), ..fixture.forward() },
+        "saved" => ForwardTraining { saved: of(bytes), ..fixture.forward() },
+        "running" => ForwardTraining { running: Some(of(bytes)), ..fixture.forward() },
+        _ => ForwardTraining { scratch: of(bytes), ..fixture.forward() },
+    };
+    for (wrong, needed) in [
+        ("x", layer.tensor_size()),
+        ("y", layer.tensor_size()),
+        ("residual", layer.tensor_size()),
+        ("gamma", 32),
+        ("beta", 32),
+        ("saved", layer.saved_size()),
+        ("running", RunningStatistics::size(8)),
+        ("scratch", layer.scratch_size()),
+    ] {
+        layer.forward_training(&forward(wrong, needed)).map_err(|error| format!("{wrong}: {error}"))?;
+        owed(wrong, layer.forward_training(&forward(wrong, needed - 4)), |error| {
+            matches!(error, Error::BufferTooSmall { name, expected, actual }
+                if (*name, *expected, *actual) == (wrong, needed, needed - 4))
+        })?;
+    }
+    Ok(())
+}
+
+/// Scratch is as large as the layer says, whether or not the plan of an operation uses it on this device.
+fn scratch_of_every_plan(adapter: &Adapter) -> Result<(), Failed> {
+    let fixture = Fixture::new(adapter)?;
+    for strategy in Strategy::ALL {
+        let choice = Choice { strategy: Some(strategy), ..Choice::default() };
+        let layer =
+            BatchNorm::with_choice(&adapter.kernels, fixture.layer.shape().clone(), Config::default(), &choice)?;
+        let is = |error: &Error| matches!(error, Error::BufferTooSmall { name: "scratch", expected, .. } if *expected == layer.scratch_size());
+        let scratch = || sized(&fixture.scratch, layer.scratch_size() - 4);
+        let x = || at(&fixture.tensor, 0);
+        owed("forward", layer.forward_training(&ForwardTraining { scratch: scratch(), ..fixture.forward() }), is)?;
+        let backward = Backward {
+            x: x(),
+            dy: fixture.other.as_entire_buffer_binding(),
+            residual: None,
+            dx: Some(fixture.other.as_entire_buffer_binding()),
+            dresidual: None,
+            dgamma: None,
+            dbeta: None,
+            saved: fixture.saved.as_entire_buffer_binding(),
+            scratch: scratch(),
+        };
+        owed("backward", layer.backward_training(&backward), is)?;
+        if layer.plan(Operation::BackwardFrozen).is_ok() {
+            owed("frozen", layer.backward_frozen(&backward), is)?;
+        }
+        if layer.plan(Operation::Statistics).is_ok() {
+            let saved = Some(fixture.saved.as_entire_buffer_binding());
+            owed("statistics", layer.statistics(&Statistics { x: x(), saved, running: None, scratch: scratch() }), is)?;
+        }
+        // Nor may it lie over what is read.
+        let over = ForwardTraining { scratch: at(&fixture.tensor, 0), ..fixture.forward() };
+        owed("scratch over x", layer.forward_training(&over), |error| matches!(error, Error::Overlap { .. }))?;
+    }
+    Ok(())
+}
+
+/// A tensor that ends one word behind a multiple of the alignment, where the next one begins.
+fn overlap_of_one_word(adapter: &Adapter) -> Result<(), Failed> {
+    let alignment = u64::from(adapter.device.limits().min_storage_buffer_offset_alignment);
+    let shape = Shape::new(&[alignment as usize / 4 + 1, 1], Layout::ChannelsFirst)?;
+    let layer = BatchNorm::new(&adapter.kernels, shape, Config::default())?;
+    let of = |size| buffer(adapter, size, wgpu::BufferUsages::STORAGE);
+    let (pool, saved, scratch) = (of(8 * alignment), of(layer.saved_size()), of(layer.scratch_size()));
+    let forward = |x, y| {
+        layer.forward_training(&ForwardTraining {
+            x: at(&pool, x),
+            y: at(&pool, y),
+            residual: None,
+            gamma: None,
+            beta: None,
+            saved: saved.as_entire_buffer_binding(),
+            running: None,
+            scratch: scratch.as_entire_buffer_binding(),
+        })
+    };
+    let overlap = |error: &Error| matches!(error, Error::Overlap { first: "x", second: "y", .. });
+    owed("y begins in the last word of x", forward(0, alignment), overlap)?;
+    owed("x begins in the last word of y", forward(3 * alignment, 2 * alignment), overlap)?;
+    forward(0, 2 * alignment)?;
+    forward(2 * alignment, 0)?;
+    Ok(())
+}
+
+/// A buffer of zeros becomes that of a new layer, in the same submission as its first use.
+fn initialize_running(adapter: &Adapter) -> Result<(), Failed> {
+    let (device, queue) = (&adapter.device, &adapter.queue);
+    let shape = Shape::new(&[4, 8, 6, 6], Layout::ChannelsFirst)?;
+    let layer = BatchNorm::new(&adapter.kernels, shape.clone(), Config::default())?;
+    let values = normal(shape.elements(), 81);
+    let x = upload(device, queue, "x", bytemuck::cast_slice(&values))?;
+    let y = storage(device, "y", layer.tensor_size())?;
+    let running = storage(device, "running", RunningStatistics::size(8))?;
+    let untouched = download(device, queue, &[&running])?;
+    owed("zeros", RunningStatistics::from_bytes(&untouched[0]), |error| {
+        matches!(error, Error::Mismatch { name: "running", .. })
+    })?;
+    let step = layer.inference(&Inference {
+        x: x.as_entire_buffer_binding(),
+        y: y.as_entire_buffer_binding(),
+        residual: None,
+        gamma: None,
+        beta: None,
+        running: running.as_entire_buffer_binding(),
+        saved: None,
+    })?;
+    let mut encoder = device.create_command_encoder(&Default::default());
+    layer.initialize_running(&mut encoder, &running.as_entire_buffer_binding())?;
+    step.encode_pass(&mut encoder);
+    queue.submit([encoder.finish()]);
+    let contents = download(device, queue, &[&y, &running])?;
+    if RunningStatistics::from_bytes(&contents[1])? != RunningStatistics::new(8) {
+        return Err("not the running statistics of a new layer".into());
+    }
+    let wide: Vec<f64> = values.iter().map(|&value| value.into()).collect();
+    let (mean, var) = ([0.0; 8], [1.0; 8]);
+    let want = reference::inference(&wide, &shape, &mean, &var, &Layer::default())?;
+    let bound = bound::inference(&wide, &shape, &mean, &var, &Layer::default(), &Execution::default())?;
+    let outcome = bound::compare(&bytemuck::pod_collect_to_vec::<u8, f32>(&contents[0]), &want, &bound)?;
+    if !outcome.passed() {
+        return Err(outcome.to_string().into());
+    }
+    let bare = buffer(adapter, RunningStatistics::size(8), wgpu::BufferUsages::STORAGE);
+    let mut encoder = device.create_command_encoder(&Default::default());
+    owed("usage", layer.initialize_running(&mut encoder, &bare.as_entire_buffer_binding()), |error| {
+        matches!(error, Error::BufferUsage { name: "running", expected: wgpu::BufferUsages::COPY_DST, .. })
+    })?;
+    let small = storage(device, "small", 28)?;
+    owed("size", layer.initialize_running(&mut encoder, &small.as_entire_buffer_binding()), |error| {
+        matches!(error, Error::BufferTooSmall { name: "running", .. })
+    })
 }
 
 fn wrong_usage(adapter: &Adapter) -> Result<(), Failed> {
@@ -263,6 +418,9 @@ fn in_place(adapter: &Adapter) -> Result<(), Failed> {
     })?;
     owed("gamma 0", config.check_in_place(&[1.0, 0.0], None), refused)?;
     owed("gamma NaN", config.check_in_place(&[f32::NAN], None), refused)?;
+    owed("no beta", config.check_in_place(&[1.0], Some(&[])), |error| {
+        matches!(error, Error::Mismatch { name: "beta", .. })
+    })?;
     owed("gamma beside beta", config.check_in_place(&[1.0, 1e-3], Some(&[100.0, 2.0])), refused)?;
     config.check_in_place(&[1.0, -0.5], Some(&[3.0, 0.0]))?;
     let bf16 = Config { dtype: DType::Bf16, ..config };
