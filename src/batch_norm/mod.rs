@@ -1,14 +1,18 @@
 //! The layer that people hold: check, plan, bind, and then only encode.
 
 mod bindings;
+mod saved;
+mod step;
 
-pub use bindings::{Backward, ForwardTraining, Inference, Statistics};
+pub use bindings::{Backward, ForwardTraining, Inference, Statistics, Training};
+pub use saved::Saved;
+pub use step::Step;
 
 use crate::config::{Activation, Config};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::scope::{guarded, refused};
-use crate::gpu::{Dispatch, Kernels, Pipeline, Step};
+use crate::gpu::{Dispatch, Kernels, Pipeline};
 use crate::kernels::{Access, Binding, Extent, Gradients, Kernel, Settings, Strategy, Variant, program};
 use crate::operation::Operation;
 use crate::plan::{Choice, LARGEST_BINDING, Plan, most_bytes};
@@ -48,6 +52,15 @@ pub struct BatchNorm {
     config: Config,
     choice: Choice,
     scratch_planes: u64,
+}
+
+/// The steps of [`BatchNorm::training`]. Encode `forward`, then what makes dy of y, then `backward`.
+#[derive(Debug)]
+pub struct TrainingSteps {
+    /// The forward pass.
+    pub forward: Step,
+    /// Its backward pass.
+    pub backward: Step,
 }
 
 /// Bytes of planes of C words.
@@ -129,6 +142,22 @@ impl BatchNorm {
         self.size_of(Extent::Channels(crate::kernels::SAVED_PLANES))
     }
 
+    /// Both passes of a training step, bound from one description: what the forward pass leaves is what the backward pass
+    /// takes. [`BatchNorm::forward_training`] and [`BatchNorm::backward_training`] bind one at a time.
+    ///
+    /// # Errors
+    /// As those two.
+    pub fn training(&self, bindings: &Training<'_>) -> Result<TrainingSteps> {
+        let Training { x, y, dy, dx, residual, dresidual, .. } = bindings.clone();
+        let Training { gamma, beta, dgamma, dbeta, saved, running, scratch, .. } = bindings.clone();
+        let scratch_again = scratch.clone();
+        let forward =
+            self.forward_training(&ForwardTraining { x, y, residual, gamma, beta, saved, running, scratch })?;
+        let (saved, scratch) = (forward.saved()?, scratch_again);
+        let backward = self.backward_training(&Backward { saved, dy, dx, dresidual, dgamma, dbeta, scratch })?;
+        Ok(TrainingSteps { forward, backward })
+    }
+
     /// Normalizes by the statistics of the batch and updates the running statistics (Ioffe and Szegedy 2015, algorithm 1),
     /// then adds the residual and applies the activation.
     ///
@@ -142,7 +171,9 @@ impl BatchNorm {
             return Err(Error::Overlap { first: "x", second: "y", hint });
         }
         self.refuse_residual_in_place(&residual)?;
-        self.bind(
+        let read_again = if self.config.in_place { y.clone() } else { x.clone() };
+        let left = self.saved_from(Operation::ForwardTraining, read_again, residual.clone(), saved.clone())?;
+        let step = self.bind(
             Operation::ForwardTraining,
             Gradients::All,
             &[
@@ -155,7 +186,8 @@ impl BatchNorm {
                 ("running", running),
                 ("scratch", Some(scratch)),
             ],
-        )
+        )?;
+        Ok(Step { saved: Some(left), ..step })
     }
 
     /// Normalizes by the running statistics (Ioffe and Szegedy 2015, algorithm 2), then adds the residual and applies the
@@ -168,7 +200,14 @@ impl BatchNorm {
         if saved.is_some() {
             self.refuse_residual_in_place(&residual)?;
         }
-        self.bind(
+        let left = saved.clone().map(|saved| {
+            let (over, in_place) = (same_bytes(&x, &y), self.config.in_place);
+            let read_again = if in_place { y.clone() } else { x.clone() };
+            let left = self.saved_from(Operation::Inference, read_again, residual.clone(), saved)?;
+            Ok::<_, Error>(if over && !in_place { left.without_x() } else { left })
+        });
+        let left = left.transpose()?;
+        let step = self.bind(
             Operation::Inference,
             Gradients::All,
             &[
@@ -180,35 +219,41 @@ impl BatchNorm {
                 ("running", Some(running)),
                 ("saved", saved),
             ],
-        )
+        )?;
+        Ok(Step { saved: left, ..step })
     }
 
     /// Gradients of the training forward, where mean and variance depend on x.
     ///
     /// # Errors
-    /// [`Error::OneValuePerChannel`], [`Error::Mismatch`] when no gradient is wanted, and what is wrong with a binding.
+    /// [`Error::OneValuePerChannel`], [`Error::Mismatch`] when no gradient is wanted or the forward pass was another one or one
+    /// of another layer, and what is wrong with a binding.
     pub fn backward_training(&self, bindings: &Backward<'_>) -> Result<Step> {
         self.check_trainable()?;
-        self.backward(Operation::BackwardTraining, bindings)
+        self.backward(Operation::BackwardTraining, Operation::ForwardTraining, bindings)
     }
 
     /// Gradients of [`BatchNorm::inference`], where the running statistics are constants.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] when no gradient is wanted, and what is wrong with a binding.
+    /// [`Error::Mismatch`] when no gradient is wanted or the forward pass was another one or one of another layer,
+    /// [`Error::Overlap`] when inference wrote y over an x that is needed, and what is wrong with a binding.
     pub fn backward_frozen(&self, bindings: &Backward<'_>) -> Result<Step> {
-        self.backward(Operation::BackwardFrozen, bindings)
+        self.backward(Operation::BackwardFrozen, Operation::Inference, bindings)
     }
 
-    fn backward(&self, operation: Operation, bindings: &Backward<'_>) -> Result<Step> {
-        let Backward { x, dy, residual, dx, dresidual, dgamma, dbeta, saved, scratch } = bindings.clone();
+    fn backward(&self, operation: Operation, forward: Operation, bindings: &Backward<'_>) -> Result<Step> {
+        let Backward { saved, dy, dx, dresidual, dgamma, dbeta, scratch } = bindings.clone();
         let parameters = dgamma.is_some() || dbeta.is_some();
         let wanted = gradients(dx.is_some() || (dresidual.is_some() && !parameters), parameters)?;
+        saved.check(self, forward)?;
+        saved.check_x(operation, parameters)?;
+        let residual = saved.residual();
         self.refuse_residual_in_place(&residual)?;
-        if dresidual.is_some() && residual.is_none() && self.config.activation != Activation::None {
+        if dresidual.is_some() && residual.is_none() {
             return Err(Error::Mismatch {
                 name: "residual",
-                expected: "that of the forward pass, since its gradient is wanted and an activation follows".into(),
+                expected: "one in the forward pass, since its gradient is wanted".into(),
                 actual: "none".into(),
             });
         }
@@ -216,14 +261,14 @@ impl BatchNorm {
             operation,
             wanted,
             &[
-                ("x", Some(x)),
+                ("x", Some(saved.x())),
                 ("dy", Some(dy)),
                 ("residual", residual),
                 ("dx", dx),
                 ("dresidual", dresidual),
                 ("dgamma", dgamma),
                 ("dbeta", dbeta),
-                ("saved", Some(saved)),
+                ("saved", Some(saved.statistics())),
                 ("scratch", Some(scratch)),
             ],
         )
@@ -317,7 +362,7 @@ impl BatchNorm {
                 dispatches.push(self.dispatch(&variant, &pipeline, &plan, part, &given)?);
             }
         }
-        Ok(Step { operation, dispatches })
+        Ok(Step { operation, dispatches, saved: None })
     }
 
     /// What a kernel is given, and whether the activation lies behind it already: the residual's gradient is dz, so the

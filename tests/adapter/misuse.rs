@@ -7,7 +7,7 @@ use batchnorm_wgpu::kernels::{Geometry, Reduction, Strategy};
 use batchnorm_wgpu::reference::{self, Layer, bound, bound::Execution};
 use batchnorm_wgpu::{
     Activation, Backward, BatchNorm, Choice, Config, DType, Error, ForwardTraining, Inference, Layout, RunningPolicy,
-    RunningStatistics, Shape, Statistics, wgpu,
+    RunningStatistics, Shape, Statistics, Training, TrainingSteps, wgpu,
 };
 use batchnorm_wgpu_check::case::{Case, Inputs, Operation};
 use batchnorm_wgpu_check::data::normal;
@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A check and its name.
 type Check = (&'static str, fn(&Adapter) -> Result<(), Failed>);
 
-const CHECKS: [Check; 20] = [
+const CHECKS: [Check; 23] = [
     ("small_buffers_are_refused", small_buffers),
     ("a_bindings_own_size_counts", own_sizes),
     ("scratch_is_checked_whatever_the_plan", scratch_of_every_plan),
@@ -28,6 +28,9 @@ const CHECKS: [Check; 20] = [
     ("overlaps_are_refused", overlaps),
     ("an_overlap_of_one_word_is_refused", overlap_of_one_word),
     ("running_statistics_are_initialized_on_request", initialize_running),
+    ("a_backward_pass_of_another_layer_is_refused", foreign_backward),
+    ("a_backward_pass_takes_what_the_forward_pass_had", backward_takes_over),
+    ("a_backward_pass_whose_x_was_overwritten_is_refused", x_overwritten),
     ("one_value_per_channel_is_refused", one_value),
     ("nothing_wanted_is_refused", nothing_wanted),
     ("choices_that_cannot_run_are_refused", impossible_choices),
@@ -178,25 +181,25 @@ fn scratch_of_every_plan(adapter: &Adapter) -> Result<(), Failed> {
             BatchNorm::with_choice(&adapter.kernels, fixture.layer.shape().clone(), Config::default(), &choice)?;
         let is = |error: &Error| matches!(error, Error::BufferTooSmall { name: "scratch", expected, .. } if *expected == layer.scratch_size());
         let scratch = || sized(&fixture.scratch, layer.scratch_size() - 4);
-        let x = || at(&fixture.tensor, 0);
+        let (x, saved) = (|| at(&fixture.tensor, 0), || fixture.saved.as_entire_buffer_binding());
         owed("forward", layer.forward_training(&ForwardTraining { scratch: scratch(), ..fixture.forward() }), is)?;
-        let backward = Backward {
-            x: x(),
+        let left = |forward| layer.saved_from(forward, x(), None, saved());
+        let (trained, inferred) = (left(Operation::ForwardTraining)?, left(Operation::Inference)?);
+        let backward = |saved| Backward {
+            saved,
             dy: fixture.other.as_entire_buffer_binding(),
-            residual: None,
             dx: Some(fixture.other.as_entire_buffer_binding()),
             dresidual: None,
             dgamma: None,
             dbeta: None,
-            saved: fixture.saved.as_entire_buffer_binding(),
             scratch: scratch(),
         };
-        owed("backward", layer.backward_training(&backward), is)?;
+        owed("backward", layer.backward_training(&backward(&trained)), is)?;
         if layer.plan(Operation::BackwardFrozen).is_ok() {
-            owed("frozen", layer.backward_frozen(&backward), is)?;
+            owed("frozen", layer.backward_frozen(&backward(&inferred)), is)?;
         }
         if layer.plan(Operation::Statistics).is_ok() {
-            let saved = Some(fixture.saved.as_entire_buffer_binding());
+            let saved = Some(saved());
             owed("statistics", layer.statistics(&Statistics { x: x(), saved, running: None, scratch: scratch() }), is)?;
         }
         // Nor may it lie over what is read.
@@ -308,21 +311,26 @@ fn overlaps(adapter: &Adapter) -> Result<(), Failed> {
         let bindings = ForwardTraining { y: at(&fixture.tensor, offset), ..fixture.forward() };
         owed("y over x", fixture.layer.forward_training(&bindings), overlap)?;
     }
+    let left = |layer: &BatchNorm| {
+        let (x, saved) = (at(&fixture.tensor, 0), fixture.saved.as_entire_buffer_binding());
+        layer.saved_from(Operation::ForwardTraining, x, None, saved)
+    };
+    let saved = &left(&fixture.layer)?;
     let backward = |dx, dgamma, dbeta| Backward {
-        x: at(&fixture.tensor, 0),
+        saved,
         dy: fixture.other.as_entire_buffer_binding(),
-        residual: None,
         dx,
         dresidual: None,
         dgamma,
         dbeta,
-        saved: fixture.saved.as_entire_buffer_binding(),
         scratch: fixture.scratch.as_entire_buffer_binding(),
     };
     let whole = || Some(fixture.other.as_entire_buffer_binding());
     let relu = Config { activation: Activation::Relu, ..Config::default() };
     let relu = BatchNorm::new(&adapter.kernels, fixture.layer.shape().clone(), relu)?;
-    let bindings = Backward { dresidual: Some(at(&fixture.tensor, size)), ..backward(None, None, None) };
+    let of_relu = left(&relu)?;
+    let bindings =
+        Backward { saved: &of_relu, dresidual: Some(at(&fixture.tensor, size)), ..backward(None, None, None) };
     owed("dresidual without residual", relu.backward_training(&bindings), |error| {
         matches!(error, Error::Mismatch { name: "residual", .. })
     })?;
@@ -349,6 +357,172 @@ fn overlaps(adapter: &Adapter) -> Result<(), Failed> {
     owed("half", fixture.layer.inference(&inference(at(&fixture.tensor, size / 2))), overlap)?;
     fixture.layer.inference(&inference(at(&fixture.tensor, 0)))?;
     fixture.layer.inference(&inference(at(&fixture.tensor, size)))?;
+    Ok(())
+}
+
+/// A forward pass, and the backward pass of a layer that differs in one thing.
+fn foreign_backward(adapter: &Adapter) -> Result<(), Failed> {
+    let fixture = Fixture::new(adapter)?;
+    let of = |size| buffer(adapter, size, wgpu::BufferUsages::STORAGE);
+    let size = 8 * fixture.other.size();
+    let (tensor, other, saved, scratch) = (of(2 * size), of(size), of(1 << 16), of(1 << 16));
+    let layer = |dims: &[usize], layout, config| BatchNorm::new(&adapter.kernels, Shape::new(dims, layout)?, config);
+    let forward = |layer: &BatchNorm| {
+        layer.forward_training(&ForwardTraining {
+            x: at(&tensor, 0),
+            y: at(&other, 0),
+            residual: None,
+            gamma: None,
+            beta: None,
+            saved: at(&saved, 0),
+            running: None,
+            scratch: at(&scratch, 0),
+        })
+    };
+    let backward = |saved| Backward {
+        saved,
+        dy: at(&other, 0),
+        dx: Some(at(&other, 0)),
+        dresidual: None,
+        dgamma: None,
+        dbeta: None,
+        scratch: at(&scratch, 0),
+    };
+    let (plain, first) = (Config::default(), Layout::ChannelsFirst);
+    let dims = [4, 8, 6, 6];
+    let own = layer(&dims, first, plain)?;
+    let step = forward(&own)?;
+    own.backward_training(&backward(step.saved()?))?;
+    for (what, other) in [
+        ("4x8x6x6 channels_first", layer(&[2, 8, 6, 6], first, plain)?),
+        ("4x8x6x6 channels_first", layer(&[4, 6, 6, 8], Layout::ChannelsLast, plain)?),
+        ("4x8x6x6 channels_first", layer(&[4, 4, 6, 12], first, plain)?),
+        ("f32", layer(&dims, first, Config { dtype: DType::F16, ..plain })?),
+        ("activation none", layer(&dims, first, Config { activation: Activation::Relu, ..plain })?),
+        ("in_place false", layer(&dims, first, Config { in_place: true, ..plain })?),
+    ] {
+        let is = |error: &Error| matches!(error, Error::Mismatch { name: "saved", actual, .. } if actual.ends_with(&format!("with {what}")));
+        owed(what, other.backward_training(&backward(step.saved()?)), is)?;
+    }
+    owed(
+        "frozen",
+        own.backward_frozen(&backward(step.saved()?)),
+        |error| matches!(error, Error::Mismatch { name: "saved", actual, .. } if actual.contains("forward_training")),
+    )?;
+    // The same in all that matters: another choice of kernels, another eps, another name for the layout.
+    let choice = Choice { strategy: Some(Strategy::Split), ..Choice::default() };
+    let alike = Config { eps: 1e-3, ..plain };
+    let alike = BatchNorm::with_choice(&adapter.kernels, own.shape().clone(), alike, &choice)?;
+    alike.backward_training(&backward(step.saved()?))?;
+    let flat = forward(&layer(&[20, 6], first, plain)?)?;
+    layer(&[20, 6], Layout::ChannelsLast, plain)?.backward_training(&backward(flat.saved()?))?;
+    // What is no forward pass has nothing to go back from.
+    let statistics = own.statistics(&Statistics {
+        x: at(&tensor, 0),
+        saved: Some(at(&saved, 0)),
+        running: None,
+        scratch: at(&scratch, 0),
+    })?;
+    let nothing = |error: &Error| matches!(error, Error::Mismatch { name: "saved", .. });
+    owed("statistics", statistics.saved().cloned(), nothing)?;
+    let gradients = own.backward_training(&backward(step.saved()?))?;
+    owed("backward", gradients.saved().cloned(), nothing)?;
+    let uploaded = own.saved_from(Operation::Statistics, at(&tensor, 0), None, at(&saved, 0));
+    owed("uploaded statistics", uploaded, nothing)
+}
+
+/// Both passes from one description: the gradients are those of the residual, of ReLU, and in place of y.
+fn backward_takes_over(adapter: &Adapter) -> Result<(), Failed> {
+    let (device, queue) = (&adapter.device, &adapter.queue);
+    let shape = Shape::new(&[6, 4, 5], Layout::ChannelsFirst)?;
+    for in_place in [false, true] {
+        let activation = if in_place { Activation::None } else { Activation::Relu };
+        let config = Config { in_place, activation, ..Config::default() };
+        let layer = BatchNorm::new(&adapter.kernels, shape.clone(), config)?;
+        let values = |seed| normal(shape.elements(), seed);
+        let input = |seed| upload(device, queue, "input", bytemuck::cast_slice(&values(seed)));
+        let output = |size| storage(device, "output", size);
+        let (x, dy, residual, y) = (input(91)?, input(92)?, input(93)?, output(layer.tensor_size())?);
+        let (dx, dresidual) = (output(layer.tensor_size())?, output(layer.tensor_size())?);
+        let (saved, scratch) = (output(layer.saved_size())?, output(layer.scratch_size())?);
+        let whole = wgpu::Buffer::as_entire_buffer_binding;
+        let TrainingSteps { forward, backward } = layer.training(&Training {
+            x: whole(&x),
+            // In place y may lie elsewhere all the same: the backward pass reads it there.
+            y: whole(&y),
+            dy: whole(&dy),
+            dx: Some(whole(&dx)),
+            residual: (!in_place).then(|| whole(&residual)),
+            dresidual: (!in_place).then(|| whole(&dresidual)),
+            gamma: None,
+            beta: None,
+            dgamma: None,
+            dbeta: None,
+            saved: whole(&saved),
+            running: None,
+            scratch: whole(&scratch),
+        })?;
+        let mut encoder = device.create_command_encoder(&Default::default());
+        forward.encode_pass(&mut encoder);
+        backward.encode_pass(&mut encoder);
+        queue.submit([encoder.finish()]);
+        let wide = |seed| values(seed).into_iter().map(f64::from).collect::<Vec<f64>>();
+        let residual = wide(93);
+        let reference = Layer { residual: (!in_place).then_some(residual.as_slice()), activation, ..Layer::default() };
+        let execution = Execution { in_place, ..Execution::default() };
+        let want = reference::backward_training(&wide(91), &wide(92), &shape, &reference)?;
+        let bound = bound::backward_training(&wide(91), &wide(92), &shape, &reference, &execution)?;
+        let contents = download(device, queue, &[&dx, &dresidual])?;
+        let got = |i: usize| bytemuck::pod_collect_to_vec::<u8, f32>(&contents[i]);
+        let mut outcomes = vec![bound::compare(&got(0), &want.dx, &bound.dx)?];
+        if !in_place {
+            outcomes.push(bound::compare(&got(1), &want.dresidual, &bound.dresidual)?);
+        }
+        if let Some(wrong) = outcomes.iter().find(|outcome| !outcome.passed()) {
+            return Err(format!("in place {in_place}: {wrong}").into());
+        }
+    }
+    Ok(())
+}
+
+/// Inference that writes y over x leaves no x for a backward pass that reads it.
+fn x_overwritten(adapter: &Adapter) -> Result<(), Failed> {
+    let fixture = Fixture::new(adapter)?;
+    let running = buffer(adapter, RunningStatistics::size(8), wgpu::BufferUsages::STORAGE);
+    let inference = |layer: &BatchNorm| {
+        layer.inference(&Inference {
+            x: at(&fixture.tensor, 0),
+            y: at(&fixture.tensor, 0),
+            residual: None,
+            gamma: None,
+            beta: None,
+            running: running.as_entire_buffer_binding(),
+            saved: Some(fixture.saved.as_entire_buffer_binding()),
+        })
+    };
+    let backward = |saved, dgamma| Backward {
+        saved,
+        dy: fixture.other.as_entire_buffer_binding(),
+        dx: Some(fixture.other.as_entire_buffer_binding()),
+        dresidual: None,
+        dgamma,
+        dbeta: None,
+        scratch: fixture.scratch.as_entire_buffer_binding(),
+    };
+    let dgamma = || Some(at(&fixture.tensor, fixture.other.size()));
+    let overlap = |error: &Error| matches!(error, Error::Overlap { first: "x", second: "y", .. });
+    let layer = |config| BatchNorm::new(&adapter.kernels, fixture.layer.shape().clone(), config);
+    let plain = layer(Config::default())?;
+    let step = inference(&plain)?;
+    owed("dgamma", plain.backward_frozen(&backward(step.saved()?, dgamma())), overlap)?;
+    // dx alone does not need x, unless there is an activation to see through.
+    plain.backward_frozen(&backward(step.saved()?, None))?;
+    let relu = layer(Config { activation: Activation::Relu, ..Config::default() })?;
+    let step = inference(&relu)?;
+    owed("relu", relu.backward_frozen(&backward(step.saved()?, None)), overlap)?;
+    let in_place = layer(Config { in_place: true, ..Config::default() })?;
+    let step = inference(&in_place)?;
+    in_place.backward_frozen(&backward(step.saved()?, dgamma()))?;
     Ok(())
 }
 
