@@ -148,12 +148,12 @@ impl BatchNorm {
     /// # Errors
     /// As those two.
     pub fn training(&self, bindings: &Training<'_>) -> Result<TrainingSteps> {
-        let Training { x, y, dy, dx, residual, dresidual, .. } = bindings.clone();
-        let Training { gamma, beta, dgamma, dbeta, saved, running, scratch, .. } = bindings.clone();
-        let scratch_again = scratch.clone();
-        let forward =
-            self.forward_training(&ForwardTraining { x, y, residual, gamma, beta, saved, running, scratch })?;
-        let (saved, scratch) = (forward.saved()?, scratch_again);
+        let Training { x, y, dy, dx, residual, dresidual, gamma, beta, dgamma, dbeta, saved, running, scratch } =
+            bindings.clone();
+        let of_forward = scratch.clone();
+        let forward = ForwardTraining { x, y, residual, gamma, beta, saved, running, scratch: of_forward };
+        let forward = self.forward_training(&forward)?;
+        let saved = forward.saved()?;
         let backward = self.backward_training(&Backward { saved, dy, dx, dresidual, dgamma, dbeta, scratch })?;
         Ok(TrainingSteps { forward, backward })
     }
@@ -187,7 +187,7 @@ impl BatchNorm {
                 ("scratch", Some(scratch)),
             ],
         )?;
-        Ok(Step { saved: Some(left), ..step })
+        Ok(Step { saved: Some(Box::new(left)), ..step })
     }
 
     /// Normalizes by the running statistics (Ioffe and Szegedy 2015, algorithm 2), then adds the residual and applies the
@@ -220,7 +220,7 @@ impl BatchNorm {
                 ("saved", saved),
             ],
         )?;
-        Ok(Step { saved: left, ..step })
+        Ok(Step { saved: left.map(Box::new), ..step })
     }
 
     /// Gradients of the training forward, where mean and variance depend on x.

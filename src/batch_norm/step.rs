@@ -18,7 +18,7 @@ use crate::operation::Operation;
 pub struct Step {
     pub(crate) operation: Operation,
     pub(crate) dispatches: Vec<Dispatch>,
-    pub(crate) saved: Option<Saved>,
+    pub(crate) saved: Option<Box<Saved>>,
 }
 
 impl Step {
@@ -40,7 +40,7 @@ impl Step {
     /// [`Error::Mismatch`](crate::Error::Mismatch) for a step that is no forward pass, or inference without
     /// [`Inference::saved`].
     pub fn saved(&self) -> Result<&Saved> {
-        self.saved.as_ref().ok_or_else(|| nothing_saved(self.operation))
+        self.saved.as_deref().ok_or_else(|| nothing_saved(self.operation))
     }
 
     /// Names of the kernels in the order of their dispatches, such as `moments.planes4.tree`.
