@@ -5,7 +5,7 @@
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::reference::{self, Layer};
 use batchnorm_wgpu::{
-    Backward, BatchNorm, Config, ForwardTraining, Kernels, Layout, RunningStatistics, Shape, Step, wgpu,
+    BatchNorm, Config, Kernels, Layout, RunningStatistics, Shape, Step, Training, TrainingSteps, wgpu,
 };
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::error::Error;
@@ -76,25 +76,19 @@ fn bound_step() -> Result<(Gpu, [Step; 2]), Box<dyn Error>> {
     let [saved, running, scratch] =
         [layer.saved_size(), RunningStatistics::size(channels), layer.scratch_size()].map(storage);
     let whole = wgpu::Buffer::as_entire_buffer_binding;
-    let forward = layer.forward_training(&ForwardTraining {
+    let TrainingSteps { forward, backward } = layer.training(&Training {
         x: whole(&x),
         y: whole(&y),
+        dy: whole(&dy),
+        dx: Some(whole(&dx)),
         residual: None,
+        dresidual: None,
         gamma: Some(whole(&gamma)),
         beta: Some(whole(&beta)),
-        saved: whole(&saved),
-        running: Some(whole(&running)),
-        scratch: whole(&scratch),
-    })?;
-    let backward = layer.backward_training(&Backward {
-        x: whole(&x),
-        dy: whole(&dy),
-        residual: None,
-        dx: Some(whole(&dx)),
-        dresidual: None,
         dgamma: Some(whole(&dgamma)),
         dbeta: Some(whole(&dbeta)),
         saved: whole(&saved),
+        running: Some(whole(&running)),
         scratch: whole(&scratch),
     })?;
     // wgpu encodes only while the queue is alive, too.

@@ -4,7 +4,7 @@
 
 use batchnorm_wgpu::wgpu::{self, BufferUsages, util::DeviceExt};
 use batchnorm_wgpu::{
-    Backward, BatchNorm, Config, DType, ForwardTraining, Inference, Kernels, Layout, RunningStatistics, Shape,
+    BatchNorm, Config, DType, Inference, Kernels, Layout, RunningStatistics, Shape, Training, TrainingSteps,
     USEFUL_FEATURES, required_limits,
 };
 use std::error::Error;
@@ -46,25 +46,19 @@ fn main() -> Result<(), Box<dyn Error>> {
     let layer = BatchNorm::new(&Kernels::new(&device), shape.clone(), Config::default())?;
     let (saved, scratch) = (empty(layer.saved_size()), empty(layer.scratch_size()));
     let whole = wgpu::Buffer::as_entire_buffer_binding;
-    let forward = layer.forward_training(&ForwardTraining {
+    let TrainingSteps { forward, backward } = layer.training(&Training {
         x: whole(&x),
         y: whole(&y),
+        dy: whole(&dy),
+        dx: Some(whole(&dx)),
         residual: None,
+        dresidual: None,
         gamma: Some(whole(&gamma)),
         beta: Some(whole(&beta)),
-        saved: whole(&saved),
-        running: Some(whole(&running)),
-        scratch: whole(&scratch),
-    })?;
-    let backward = layer.backward_training(&Backward {
-        x: whole(&x),
-        dy: whole(&dy),
-        residual: None,
-        dx: Some(whole(&dx)),
-        dresidual: None,
         dgamma: Some(whole(&dgamma)),
         dbeta: Some(whole(&dbeta)),
         saved: whole(&saved),
+        running: Some(whole(&running)),
         scratch: whole(&scratch),
     })?;
     // Inference may overwrite its input: x and y are one binding. The last step that needs x comes before it.

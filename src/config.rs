@@ -96,15 +96,22 @@ impl Config {
     /// gamma and beta have one value per channel; beta `None` for 0.
     ///
     /// # Errors
-    /// [`Error::InPlace`] that names the first channel for which it does not hold.
+    /// [`Error::InPlace`] that names the first channel for which it does not hold; [`Error::Mismatch`] when the lengths differ.
     pub fn check_in_place(&self, gamma: &[f32], beta: Option<&[f32]>) -> Result<()> {
+        if let Some(beta) = beta.filter(|beta| beta.len() != gamma.len()) {
+            return Err(Error::Mismatch {
+                name: "beta",
+                expected: format!("{} values, as gamma has", gamma.len()),
+                actual: beta.len().to_string(),
+            });
+        }
         let least = match self.dtype {
             DType::F32 => 1.0 / 1024.0,
             DType::F16 => 1.0 / 8.0,
             DType::Bf16 => 1.0,
         };
         for (channel, &gamma) in gamma.iter().enumerate() {
-            let beta = beta.and_then(|beta| beta.get(channel)).map_or(0.0, |beta| beta.abs());
+            let beta = beta.map_or(0.0, |beta| beta[channel].abs());
             // Written so that NaN is refused too.
             let holds = gamma.abs() >= least * beta && gamma.abs() >= SMALLEST_GAMMA;
             if !holds {
@@ -193,7 +200,8 @@ pub struct Window {
 /// What happens to a channel's running statistics when those of the batch are NaN or infinite.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum NonFinite {
-    /// The channel keeps its running statistics, and its skipped count grows by one.
+    /// The channel keeps its running statistics, and its skipped count grows by one. So it does where those were NaN or
+    /// infinite before, which lasts until they are reset.
     Skip,
     /// The channel's running statistics become NaN, as in PyTorch.
     Propagate,
@@ -324,6 +332,10 @@ mod tests {
             assert!(matches!(alone, Err(Error::InPlace { .. })), "{gamma}");
         }
         assert!(Config::default().check_in_place(&[1e-18, 1.0], None).is_ok());
+        for beta in [&[][..], &[1.0, 2.0]] {
+            let refused = Config::default().check_in_place(&[1.0], Some(beta)).unwrap_err();
+            assert!(refused.to_string().contains("beta: expected 1 values, as gamma has, got"), "{refused}");
+        }
     }
 
     #[test]

@@ -39,9 +39,10 @@ impl DType {
     }
 
     /// Bytes of a tensor of so many elements in a buffer: a multiple of four, since buffers are bound in words. What stands
-    /// behind an odd last element of two bytes is neither read nor changed.
+    /// behind an odd last element of two bytes is neither read nor changed. A number of bytes beyond `u64` gives its largest
+    /// multiple of four, which no buffer has.
     pub fn bytes(self, elements: usize) -> u64 {
-        (elements as u64 * self.size()).next_multiple_of(4)
+        (elements as u64).saturating_mul(self.size()).checked_next_multiple_of(4).unwrap_or(u64::MAX - 3)
     }
 }
 
@@ -61,5 +62,8 @@ mod tests {
         assert_eq!(of(DType::F32), ("f32".into(), 4, 12, 16));
         assert_eq!(of(DType::F16), ("f16".into(), 2, 8, 8));
         assert_eq!(of(DType::Bf16), ("bf16".into(), 2, 8, 8));
+        for dtype in DType::ALL {
+            assert!(dtype.bytes(usize::MAX) >= usize::MAX as u64 - 3 && dtype.bytes(usize::MAX).is_multiple_of(4));
+        }
     }
 }

@@ -19,12 +19,15 @@ mod running;
 pub mod shape;
 mod tuning;
 
-pub use batch_norm::{Backward, BatchNorm, ForwardTraining, Inference, Statistics, USEFUL_FEATURES, required_limits};
+pub use batch_norm::{
+    Backward, BatchNorm, ForwardTraining, Inference, Saved, Statistics, Step, Training, TrainingSteps, USEFUL_FEATURES,
+    required_limits,
+};
 pub use capabilities::{Capabilities, adapter_key};
 pub use config::{Activation, Average, Config, NonFinite, RunningPolicy, Spread, VarianceEstimate, Window};
 pub use dtype::DType;
 pub use error::{Error, Result};
-pub use gpu::{Edit, Kernels, Options, RuntimeChecks, Step};
+pub use gpu::{Edit, Kernels, Options, RuntimeChecks};
 pub use operation::Operation;
 pub use plan::{Choice, Plan};
 pub use running::RunningStatistics;

@@ -19,7 +19,11 @@ pub struct RunningStatistics {
     pub tracked: Vec<u32>,
     /// Batches that entered the averages.
     pub averaged: Vec<u32>,
-    /// Batches skipped because their statistics were NaN or infinite.
+    /// Batches that did not enter the averages, which stayed as they were ([`NonFinite::Skip`](crate::NonFinite::Skip)): the
+    /// batch holds NaN or infinity; or its variance overflows f32; or it lies so far from the running statistics that f32
+    /// overflows between them; or the running mean or variance was NaN or infinite before. No batch that is averaged changes
+    /// the last: a channel that is skipped every time although its batches are finite has to be reset to mean 0, remainder 0
+    /// and variance 1, as [`RunningStatistics::new`] has it.
     pub skipped: Vec<u32>,
     /// Values that entered the averages.
     pub values: Vec<u64>,
@@ -67,9 +71,18 @@ impl RunningStatistics {
         mean.or_else(|| find("running_var", &self.var, |var| var.is_finite() && var >= 0.0))
     }
 
-    /// Bytes that `channels` channels take in a buffer.
+    /// Bytes that `channels` channels take in a buffer; `u64::MAX`, which no buffer has, where there are too many for a `u64`.
     pub fn size(channels: usize) -> u64 {
-        u64::from(RUNNING_PLANES) * channels as u64 * 4
+        (channels as u64).saturating_mul(4 * u64::from(RUNNING_PLANES))
+    }
+
+    /// Whether there is anything in it but zeros, which a buffer holds that was never written. A new layer has variance 1
+    /// ([`RunningStatistics::new`]), a trained one a number of batches.
+    pub fn is_initialized(&self) -> bool {
+        let floats = [&self.mean, &self.mean_remainder, &self.var].into_iter().flatten();
+        let counts = [&self.tracked, &self.averaged, &self.skipped].into_iter().flatten();
+        let none = floats.copied().all(|value| value == 0.0) && counts.copied().all(|count| count == 0);
+        self.channels() == 0 || !none || self.values.iter().any(|&count| count > 0)
     }
 
     /// Number of channels.
@@ -100,7 +113,8 @@ impl RunningStatistics {
     /// Reads the contents of a buffer.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] when the number of bytes is not a multiple of 32.
+    /// [`Error::Mismatch`] when the number of bytes is not a multiple of 32, or all of them are 0: the buffer was never
+    /// written, and what inference made of it means nothing.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
         let per_channel = RUNNING_PLANES as usize * 4;
         if !bytes.len().is_multiple_of(per_channel) {
@@ -114,7 +128,7 @@ impl RunningStatistics {
         let words: Vec<u32> = bytes.chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
         let plane = |i: usize| words[i * channels..(i + 1) * channels].iter().copied();
         let floats = |i| plane(i).map(f32::from_bits).collect();
-        Ok(Self {
+        let running = Self {
             mean: floats(0),
             mean_remainder: floats(1),
             var: floats(2),
@@ -122,7 +136,18 @@ impl RunningStatistics {
             averaged: plane(4).collect(),
             skipped: plane(5).collect(),
             values: plane(6).zip(plane(7)).map(|(low, high)| (u64::from(high) << 32) + u64::from(low)).collect(),
-        })
+        };
+        if !running.is_initialized() {
+            return Err(Error::Mismatch {
+                name: "running",
+                expected: "running statistics, which begin with variance 1".into(),
+                actual:
+                    "zeros only, as in a buffer that was never written; call BatchNorm::initialize_running, or upload \
+                         RunningStatistics::new(channels).to_bytes()"
+                        .into(),
+            });
+        }
+        Ok(running)
     }
 }
 
@@ -156,7 +181,28 @@ mod tests {
         assert!(RunningStatistics::from_bytes(&bytes[4..]).is_err());
         running.var.pop();
         assert!(matches!(running.to_bytes(), Err(Error::Mismatch { name: "var", .. })));
+        assert_eq!(RunningStatistics::size(usize::MAX), u64::MAX);
         let uneven = RunningStatistics::from_mean_var(&[1.0, 2.0], &[1.0], 0);
         assert!(matches!(uneven, Err(Error::Mismatch { name: "running_var", .. })));
+    }
+
+    #[test]
+    fn a_buffer_that_was_never_written_is_told_apart() {
+        let refused = RunningStatistics::from_bytes(&[0; 96]).unwrap_err().to_string();
+        assert!(refused.contains("never written") && refused.contains("initialize_running"), "{refused}");
+        let new = RunningStatistics::new(3);
+        assert!(new.is_initialized());
+        assert_eq!(RunningStatistics::from_bytes(&new.to_bytes().unwrap()).unwrap(), new);
+        let zeros = RunningStatistics { var: vec![0.0; 3], ..new };
+        assert!(!zeros.is_initialized());
+        // Any word tells that somebody wrote.
+        for (i, byte) in [(0, 1), (31, 0x80), (95, 1)] {
+            let mut bytes = [0; 96];
+            bytes[i] = byte;
+            assert_eq!(RunningStatistics::from_bytes(&bytes).is_ok(), i != 31, "{i}");
+        }
+        let constant = RunningStatistics { tracked: vec![1; 3], ..zeros };
+        assert!(constant.is_initialized());
+        assert!(RunningStatistics::from_bytes(&[]).is_ok());
     }
 }

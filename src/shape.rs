@@ -87,6 +87,11 @@ impl Shape {
         self.layout
     }
 
+    /// (outer, channels, inner): all that batch norm sees.
+    pub(crate) fn reduced(&self) -> [usize; 3] {
+        [self.outer, self.channels, self.inner]
+    }
+
     /// Number of slices before the channel dimension: N, or the product of all but the last dimension.
     pub fn outer(&self) -> usize {
         self.outer

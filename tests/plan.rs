@@ -2,10 +2,59 @@
 
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Span, Storage, Strategy as By};
 use batchnorm_wgpu::{
-    Capabilities, Choice, DType, Error, Layout, Operation, Plan, Preference, Shape, Tuning, TuningPoint, wgpu,
+    Capabilities, Choice, DType, Error, Layout, Operation, Plan, Preference, RunningStatistics, Shape, Tuning,
+    TuningPoint, required_limits, wgpu,
 };
 use batchnorm_wgpu_check::plan::Request;
 use proptest::prelude::*;
+
+/// A device opened with the limits of a shape holds what its layer binds, in one binding each, up to what wgpu binds at all.
+#[test]
+fn required_limits_hold_everything_that_a_layer_binds() {
+    for dims in [[2, 5_000_000], [1, 9_000_000], [40, 1_000_000], [64, 4], [100_000, 1_000]] {
+        for (layout, dtype) in [Layout::ChannelsFirst, Layout::ChannelsLast].into_iter().zip(DType::ALL) {
+            let shape = Shape::new(&dims, layout).unwrap();
+            let limits = required_limits(&shape, dtype);
+            let [binds, holds] = [limits.max_storage_buffer_binding_size, limits.max_buffer_size];
+            let running = RunningStatistics::size(shape.channels());
+            for (what, bytes) in [("running", running), ("tensor", dtype.bytes(shape.elements()))] {
+                assert!(binds >= bytes && holds >= bytes, "{shape}, {dtype}: {what} takes {bytes} of {binds}");
+            }
+            let device_type = wgpu::DeviceType::Cpu;
+            let capabilities = Capabilities { limits, subgroups: false, shader_f16: false, device_type };
+            for operation in Operation::ALL {
+                let plan =
+                    Plan::new(operation, &shape, dtype, &capabilities, &Tuning::none(), &Choice::default()).unwrap();
+                let scratch = plan.scratch_planes() * 4 * shape.channels() as u64;
+                assert!(binds >= scratch && plan.parts == 1, "{shape}, {dtype}, {operation}: {scratch} of {binds}");
+            }
+        }
+    }
+}
+
+/// Shapes at the end of what a `usize` counts are refused, and no size wraps around on the way.
+#[test]
+fn the_largest_shapes_are_refused() {
+    let largest = usize::MAX / 4;
+    for (dims, layout) in [
+        ([1, largest], Layout::ChannelsFirst),
+        ([largest, 1], Layout::ChannelsFirst),
+        ([2, largest / 2], Layout::ChannelsLast),
+    ] {
+        let shape = Shape::new(&dims, layout).unwrap();
+        for dtype in DType::ALL {
+            let limits = wgpu::Limits::default();
+            let capabilities =
+                Capabilities { limits, subgroups: false, shader_f16: false, device_type: wgpu::DeviceType::Other };
+            for operation in Operation::ALL {
+                let plan = Plan::new(operation, &shape, dtype, &capabilities, &Tuning::none(), &Choice::default());
+                let Err(Error::Limit { needed, allowed, .. }) = plan else { panic!("{shape}: {plan:?}") };
+                assert!(needed > allowed, "{shape}: {needed} of {allowed}");
+            }
+            assert!(required_limits(&shape, dtype).max_buffer_size >= dtype.bytes(shape.elements()));
+        }
+    }
+}
 
 fn dimension() -> impl Strategy<Value = usize> {
     prop_oneof![1usize..9, 1usize..70, Just(49), Just(4099), 1usize..3000]

@@ -133,7 +133,7 @@ impl Case {
             let mean = (0..).zip(normal(channels, 3));
             let mean = mean.map(|(c, z)| f64::from(self.running_mean(c)) + f64::from(z) * THIRD);
             let (mean, mean_remainder) = mean.map(|mean| (mean as f32, (mean - f64::from(mean as f32)) as f32)).unzip();
-            let var: Vec<f32> = normal(channels, 4).into_iter().map(|z| (0.2 * z).exp()).collect();
+            let var = (0..).zip(normal(channels, 4)).map(|(c, z)| self.data.running_var(c, (0.2 * z).exp())).collect();
             // In channel 1 the counts have reached their end.
             let count = |ordinary| (0..channels).map(|c| if c == 1 { u32::MAX } else { ordinary }).collect();
             running = RunningStatistics {
@@ -146,28 +146,34 @@ impl Case {
                 values: (0..channels).map(|c| VALUES[c % VALUES.len()]).collect(),
             };
         }
-        // What is a negative zero, or makes one.
-        let or = |special: f32, ordinary: Vec<f32>| match self.data {
-            Data::NegativeZero => vec![special; ordinary.len()],
-            _ => ordinary,
-        };
-        let gamma = |mut ordinary: Vec<f32>| {
-            if self.data == Data::ZeroGamma {
-                ordinary.iter_mut().step_by(2).for_each(|gamma| *gamma = 0.0);
-            }
-            or(-1.0, ordinary)
+        let per_channel = |ordinary: Vec<f32>, of: fn(Data, usize, f32) -> f32| {
+            (0..).zip(ordinary).map(|(channel, value)| of(self.data, channel, value)).collect()
         };
         let stored = |values: Vec<f32>| values.into_iter().map(|value| rounded(value, self.config.dtype)).collect();
+        let tensor = |tensor, of: fn(Data, usize, f32) -> f32| {
+            let values = normal(self.shape.elements(), tensor);
+            let channel = |index: usize| index / self.shape.inner() % channels;
+            stored((0..).zip(values).map(|(index, value)| of(self.data, channel(index), value)).collect())
+        };
         Inputs {
             shape: self.shape.clone(),
             config: self.config,
             x: stored(self.data.x(&self.shape, seed.wrapping_mul(8) + 1)),
-            dy: stored(normal(self.shape.elements(), 2)),
-            residual: self.residual.then(|| or(-0.0, stored(normal(self.shape.elements(), 7)))),
-            gamma: self.gamma.then(|| gamma(parameter(5, 1.0))),
-            beta: self.beta.then(|| or(-0.0, parameter(6, 0.0))),
+            dy: tensor(2, Data::dy),
+            residual: self.residual.then(|| tensor(7, Data::beta_or_residual)),
+            gamma: self.gamma.then(|| per_channel(parameter(5, 1.0), Data::gamma)),
+            beta: self.beta.then(|| per_channel(parameter(6, 0.0), Data::beta_or_residual)),
             running,
         }
+    }
+
+    /// Whether it is made so that f32, or the dtype, does not hold all results or what leads to them: some may be NaN or
+    /// infinite where float64 has a number, and some have no bound.
+    pub fn may_exceed(&self, inputs: &Inputs) -> bool {
+        // Working from y, nothing of x is left where gamma is 0, or taken for it.
+        let lost = self.config.in_place && self.data.loses_gamma();
+        // Half precision makes infinities of ordinary numbers.
+        lost || self.data.exceeds_f32() || inputs.x.iter().any(|x| !x.is_finite())
     }
 
     /// The kernels that it runs, by its plan; which bindings they have is left open. (The batches of a population have plans

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use std::fmt;
 use std::str::FromStr;
 
-/// What the values of x are like. dy is always ordinary, the parameters and running statistics almost always.
+/// What the values of x are like. dy, the parameters and the running statistics are ordinary almost always.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Data {
     /// Normal, deviation 1, about a mean.
@@ -48,11 +48,17 @@ pub enum Data {
     FarApart,
     /// Values near the smallest normal f32.
     Tiny,
+    /// Three of four gammas are subnormal, which a device may take for 0, and 1 / sqrt(variance + eps) is large: their product
+    /// is a normal number.
+    SubnormalGamma,
+    /// Subnormal numbers elsewhere, by channel in turn: x; dy; beta and the residual, where x is constant; the product of gamma
+    /// and 1 / sqrt(variance + eps), where dy is large.
+    Subnormals,
 }
 
 impl Data {
     /// Every kind.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::Normal { mean: 0.0 },
         Self::Normal { mean: 1e2 },
         Self::Normal { mean: -1e4 },
@@ -74,7 +80,14 @@ impl Data {
         Self::ZeroGamma,
         Self::FarApart,
         Self::Tiny,
+        Self::SubnormalGamma,
+        Self::Subnormals,
     ];
+
+    /// Whether it is made to overflow f32, or holds what is not finite.
+    pub fn exceeds_f32(self) -> bool {
+        matches!(self, Self::Overflowing | Self::FarApart | Self::OneNan | Self::OneInfinity)
+    }
 
     /// The values of x.
     pub fn x(self, shape: &Shape, seed: u64) -> Vec<f32> {
@@ -87,6 +100,51 @@ impl Data {
             }
         }
         x
+    }
+
+    /// Whether some gamma is 0, or small enough for a device to take it, or its product with the deviation, for 0.
+    pub(crate) fn loses_gamma(self) -> bool {
+        matches!(self, Self::ZeroGamma | Self::SubnormalGamma | Self::Subnormals)
+    }
+
+    /// gamma of a channel, made of an ordinary one.
+    pub(crate) fn gamma(self, channel: usize, ordinary: f32) -> f32 {
+        match (self, channel % 4) {
+            (Self::NegativeZero, _) => -1.0,
+            (Self::ZeroGamma, 0 | 2) => 0.0,
+            (Self::SubnormalGamma, 0) => 1e-38,
+            (Self::SubnormalGamma, 1) => -5e-39,
+            (Self::SubnormalGamma, 2) => 1.1e-38,
+            (Self::Subnormals, 3) => 2e-38,
+            _ => ordinary,
+        }
+    }
+
+    /// beta, or an element of the residual, of a channel, made of an ordinary one.
+    pub(crate) fn beta_or_residual(self, channel: usize, ordinary: f32) -> f32 {
+        match (self, channel % 4) {
+            (Self::NegativeZero, _) => -0.0,
+            (Self::Subnormals, 2) => 1e-39 * ordinary,
+            _ => ordinary,
+        }
+    }
+
+    /// An element of dy of a channel, made of an ordinary one.
+    pub(crate) fn dy(self, channel: usize, ordinary: f32) -> f32 {
+        match (self, channel % 4) {
+            (Self::Subnormals, 1) => 1e-39 * ordinary,
+            (Self::Subnormals, 3) => 1e4 * ordinary,
+            _ => ordinary,
+        }
+    }
+
+    /// The running variance of a channel, made of an ordinary one.
+    pub(crate) fn running_var(self, channel: usize, ordinary: f32) -> f32 {
+        match (self, channel % 4) {
+            (Self::SubnormalGamma, _) => 1e-6 * ordinary,
+            (Self::Subnormals, 3) => 1e6 * ordinary,
+            _ => ordinary,
+        }
     }
 
     /// Value `i` of `m` of a channel, made of a normal one.
@@ -118,6 +176,13 @@ impl Data {
             Self::Large => 1e15 * (1.0 + 0.1 * z),
             Self::Overflowing => 1e25 * z,
             Self::Tiny => 1e-37 * z,
+            Self::SubnormalGamma => 1e-3 * z,
+            Self::Subnormals => match channel % 4 {
+                0 => 1e-39 * z,
+                1 => 1e-3 * z,
+                2 => 3.0,
+                _ => 1e3 * z,
+            },
         }
     }
 }
@@ -141,6 +206,8 @@ impl fmt::Display for Data {
             Self::ZeroGamma => f.write_str("zero-gamma"),
             Self::FarApart => f.write_str("far-apart"),
             Self::Tiny => f.write_str("tiny"),
+            Self::SubnormalGamma => f.write_str("subnormal-gamma"),
+            Self::Subnormals => f.write_str("subnormals"),
         }
     }
 }

@@ -4,9 +4,12 @@ use crate::case::{Inputs, Operation};
 use crate::run::{Results, batches};
 use batchnorm_wgpu::DType;
 use batchnorm_wgpu::Result;
-use batchnorm_wgpu::reference::bound::{self, Comparison, Execution, StatisticsBound, compare, settle_overflow};
+use batchnorm_wgpu::reference::bound::{
+    self, Comparison, Element, Execution, StatisticsBound, compare, settle_overflow,
+};
 use batchnorm_wgpu::reference::{self, Layer, RunningStatistics, Statistics};
 use serde::Serialize;
+use std::collections::BTreeMap;
 
 /// What one output should be.
 #[derive(Clone, Debug)]
@@ -17,8 +20,12 @@ pub struct Expected {
     pub want: Vec<f64>,
     /// How far each may be off.
     pub tolerance: Vec<f64>,
-    /// Whether the inputs overflow f32 on the way, so that some tolerances may be infinite.
-    pub overflowing: bool,
+    /// What the kernels promise of some elements in place of the value wanted, by index: NaN, an infinite variance, running
+    /// statistics as they were. Something on the way to these does not fit f32.
+    pub instead: BTreeMap<usize, f64>,
+    /// Whether elements may come as NaN or infinity in place of the value wanted, or have no tolerance: the inputs are made
+    /// for that.
+    pub may_exceed: bool,
 }
 
 /// The verdict on one output.
@@ -26,8 +33,10 @@ pub struct Expected {
 pub struct Verdict {
     /// Name of the output.
     pub name: &'static str,
-    /// Whether every element is within its tolerance.
+    /// Whether every element is within its tolerance, or is not representable where that is expected.
     pub passed: bool,
+    /// Number of elements that are NaN or infinite, or stayed as they were, where float64 has another number.
+    pub unrepresentable: usize,
     /// Largest error over tolerance.
     pub ratio: f64,
     /// Largest error over largest value wanted.
@@ -79,7 +88,15 @@ impl Expected {
     }
 
     fn new(name: &'static str, want: Vec<f64>, tolerance: Vec<f64>) -> Self {
-        Self { name, want, tolerance, overflowing: false }
+        Self { name, want, tolerance, instead: BTreeMap::new(), may_exceed: false }
+    }
+
+    /// Has the kernels promise the values of `kept` where these differ from those wanted.
+    fn or_instead(mut self, kept: &[f64]) -> Self {
+        let differs = |(want, kept): (&f64, &f64)| want != kept && !(want.is_nan() && kept.is_nan());
+        let pairs = self.want.iter().zip(kept).enumerate();
+        self.instead = pairs.filter(|(_, pair)| differs(*pair)).map(|(index, (_, &kept))| (index, kept)).collect();
+        self
     }
 
     /// Holds what the call returned against it. An output that did not come fails.
@@ -87,12 +104,17 @@ impl Expected {
         match self.compare(results) {
             Err(detail) => {
                 let ratio = f64::INFINITY;
-                Verdict { name: self.name, passed: false, ratio, error_over_max: ratio, detail, worst: None }
+                let (name, unrepresentable) = (self.name, 0);
+                Verdict { name, passed: false, unrepresentable, ratio, error_over_max: ratio, detail, worst: None }
             }
             Ok(outcome) => Verdict {
                 name: self.name,
                 // Where nothing is promised a check would be empty.
-                passed: outcome.passed() && (outcome.unbounded == 0 || self.overflowing),
+                passed: match self.may_exceed {
+                    true => outcome.failures == 0,
+                    false => outcome.passed() && outcome.unbounded == 0,
+                },
+                unrepresentable: outcome.unrepresentable,
                 ratio: outcome.worst_ratio,
                 error_over_max: outcome.max_error_over_max,
                 detail: outcome.to_string(),
@@ -106,17 +128,42 @@ impl Expected {
     /// # Errors
     /// What is wrong, in words, where the output did not come or has another size.
     pub fn compare(&self, results: &Results) -> Result<Comparison, String> {
-        let mut got = output(results, self.name).ok_or("the call returned none")?;
-        if self.name.ends_with("mean") || self.name.ends_with("var") {
-            // Which of NaN and infinity a non-finite batch leads to depends on the order of summation.
-            let both = |(got, want): (&mut f64, &f64)| {
-                if !got.is_finite() && !want.is_finite() {
-                    *got = *want;
+        let got = output(results, self.name).ok_or("the call returned none")?;
+        let (mut want, mut tolerance) = (self.want.clone(), self.tolerance.clone());
+        if self.is_statistic() {
+            // Which of NaN and infinity a non-finite batch leads to depends on the order of summation: nothing is promised.
+            for ((want, tolerance), got) in want.iter_mut().zip(&mut tolerance).zip(&got) {
+                if !got.is_finite() && !want.is_finite() && got.is_nan() != want.is_nan() {
+                    *want = if want.is_nan() { -got } else { *want };
+                    *tolerance = f64::INFINITY;
                 }
-            };
-            got.iter_mut().zip(&self.want).for_each(both);
+            }
         }
-        compare(&got, &self.want, &self.tolerance).map_err(|error| error.to_string())
+        let mut stayed = Vec::new();
+        for (&index, &instead) in self.instead.iter().filter(|(index, _)| **index < got.len()) {
+            // A NaN is no tolerance that anything keeps.
+            let kept = self.came_instead(got[index], instead, tolerance[index]);
+            tolerance[index] = if kept { f64::INFINITY } else { f64::NAN };
+            if kept && got[index].is_finite() {
+                stayed.push(Element { index, got: got[index], want: want[index] });
+            }
+        }
+        let mut outcome = compare(&got, &want, &tolerance).map_err(|error| error.to_string())?;
+        outcome.unbounded -= stayed.len();
+        stayed.into_iter().for_each(|element| outcome.add_unrepresentable(element));
+        Ok(outcome)
+    }
+
+    /// Whether an element is what the kernels promise in place of the value wanted.
+    fn came_instead(&self, got: f64, instead: f64, tolerance: f64) -> bool {
+        if instead.is_finite() {
+            return (got - instead).abs() <= tolerance;
+        }
+        got.is_nan() || (self.is_statistic() && got.is_infinite())
+    }
+
+    fn is_statistic(&self) -> bool {
+        self.name.ends_with("mean") || self.name.ends_with("var")
     }
 }
 
@@ -196,10 +243,7 @@ pub fn expected(operation: Operation, inputs: &Inputs, parts: &FirstParts) -> Re
         Operation::Statistics if parts.len() == 1 => statistics(&wide, execution),
         Operation::Statistics => population(&wide, parts),
     }?;
-    // The root of the largest f32 is 1.8e19.
-    let overflowing = inputs.x.iter().any(|x| x.is_nan() || x.abs() >= 1e18);
     for expected in &mut expected {
-        expected.overflowing = overflowing;
         let dtype = if TENSORS.contains(&expected.name) { inputs.config.dtype } else { DType::F32 };
         settle_overflow(&mut expected.want, &mut expected.tolerance, dtype);
     }
@@ -246,7 +290,7 @@ impl<'a> Wide<'a> {
         Execution { dtype: self.inputs.config.dtype, in_place: self.inputs.config.in_place, first_part }
     }
 
-    /// Expects NaN in some channels, where the kernels promise it instead of a value that looks sound.
+    /// Expects NaN in some channels, where the kernels promise it in place of a value that looks sound.
     fn nan_where(&self, is_nan: impl Fn(usize) -> bool, mut expected: Expected) -> Expected {
         let shape = &self.inputs.shape;
         let per_channel = expected.want.len() == shape.channels();
@@ -254,56 +298,63 @@ impl<'a> Wide<'a> {
             let count = if per_channel { 1 } else { shape.values_per_channel() };
             for i in 0..count {
                 let index = if per_channel { channel } else { shape.index(channel, i) };
-                (expected.want[index], expected.tolerance[index]) = (f64::NAN, 0.0);
+                if !expected.want[index].is_nan() {
+                    expected.instead.insert(index, f64::NAN);
+                }
             }
         }
         expected
     }
 }
 
-/// Whether a channel's sum of squared deviations exceeds f32. Near the limit it would depend on the order of summation; no
-/// data of the matrix is near.
-pub(crate) fn overflows(statistics: &Statistics, channel: usize) -> bool {
-    statistics.var[channel] * statistics.count as f64 > f32::MAX.into()
-}
-
 fn forward_training(wide: &Wide<'_>, execution: &Execution) -> Result<Vec<Expected>> {
     let shape = &wide.inputs.shape;
     let want = reference::forward_training(&wide.x, shape, &wide.layer())?;
     let bound = bound::forward_training(&wide.x, shape, &wide.layer(), execution)?;
+    let overflows = bound::overflows(&wide.x, shape, execution)?;
     let y = Expected::new("y", want.y, bound.y);
-    let mut expected = vec![wide.nan_where(|channel| overflows(&want.statistics, channel), y)];
-    expected.extend(one_batch(wide, want.statistics, bound.statistics)?);
+    let mut expected = vec![wide.nan_where(|channel| overflows[channel], y)];
+    expected.extend(one_batch(wide, want.statistics, bound.statistics, &overflows)?);
     Ok(expected)
 }
 
-/// The statistics of a batch, and the running statistics behind it.
-fn one_batch(wide: &Wide<'_>, statistics: Statistics, bound: StatisticsBound) -> Result<Vec<Expected>> {
+/// The statistics of a batch, and the running statistics after it.
+fn one_batch(
+    wide: &Wide<'_>,
+    statistics: Statistics,
+    bound: StatisticsBound,
+    overflows: &[bool],
+) -> Result<Vec<Expected>> {
     let Inputs { shape, config, .. } = wide.inputs;
-    let overflowing: Vec<usize> = (0..shape.channels()).filter(|&channel| overflows(&statistics, channel)).collect();
-    let batch = finite_in_f32(statistics);
-    let mut var = Expected::new("batch_var", batch.var.clone(), bound.var.clone());
-    overflowing.into_iter().for_each(|channel| var.tolerance[channel] = 0.0);
-    let mean = Expected::new("batch_mean", batch.mean.clone(), bound.mean_pair.clone());
+    let found = as_found(&statistics, overflows);
+    let mean = Expected::new("batch_mean", statistics.mean.clone(), bound.mean_pair.clone());
+    let var = Expected::new("batch_var", statistics.var.clone(), bound.var.clone()).or_instead(&found.var);
     let exact = StatisticsBound::exact(shape.channels());
-    let tolerance = bound::running(&wide.running, &exact, &batch, &bound, &config.running)?;
-    let mut running = wide.running.clone();
-    running.update(&batch, &config.running)?;
+    let tolerance = bound::running(&wide.running, &exact, &found, &bound, &config.running)?;
+    let (mut want, mut kept) = (wide.running.clone(), wide.running.clone());
+    want.update(&statistics, &config.running)?;
+    kept.update(&found, &config.running)?;
     let mut expected = vec![mean, var];
-    expected.extend(expected_running(running, tolerance));
+    expected.extend(expected_running(want, &kept, tolerance));
     Ok(expected)
 }
 
-fn expected_running(running: RunningStatistics, tolerance: StatisticsBound) -> Vec<Expected> {
+/// The running statistics `want`, where the kernels have those of `kept` instead.
+fn expected_running(want: RunningStatistics, kept: &RunningStatistics, tolerance: StatisticsBound) -> Vec<Expected> {
     // Counts of batches stay at the largest that their word holds.
-    let batches = |counts: Vec<u64>| counts.into_iter().map(|count| count.min(u32::MAX.into()));
+    let batches = |count: &u64| (*count).min(u32::MAX.into());
+    let counts = |name, want: &[u64], kept: &[u64]| {
+        let kept: Vec<f64> = kept.iter().map(|count| batches(count) as f64).collect();
+        Expected::exact(name, want.iter().map(batches)).or_instead(&kept)
+    };
+    let values: Vec<f64> = kept.values.iter().map(|&count| count as f64).collect();
     vec![
-        Expected::new("running_mean", running.mean, tolerance.mean_pair),
-        Expected::new("running_var", running.var, tolerance.var),
-        Expected::exact("num_batches_tracked", batches(running.tracked)),
-        Expected::exact("averaged", batches(running.averaged)),
-        Expected::exact("skipped", batches(running.skipped)),
-        Expected::exact("values", running.values.into_iter()),
+        Expected::new("running_mean", want.mean, tolerance.mean_pair).or_instead(&kept.mean),
+        Expected::new("running_var", want.var, tolerance.var).or_instead(&kept.var),
+        counts("num_batches_tracked", &want.tracked, &kept.tracked),
+        counts("averaged", &want.averaged, &kept.averaged),
+        counts("skipped", &want.skipped, &kept.skipped),
+        Expected::exact("values", want.values.into_iter()).or_instead(&values),
     ]
 }
 
@@ -337,8 +388,8 @@ fn backward(wide: &Wide<'_>, training: bool, execution: &Execution) -> Result<Ve
     if wide.residual.is_some() {
         expected.push(Expected::new("dresidual", want.dresidual, bound.dresidual));
     }
-    let statistics = reference::statistics(x, shape)?;
-    let overflows = |channel| training && overflows(&statistics, channel);
+    let overflowing = bound::overflows(x, shape, execution)?;
+    let overflows = |channel: usize| training && overflowing[channel];
     // From y there is no way back to x where gamma is 0.
     let x_is_lost = |channel: usize| execution.in_place && layer.gamma.is_some_and(|gamma| gamma[channel] == 0.0);
     let affected = |expected: Expected| match expected.name {
@@ -352,41 +403,43 @@ fn backward(wide: &Wide<'_>, training: bool, execution: &Execution) -> Result<Ve
 
 fn statistics(wide: &Wide<'_>, execution: &Execution) -> Result<Vec<Expected>> {
     let shape = &wide.inputs.shape;
-    one_batch(wide, reference::statistics(&wide.x, shape)?, bound::statistics(&wide.x, shape, execution)?)
+    let bound = bound::statistics(&wide.x, shape, execution)?;
+    one_batch(wide, reference::statistics(&wide.x, shape)?, bound, &bound::overflows(&wide.x, shape, execution)?)
 }
 
 /// The statistics of the concatenation of all batches, within what streaming them batch by batch may add up to. A channel
 /// with a batch that is not finite has those of its other batches.
 fn population(wide: &Wide<'_>, parts: &FirstParts) -> Result<Vec<Expected>> {
     let Inputs { shape, config, .. } = wide.inputs;
-    let mut streamed = wide.running.clone();
+    let (mut streamed, mut kept) = (wide.running.clone(), wide.running.clone());
     let mut tolerance = StatisticsBound::exact(shape.channels());
     let mut rest = wide.x.as_slice();
     for (batch, &part) in batches(shape)?.into_iter().zip(parts) {
         let (x, behind) = rest.split_at(batch.elements());
         rest = behind;
-        let statistics = finite_in_f32(reference::statistics(x, &batch)?);
-        let bound = bound::statistics(x, &batch, &wide.execution(part))?;
-        tolerance = bound::running(&streamed, &tolerance, &statistics, &bound, &config.running)?;
+        let (statistics, execution) = (reference::statistics(x, &batch)?, wide.execution(part));
+        let found = as_found(&statistics, &bound::overflows(x, &batch, &execution)?);
+        let bound = bound::statistics(x, &batch, &execution)?;
+        tolerance = bound::running(&kept, &tolerance, &found, &bound, &config.running)?;
         streamed.update(&statistics, &config.running)?;
+        kept.update(&found, &config.running)?;
     }
     let mut whole = wide.running.clone();
     whole.update(&reference::statistics(&wide.x, shape)?, &config.running)?;
-    for channel in (0..shape.channels()).filter(|&channel| streamed.skipped[channel] == 0) {
-        streamed.mean[channel] = whole.mean[channel];
-        streamed.var[channel] = whole.var[channel];
-    }
-    Ok(expected_running(streamed, tolerance))
-}
-
-/// The statistics with the variances that no f32 holds made infinite, as the kernels see them.
-fn finite_in_f32(mut statistics: Statistics) -> Statistics {
-    for channel in 0..statistics.var.len() {
-        if overflows(&statistics, channel) {
-            statistics.var[channel] = f64::INFINITY;
+    for channel in 0..shape.channels() {
+        for streamed in [&mut streamed, &mut kept].into_iter().filter(|streamed| streamed.skipped[channel] == 0) {
+            streamed.mean[channel] = whole.mean[channel];
+            streamed.var[channel] = whole.var[channel];
         }
     }
-    statistics
+    Ok(expected_running(streamed, &kept, tolerance))
+}
+
+/// The statistics as kernels find them: with an infinite variance where they overflow.
+fn as_found(statistics: &Statistics, overflows: &[bool]) -> Statistics {
+    let var = statistics.var.iter().zip(overflows);
+    let var = var.map(|(&var, &overflows)| if overflows { f64::INFINITY } else { var }).collect();
+    Statistics { var, ..statistics.clone() }
 }
 
 #[cfg(test)]

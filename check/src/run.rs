@@ -252,27 +252,33 @@ fn bind(
             saved,
         })
     };
-    let backward = || {
-        Ok::<_, Error>(Backward {
-            x: x.clone(),
+    let backward = |forward: &'_ Step| {
+        let bindings = Backward {
+            saved: forward.saved()?,
             dy: arena.binding("dy")?,
-            residual: residual.clone(),
             dx: wanted(setup.dx, places.dx)?,
             dresidual: wanted(wants_dresidual(inputs, setup), places.dresidual)?,
             dgamma: wanted(setup.dgamma, "dgamma")?,
             dbeta: wanted(setup.dbeta, "dbeta")?,
-            saved: arena.binding("saved")?,
             scratch: scratch.clone(),
-        })
+        };
+        match operation {
+            Operation::BackwardTraining => layer.backward_training(&bindings),
+            _ => layer.backward_frozen(&bindings),
+        }
+    };
+    let with_backward = |forward: Step| {
+        let backward = backward(&forward)?;
+        Ok::<_, Error>(vec![forward, backward])
     };
     Ok(match operation {
         Operation::ForwardTraining => vec![forward(setup.running.then(|| running.clone()))?],
         Operation::Inference => vec![inference(layer, None)?],
-        Operation::BackwardTraining => vec![forward(None)?, layer.backward_training(&backward()?)?],
+        Operation::BackwardTraining => with_backward(forward(None)?)?,
         Operation::BackwardFrozen => {
             let choice = before_frozen_backward(&setup.choice);
             let first = BatchNorm::with_choice(kernels, layer.shape().clone(), inputs.config, &choice)?;
-            vec![inference(&first, Some(arena.binding("saved")?))?, layer.backward_frozen(&backward()?)?]
+            with_backward(inference(&first, Some(arena.binding("saved")?))?)?
         }
         Operation::Statistics => {
             let step = |(name, layer): (&'static str, &BatchNorm)| {

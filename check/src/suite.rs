@@ -59,7 +59,11 @@ impl Expectations {
         }
         match self.known.entry(key) {
             Entry::Occupied(known) => Ok(known.into_mut()),
-            Entry::Vacant(free) => Ok(free.insert(expected(case.operation, inputs, parts)?)),
+            Entry::Vacant(free) => {
+                let mut expected = expected(case.operation, inputs, parts)?;
+                expected.iter_mut().for_each(|expected| expected.may_exceed = case.may_exceed(inputs));
+                Ok(free.insert(expected))
+            }
         }
     }
 

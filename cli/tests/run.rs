@@ -165,6 +165,101 @@ fn float64_is_rounded_only_when_asked() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+/// Writes values to a `.npy` file of f32.
+fn write(folder: &Path, name: &str, dims: &[usize], values: Vec<f64>) {
+    let stored = Stored { dtype: Dtype::F32, dims: dims.to_vec(), values }.rounded(Dtype::F32).unwrap();
+    std::fs::write(folder.join(name), stored.to_npy().unwrap()).unwrap();
+}
+
+/// The verdict on an output, and how many elements are not representable.
+fn verdict<'a>(report: &'a Value, output: &str) -> (&'a str, u64) {
+    let outputs = report["outputs"].as_array().unwrap();
+    let held = &outputs.iter().find(|found| found["name"] == output).unwrap()["compared"];
+    (held["verdict"].as_str().unwrap(), held["not_representable"].as_u64().unwrap())
+}
+
+#[test]
+fn what_overflows_on_the_way_does_not_pass() {
+    let folder = folder("overflow", &[4, 2, 8, 8], 2, Dtype::F32);
+    // A deviation that f32 holds, and whose variance it holds too, but not the sum of squares of so many values.
+    for (dims, deviation) in [([4, 2, 8, 8], 3e18), ([4, 2, 128, 128], 1.5e17)] {
+        let count: usize = dims.iter().product();
+        let plane = dims[2] * dims[3];
+        let scaled = |(i, z): (usize, f32)| f64::from(z) * if i / plane % 2 == 1 { deviation } else { 1.0 };
+        write(&folder, "x.npy", &dims, normal(count, 1).into_iter().enumerate().map(scaled).collect());
+        write(&folder, "dy.npy", &dims, normal(count, 2).into_iter().map(f64::from).collect());
+        let per_channel = (count / 2) as u64;
+        for (operation, expected) in [
+            ("forward_training", &[("y", per_channel), ("batch_var", 1), ("running_mean", 1), ("running_var", 1)][..]),
+            ("backward_training --dy dy.npy", &[("dx", per_channel), ("dweight", 1)]),
+            ("statistics", &[("batch_var", 1), ("running_var", 1)]),
+        ] {
+            let output = bn_run(&folder, &format!("{operation} --x x.npy --compare --json"));
+            assert_eq!(code(&output), 1, "{operation}: {output:?}");
+            let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+            assert_eq!(report["passed"], false);
+            for &(name, count) in expected {
+                assert_eq!(verdict(&report, name), ("not_representable", count), "{operation} {name}");
+            }
+        }
+        let shown = bn_run(&folder, "forward_training --x x.npy --compare");
+        let shown = String::from_utf8(shown.stdout).unwrap();
+        assert!(shown.contains(&format!("not representable: {per_channel}")), "{shown}");
+        assert!(shown.contains("[0, 1, 0, 0]: got NaN, want "), "{shown}");
+        assert!(shown.contains("1 channel (1) stay as they were: the variance of the batch overflows f32"), "{shown}");
+    }
+    // A fifth of the deviation does not overflow.
+    let small: Vec<f64> = npy(folder.join("x.npy")).values.iter().map(|x| x * 0.2).collect();
+    write(&folder, "x.npy", &[4, 2, 128, 128], small);
+    assert_eq!(good(&folder, "forward_training --x x.npy --compare")["passed"], true);
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn nan_and_infinity_of_the_inputs_pass_and_are_counted() {
+    let folder = folder("not-finite", &[2, 2, 3], 2, Dtype::F32);
+    let mut values = npy(folder.join("x.npy")).values;
+    values[1] = f64::NAN;
+    write(&folder, "x.npy", &[2, 2, 3], values.clone());
+    let output = bn_run(&folder, "forward_training --x x.npy --compare");
+    let shown = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(code(&output), 0, "{shown}");
+    assert!(shown.contains("pass, 6 NaN as in float64") && !shown.contains("overflow"), "{shown}");
+    values[1] = f64::INFINITY;
+    write(&folder, "x.npy", &[2, 2, 3], values);
+    let output = bn_run(&folder, &format!("inference --x x.npy {STATE} --compare"));
+    let shown = String::from_utf8(output.stdout.clone()).unwrap();
+    assert_eq!(code(&output), 0, "{shown}");
+    assert!(shown.contains("pass, 1 infinite as in float64"), "{shown}");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn a_skipped_channel_is_told_why() {
+    let folder = folder("skipped", &[4, 5, 3], 5, Dtype::F32);
+    let mut x = npy(folder.join("x.npy")).values;
+    // Channel 2 holds an infinity, and channel 4 lies far from what was before.
+    (0..4).for_each(|n| (12..15).for_each(|i| x[n * 15 + i] = 2e38));
+    x[6] = f64::INFINITY;
+    write(&folder, "x.npy", &[4, 5, 3], x);
+    write(&folder, "mean.npy", &[5], vec![f64::NAN, 0.0, 0.0, 1.0, -3e38]);
+    write(&folder, "var.npy", &[5], vec![1.0, f64::INFINITY, 1.0, 1.0, 1.0]);
+    let run = "--x x.npy --running-mean mean.npy --running-var var.npy";
+    for operation in ["forward_training", "statistics"] {
+        let output = bn_run(&folder, &format!("{operation} {run}"));
+        let shown = String::from_utf8(output.stdout).unwrap();
+        assert!(shown.contains("2 channels (0, 1) stay as they were: they were NaN or infinite before"), "{shown}");
+        assert!(shown.contains("Reset them: give finite --running-mean"), "{shown}");
+        assert!(shown.contains("1 channel (2) stay as they were: x holds NaN or infinity there"), "{shown}");
+        assert!(shown.contains("1 channel (4) stay as they were: they lie so far from those of the batch"), "{shown}");
+        let report = good(&folder, &format!("{operation} {run}"));
+        assert_eq!(report["skipped_channels"], 4);
+        let expected = serde_json::json!({"cause": "running_not_finite", "channels": [0, 1]});
+        assert!(report["skipped"].as_array().unwrap().contains(&expected), "{report}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 #[test]
 fn a_nan_of_any_bits_is_data() {
     let folder = folder("nan", &[4, 3], 3, Dtype::F32);
@@ -235,7 +330,7 @@ fn wrong_inputs_are_named() {
 }
 
 /// Writes a `.safetensors` file of F32 tensors, of one value per channel unless a shape is given.
-fn write(file: &Path, tensors: &[(&str, &[f64])]) {
+fn write_model(file: &Path, tensors: &[(&str, &[f64])]) {
     let stored: Vec<_> = tensors
         .iter()
         .map(|(name, values)| (*name, Stored { dtype: Dtype::F32, dims: vec![values.len()], values: values.to_vec() }))
@@ -314,7 +409,7 @@ fn parameters_of_other_names_are_taken_or_refused() {
     {
         let tensors: Vec<(&str, &[f64])> =
             names.into_iter().zip([&gamma, &beta, &mean, &var]).map(|(name, values)| (name, &values[..])).collect();
-        write(&folder.join("named.safetensors"), &tensors);
+        write_model(&folder.join("named.safetensors"), &tensors);
         let report = good(
             &folder,
             &format!("inference --x x.npy --from named.safetensors --prefix {prefix} --compare --out y{i}"),
@@ -325,7 +420,7 @@ fn parameters_of_other_names_are_taken_or_refused() {
     }
     // A name that nobody knows may be gamma's.
     let run = "inference --x x.npy --from odd.safetensors --prefix bn.";
-    write(
+    write_model(
         &folder.join("odd.safetensors"),
         &[("bn.scale", &gamma), ("bn.bias", &beta), ("bn.running_mean", &mean), ("bn.running_var", &var)],
     );
@@ -333,13 +428,13 @@ fn parameters_of_other_names_are_taken_or_refused() {
     assert!(said.contains("weight is absent") && said.contains("--weight odd.safetensors:bn.scale"), "{said}");
     good(&folder, &format!("{run} --weight odd.safetensors:bn.scale"));
     // Without gamma and beta nothing is left out, and what is no parameter is told.
-    write(
+    write_model(
         &folder.join("odd.safetensors"),
         &[("bn.other", &[1.0]), ("bn.running_mean", &mean), ("bn.running_var", &var), ("fc.bias", &gamma)],
     );
     assert_eq!(good(&folder, run)["unused"], serde_json::json!(["bn.other"]));
     assert!(String::from_utf8(bn_run(&folder, run).stdout).unwrap().contains("not used: bn.other"));
-    write(
+    write_model(
         &folder.join("odd.safetensors"),
         &[("bn.weight", &gamma), ("bn.gamma", &gamma), ("bn.running_mean", &mean), ("bn.running_var", &var)],
     );
@@ -377,7 +472,7 @@ fn a_wrong_prefix_is_met_with_names() {
         .flat_map(|layer| ["weight", "running_mean", "running_var"].map(|name| format!("layer{layer}.bn.{name}")))
         .collect();
     let tensors: Vec<(&str, &[f64])> = names.iter().map(|name| (name.as_str(), &[1.0, 1.0, 1.0][..])).collect();
-    write(&folder.join("net.safetensors"), &tensors);
+    write_model(&folder.join("net.safetensors"), &tensors);
     let said =
         |prefix: &str| refused(&folder, &format!("inference --x x.npy --from net.safetensors --prefix {prefix}"));
     let typo = said("layer42.bm.");

@@ -1,15 +1,19 @@
 //! The layer that people hold: check, plan, bind, and then only encode.
 
 mod bindings;
+mod saved;
+mod step;
 
-pub use bindings::{Backward, ForwardTraining, Inference, Statistics};
+pub use bindings::{Backward, ForwardTraining, Inference, Statistics, Training};
+pub use saved::Saved;
+pub use step::Step;
 
 use crate::config::{Activation, Config};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::scope::{guarded, refused};
-use crate::gpu::{Dispatch, Kernels, Pipeline, Step, label_of};
-use crate::kernels::{Access, Binding, Extent, Gradients, Kernel, Settings, Variant, program};
+use crate::gpu::{Dispatch, Kernels, Pipeline, label_of};
+use crate::kernels::{Access, Binding, Extent, Gradients, Kernel, Settings, Strategy, Variant, program};
 use crate::operation::Operation;
 use crate::plan::{Choice, LARGEST_BINDING, Plan, most_bytes};
 use crate::running::RunningStatistics;
@@ -25,7 +29,7 @@ pub const USEFUL_FEATURES: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu:
 /// layer then goes over the tensors in parts, as long as buffers are large enough.
 pub fn required_limits(shape: &Shape, dtype: DType) -> wgpu::Limits {
     // With few values per channel the running statistics, or the scratch of folded samples, are larger than the tensor.
-    let bytes = dtype.bytes(shape.elements()).max(12 * shape.channels() as u64 * 4);
+    let bytes = dtype.bytes(shape.elements()).max(planes(12, shape));
     let defaults = wgpu::Limits::default();
     wgpu::Limits {
         max_storage_buffer_binding_size: defaults.max_storage_buffer_binding_size.max(bytes.min(LARGEST_BINDING)),
@@ -49,6 +53,27 @@ pub struct BatchNorm {
     choice: Choice,
     scratch_planes: u64,
     label: Option<Arc<str>>,
+}
+
+/// The steps of [`BatchNorm::training`]. Encode `forward`, then what makes dy of y, then `backward`.
+#[derive(Debug)]
+pub struct TrainingSteps {
+    /// The forward pass.
+    pub forward: Step,
+    /// Its backward pass.
+    pub backward: Step,
+}
+
+/// Bytes of planes of C words.
+fn planes(count: u64, shape: &Shape) -> u64 {
+    (shape.channels() as u64).saturating_mul(4).saturating_mul(count)
+}
+
+/// What an operation binds by any plan: what is refused on one device is refused on every one.
+fn bindings_of(operation: Operation) -> impl Iterator<Item = &'static Binding> {
+    let plans = Strategy::ALL.into_iter().flat_map(|strategy| Gradients::ALL.map(|gradients| (strategy, gradients)));
+    let kernels = plans.flat_map(move |(strategy, gradients)| program(operation, strategy, gradients));
+    kernels.flat_map(|kernel| kernel.bindings)
 }
 
 /// A binding by its name in the table of kernels.
@@ -140,6 +165,22 @@ impl BatchNorm {
         self.size_of(Extent::Channels(crate::kernels::SAVED_PLANES))
     }
 
+    /// Both passes of a training step, bound from one description: what the forward pass leaves is what the backward pass
+    /// takes. [`BatchNorm::forward_training`] and [`BatchNorm::backward_training`] bind one at a time.
+    ///
+    /// # Errors
+    /// As those two.
+    pub fn training(&self, bindings: &Training<'_>) -> Result<TrainingSteps> {
+        let Training { x, y, dy, dx, residual, dresidual, gamma, beta, dgamma, dbeta, saved, running, scratch } =
+            bindings.clone();
+        let of_forward = scratch.clone();
+        let forward = ForwardTraining { x, y, residual, gamma, beta, saved, running, scratch: of_forward };
+        let forward = self.forward_training(&forward)?;
+        let saved = forward.saved()?;
+        let backward = self.backward_training(&Backward { saved, dy, dx, dresidual, dgamma, dbeta, scratch })?;
+        Ok(TrainingSteps { forward, backward })
+    }
+
     /// Normalizes by the statistics of the batch and updates the running statistics (Ioffe and Szegedy 2015, algorithm 1),
     /// then adds the residual and applies the activation.
     ///
@@ -157,7 +198,9 @@ impl BatchNorm {
             return Err(Error::Overlap { first: "x", second: "y", hint });
         }
         self.refuse_residual_in_place(&residual)?;
-        self.bind(
+        let read_again = if self.config.in_place { y.clone() } else { x.clone() };
+        let left = self.saved_from(Operation::ForwardTraining, read_again, residual.clone(), saved.clone())?;
+        let step = self.bind(
             Operation::ForwardTraining,
             Gradients::All,
             &[
@@ -170,7 +213,8 @@ impl BatchNorm {
                 ("running", running),
                 ("scratch", Some(scratch)),
             ],
-        )
+        )?;
+        Ok(Step { saved: Some(Box::new(left)), ..step })
     }
 
     /// Normalizes by the running statistics (Ioffe and Szegedy 2015, algorithm 2), then adds the residual and applies the
@@ -187,7 +231,14 @@ impl BatchNorm {
         if saved.is_some() {
             self.refuse_residual_in_place(&residual)?;
         }
-        self.bind(
+        let left = saved.clone().map(|saved| {
+            let (over, in_place) = (same_bytes(&x, &y), self.config.in_place);
+            let read_again = if in_place { y.clone() } else { x.clone() };
+            let left = self.saved_from(Operation::Inference, read_again, residual.clone(), saved)?;
+            Ok::<_, Error>(if over && !in_place { left.without_x() } else { left })
+        });
+        let left = left.transpose()?;
+        let step = self.bind(
             Operation::Inference,
             Gradients::All,
             &[
@@ -199,35 +250,41 @@ impl BatchNorm {
                 ("running", Some(running)),
                 ("saved", saved),
             ],
-        )
+        )?;
+        Ok(Step { saved: left.map(Box::new), ..step })
     }
 
     /// Gradients of the training forward, where mean and variance depend on x.
     ///
     /// # Errors
-    /// [`Error::OneValuePerChannel`], [`Error::Mismatch`] when no gradient is wanted, and what is wrong with a binding.
+    /// [`Error::OneValuePerChannel`], [`Error::Mismatch`] when no gradient is wanted or the forward pass was another one or one
+    /// of another layer, and what is wrong with a binding.
     pub fn backward_training(&self, bindings: &Backward<'_>) -> Result<Step> {
         self.named(self.check_trainable())?;
-        self.named(self.backward(Operation::BackwardTraining, bindings))
+        self.named(self.backward(Operation::BackwardTraining, Operation::ForwardTraining, bindings))
     }
 
     /// Gradients of [`BatchNorm::inference`], where the running statistics are constants.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] when no gradient is wanted, and what is wrong with a binding.
+    /// [`Error::Mismatch`] when no gradient is wanted or the forward pass was another one or one of another layer,
+    /// [`Error::Overlap`] when inference wrote y over an x that is needed, and what is wrong with a binding.
     pub fn backward_frozen(&self, bindings: &Backward<'_>) -> Result<Step> {
-        self.named(self.backward(Operation::BackwardFrozen, bindings))
+        self.named(self.backward(Operation::BackwardFrozen, Operation::Inference, bindings))
     }
 
-    fn backward(&self, operation: Operation, bindings: &Backward<'_>) -> Result<Step> {
-        let Backward { x, dy, residual, dx, dresidual, dgamma, dbeta, saved, scratch } = bindings.clone();
+    fn backward(&self, operation: Operation, forward: Operation, bindings: &Backward<'_>) -> Result<Step> {
+        let Backward { saved, dy, dx, dresidual, dgamma, dbeta, scratch } = bindings.clone();
         let parameters = dgamma.is_some() || dbeta.is_some();
         let wanted = gradients(dx.is_some() || (dresidual.is_some() && !parameters), parameters)?;
+        saved.check(self, forward)?;
+        saved.check_x(operation, parameters)?;
+        let residual = saved.residual();
         self.refuse_residual_in_place(&residual)?;
-        if dresidual.is_some() && residual.is_none() && self.config.activation != Activation::None {
+        if dresidual.is_some() && residual.is_none() {
             return Err(Error::Mismatch {
                 name: "residual",
-                expected: "that of the forward pass, since its gradient is wanted and an activation follows".into(),
+                expected: "one in the forward pass, since its gradient is wanted".into(),
                 actual: "none".into(),
             });
         }
@@ -235,14 +292,14 @@ impl BatchNorm {
             operation,
             wanted,
             &[
-                ("x", Some(x)),
+                ("x", Some(saved.x())),
                 ("dy", Some(dy)),
                 ("residual", residual),
                 ("dx", dx),
                 ("dresidual", dresidual),
                 ("dgamma", dgamma),
                 ("dbeta", dbeta),
-                ("saved", Some(saved)),
+                ("saved", Some(saved.statistics())),
                 ("scratch", Some(scratch)),
             ],
         )
@@ -289,27 +346,51 @@ impl BatchNorm {
     }
 
     fn size_of(&self, extent: Extent) -> u64 {
-        let channels = self.shape.channels() as u64;
         match extent {
             Extent::Elements => self.config.dtype.bytes(self.shape.elements()),
-            Extent::Channels(planes) => u64::from(planes) * channels * 4,
+            Extent::Channels(count) => planes(count.into(), &self.shape),
             Extent::Running => RunningStatistics::size(self.shape.channels()),
-            Extent::Scratch => self.scratch_planes * channels * 4,
+            Extent::Scratch => planes(self.scratch_planes, &self.shape),
         }
     }
 
-    /// Checks the buffers against every kernel of the operation, then makes pipelines and bind groups.
+    /// Records a copy that makes `running` the running statistics of a new layer: mean 0, variance 1, nothing tracked. A buffer
+    /// of zeros, as wgpu creates it, is not that. Call it once before the first step, or to start anew where the running
+    /// statistics became NaN. The buffer needs `BufferUsages::COPY_DST` too.
+    ///
+    /// # Errors
+    /// What is wrong with the binding, and [`Error::OutOfMemory`].
+    pub fn initialize_running(&self, encoder: &mut wgpu::CommandEncoder, running: &BufferBinding<'_>) -> Result<()> {
+        self.named(self.record_new_running(encoder, running))
+    }
+
+    fn record_new_running(&self, encoder: &mut wgpu::CommandEncoder, running: &BufferBinding<'_>) -> Result<()> {
+        const NAME: &str = "running";
+        self.check_buffer(NAME, Extent::Running, running)?;
+        let (expected, actual) = (wgpu::BufferUsages::COPY_DST, running.buffer.usage());
+        if !actual.contains(expected) {
+            return Err(Error::BufferUsage { name: NAME, expected, actual });
+        }
+        let bytes = RunningStatistics::new(self.shape.channels()).to_bytes()?;
+        let device = self.kernels.device();
+        let (during, usage) = ("creating new running statistics", wgpu::BufferUsages::COPY_SRC);
+        let source = filled_buffer(device, &label_of(self.label(), NAME), during, usage, &bytes)?;
+        encoder.copy_buffer_to_buffer(&source, 0, running.buffer, running.offset, bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Checks the buffers against every kernel that the operation may run, then makes pipelines and bind groups.
     fn bind(&self, operation: Operation, gradients: Gradients, buffers: &[Named<'_>]) -> Result<Step> {
         let plan = self.plan(operation)?;
         let kernels = program(operation, plan.strategy, gradients);
         let present = |name| buffers.iter().find(|(given, _)| *given == name).and_then(|(_, buffer)| buffer.as_ref());
-        let uses: Vec<(&Binding, &BufferBinding<'_>)> = kernels
-            .iter()
-            .flat_map(|kernel| kernel.bindings)
-            .filter_map(|binding| present(binding.name).map(|buffer| (binding, buffer)))
-            .collect();
+        let mut uses: Vec<(&Binding, &BufferBinding<'_>)> = Vec::new();
+        for binding in bindings_of(operation) {
+            let known = uses.iter().any(|(known, _)| *known == binding);
+            uses.extend(present(binding.name).filter(|_| !known).map(|buffer| (binding, buffer)));
+        }
         for (binding, buffer) in &uses {
-            self.check_buffer(binding, buffer)?;
+            self.check_buffer(binding.name, binding.extent, buffer)?;
         }
         self.check_overlaps(&uses)?;
         let mut dispatches = Vec::new();
@@ -321,7 +402,7 @@ impl BatchNorm {
                 dispatches.push(self.dispatch(&variant, &pipeline, &plan, part, &given)?);
             }
         }
-        Ok(Step { label: label_of(self.label(), operation.name()), dispatches })
+        Ok(Step { operation, label: label_of(self.label(), operation.name()), dispatches, saved: None })
     }
 
     /// What a kernel is given, and whether the activation lies behind it already: the residual's gradient is dz, so the
@@ -340,8 +421,7 @@ impl BatchNorm {
         (dz.is_some(), given)
     }
 
-    fn check_buffer(&self, binding: &Binding, given: &BufferBinding<'_>) -> Result<()> {
-        let name = binding.name;
+    fn check_buffer(&self, name: &'static str, extent: Extent, given: &BufferBinding<'_>) -> Result<()> {
         let usage = given.buffer.usage();
         if !usage.contains(wgpu::BufferUsages::STORAGE) {
             return Err(Error::BufferUsage { name, expected: wgpu::BufferUsages::STORAGE, actual: usage });
@@ -353,13 +433,13 @@ impl BatchNorm {
         }
         let behind_offset = given.buffer.size().saturating_sub(given.offset);
         let actual = given.size.map_or(behind_offset, |size| size.get().min(behind_offset));
-        let expected = self.size_of(binding.extent);
+        let expected = self.size_of(extent);
         if actual < expected {
             return Err(Error::BufferTooSmall { name, expected, actual });
         }
         let allowed = most_bytes(limits);
         // Tensors are bound in parts.
-        if binding.extent != Extent::Elements && expected > allowed {
+        if extent != Extent::Elements && expected > allowed {
             let limit = "the device's max_storage_buffer_binding_size";
             let hint = "split the tensor over C, since channels do not depend on each other, or open the device with a \
                         higher limit where the adapter has one";
@@ -405,8 +485,9 @@ impl BatchNorm {
         let (device, kernel) = (self.kernels.device(), variant.kernel);
         let window = self.window(plan, part);
         let params = plan.params(&self.shape, &self.config, kernel, part, window.base);
-        let params =
-            uniform_buffer(device, &label_of(self.label(), "batch norm parameters"), bytemuck::bytes_of(&params))?;
+        let (during, usage) = ("creating the parameters' buffer", wgpu::BufferUsages::UNIFORM);
+        let label = label_of(self.label(), "batch norm parameters");
+        let params = filled_buffer(device, &label, during, usage, bytemuck::bytes_of(&params))?;
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() }];
         for (number, binding) in variant.declared() {
             // Only what the kernel touches is bound: where the device checks bounds, it checks these.
@@ -534,18 +615,23 @@ fn gradients(input: bool, parameters: bool) -> Result<Gradients> {
     }
 }
 
-fn uniform_buffer(device: &wgpu::Device, label: &str, bytes: &[u8]) -> Result<wgpu::Buffer> {
-    const DURING: &str = "creating the parameters' buffer";
-    let buffer = guarded(device, DURING, || {
+fn filled_buffer(
+    device: &wgpu::Device,
+    label: &str,
+    during: &'static str,
+    usage: wgpu::BufferUsages,
+    bytes: &[u8],
+) -> Result<wgpu::Buffer> {
+    let buffer = guarded(device, during, || {
         device.create_buffer(&wgpu::BufferDescriptor {
             label: Some(label),
             size: bytes.len() as u64,
-            usage: wgpu::BufferUsages::UNIFORM,
+            usage,
             mapped_at_creation: true,
         })
     })?;
     // A lost device reports no error of creation, but its buffers cannot be mapped.
-    buffer.get_mapped_range_mut(..).map_err(|error| refused(device, DURING, error))?.copy_from_slice(bytes);
+    buffer.get_mapped_range_mut(..).map_err(|error| refused(device, during, error))?.copy_from_slice(bytes);
     buffer.unmap();
     Ok(buffer)
 }

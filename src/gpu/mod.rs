@@ -1,15 +1,14 @@
-//! Device-side machinery that does not know batch norm: error scopes, pipelines by variant, steps of dispatches.
+//! Device-side machinery that does not know batch norm: error scopes, pipelines by variant, dispatches.
 
+mod dispatch;
 mod pipelines;
 #[cfg(feature = "host")]
 pub(crate) mod readback;
 pub(crate) mod scope;
-mod step;
 
+pub(crate) use dispatch::Dispatch;
 pub(crate) use pipelines::Pipeline;
 pub use pipelines::{Edit, Kernels, Options, RuntimeChecks};
-pub(crate) use step::Dispatch;
-pub use step::Step;
 
 /// What an object on the device is called: first its layer, where that has a label.
 pub(crate) fn label_of(layer: Option<&str>, what: &str) -> String {

@@ -34,7 +34,8 @@ pub fn upload(device: &wgpu::Device, queue: &wgpu::Queue, label: &str, bytes: &[
 pub fn storage(device: &wgpu::Device, label: &str, size: u64) -> Result<wgpu::Buffer> {
     use wgpu::BufferUsages as Usage;
     let usage = Usage::STORAGE | Usage::COPY_SRC | Usage::COPY_DST;
-    create(device, label, size.next_multiple_of(4), usage)
+    // What no u64 holds is more than any device allows.
+    create(device, label, size.checked_next_multiple_of(4).unwrap_or(u64::MAX), usage)
 }
 
 fn create(device: &wgpu::Device, label: &str, size: u64, usage: wgpu::BufferUsages) -> Result<wgpu::Buffer> {

@@ -1,12 +1,13 @@
 //! [`HostBatchNorm`]: arrays in, arrays out.
 
 use super::element::Element;
-use crate::batch_norm::{Backward, BatchNorm, ForwardTraining, Inference, Statistics};
+use crate::batch_norm::{Backward, BatchNorm, ForwardTraining, Inference, Statistics, Step};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::gpu::readback::{Readback, storage, upload};
-use crate::gpu::{Kernels, Step, label_of, scope::guarded};
+use crate::gpu::{Kernels, label_of, scope::guarded};
 use crate::host::fold::{Folded, InferenceNorm};
+use crate::operation::Operation;
 use crate::running::RunningStatistics;
 use crate::shape::{Layout, Shape};
 use ndarray::{Array, Array1, ArrayView, ArrayView1, Axis, Dimension, RemoveAxis};
@@ -368,7 +369,7 @@ impl HostBatchNorm {
         saved: Option<&SavedStatistics>,
     ) -> Pending {
         let layer = self.layer(x)?;
-        let frozen = saved.is_none();
+        let forward = if saved.is_none() { Operation::Inference } else { Operation::ForwardTraining };
         let saved = saved.cloned().map_or_else(|| self.saved_of_running(), Ok)?;
         if saved.values.len() as u64 * 4 != layer.saved_size() {
             let channels = |values: usize| format!("statistics of {} channels", values / PLANES);
@@ -383,20 +384,19 @@ impl HostBatchNorm {
         let (dgamma, dbeta) = (self.empty("dgamma", channels)?, self.empty("dbeta", channels)?);
         let scratch = self.empty("scratch", layer.scratch_size())?;
         let saved = self.upload("saved", bytemuck::cast_slice(&saved.values))?;
+        let saved = layer.saved_from(forward, whole(&x), residual.as_ref().map(whole), whole(&saved))?;
         let bindings = Backward {
-            x: whole(&x),
+            saved: &saved,
             dy: whole(dy.as_ref().ok_or_else(|| mismatch("dy", "an array".into(), "none".into()))?),
-            residual: residual.as_ref().map(whole),
             dx: Some(whole(&dx)),
             dresidual: dresidual.as_ref().map(whole),
             dgamma: Some(whole(&dgamma)),
             dbeta: Some(whole(&dbeta)),
-            saved: whole(&saved),
             scratch: whole(&scratch),
         };
-        let step = match frozen {
-            false => layer.backward_training(&bindings)?,
-            true => layer.backward_frozen(&bindings)?,
+        let step = match forward {
+            Operation::Inference => layer.backward_frozen(&bindings)?,
+            _ => layer.backward_training(&bindings)?,
         };
         let outputs: Vec<_> = [&dx, &dgamma, &dbeta].into_iter().chain(&dresidual).collect();
         self.submit(&step, &outputs)

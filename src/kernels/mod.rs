@@ -321,6 +321,11 @@ pub enum Gradients {
     Parameters,
 }
 
+impl Gradients {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::All, Self::Input, Self::Parameters];
+}
+
 /// The kernels that an operation runs, in order; none where there is no such strategy. `gradients` matters to the backward
 /// operations only.
 pub fn program(operation: Operation, strategy: Strategy, gradients: Gradients) -> &'static [&'static Kernel] {

@@ -41,8 +41,7 @@ pub(super) fn slices_per_part(shape: &Shape, fold: usize, dtype: DType, limits: 
             what: "one sample",
             limit: "the device's max_storage_buffer_binding_size",
             unit: "bytes",
-            // In whole words.
-            needed: ((slice + slack) * dtype.size()).next_multiple_of(4),
+            needed: dtype.bytes((slice + slack) as usize),
             allowed: most_bytes(limits),
             hint: "open the device with a higher limit where the adapter has one, or split the tensor over C, since \
                    channels do not depend on each other; by itself a layer splits tensors over N only",

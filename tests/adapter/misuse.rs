@@ -2,12 +2,12 @@
 
 use super::Adapter;
 use batchnorm_wgpu::host::half::f16;
-use batchnorm_wgpu::host::{Gpu, HostBatchNorm, InferenceNorm};
+use batchnorm_wgpu::host::{Gpu, HostBatchNorm, InferenceNorm, download, storage, upload};
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Strategy};
 use batchnorm_wgpu::reference::{self, Layer, bound, bound::Execution};
 use batchnorm_wgpu::{
     Activation, Backward, BatchNorm, Choice, Config, DType, Error, ForwardTraining, Inference, Layout, RunningPolicy,
-    RunningStatistics, Shape, Statistics, wgpu,
+    RunningStatistics, Shape, Statistics, Training, TrainingSteps, wgpu,
 };
 use batchnorm_wgpu_check::case::{Case, Inputs, Operation};
 use batchnorm_wgpu_check::data::normal;
@@ -19,11 +19,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A check and its name.
 type Check = (&'static str, fn(&Adapter) -> Result<(), Failed>);
 
-const CHECKS: [Check; 18] = [
+const CHECKS: [Check; 25] = [
     ("small_buffers_are_refused", small_buffers),
+    ("a_bindings_own_size_counts", own_sizes),
+    ("scratch_is_checked_whatever_the_plan", scratch_of_every_plan),
     ("wrong_usage_is_refused", wrong_usage),
     ("misaligned_offsets_are_refused", misaligned_offset),
     ("overlaps_are_refused", overlaps),
+    ("an_overlap_of_one_word_is_refused", overlap_of_one_word),
+    ("running_statistics_are_initialized_on_request", initialize_running),
+    ("a_backward_pass_of_another_layer_is_refused", foreign_backward),
+    ("a_backward_pass_takes_what_the_forward_pass_had", backward_takes_over),
+    ("a_backward_pass_whose_x_was_overwritten_is_refused", x_overwritten),
     ("one_value_per_channel_is_refused", one_value),
     ("nothing_wanted_is_refused", nothing_wanted),
     ("choices_that_cannot_run_are_refused", impossible_choices),
@@ -129,6 +136,157 @@ fn small_buffers(adapter: &Adapter) -> Result<(), Failed> {
     owed("size", outcome, |error| matches!(error, Error::BufferTooSmall { .. }))
 }
 
+fn sized(buffer: &wgpu::Buffer, bytes: u64) -> wgpu::BufferBinding<'_> {
+    wgpu::BufferBinding { buffer, offset: 0, size: wgpu::BufferSize::new(bytes) }
+}
+
+/// A binding that is smaller than its buffer, and than what is needed.
+fn own_sizes(adapter: &Adapter) -> Result<(), Failed> {
+    let fixture = Fixture::new(adapter)?;
+    let buffer = buffer(adapter, fixture.tensor.size(), wgpu::BufferUsages::STORAGE);
+    let (layer, of) = (&fixture.layer, |bytes| sized(&buffer, bytes));
+    let forward = |name, bytes| match name {
+        "x" => ForwardTraining { x: of(bytes), ..fixture.forward() },
+        "y" => ForwardTraining { y: of(bytes), ..fixture.forward() },
+        "residual" => ForwardTraining { residual: Some(of(bytes)), ..fixture.forward() },
+        "gamma" => ForwardTraining { gamma: Some(of(bytes)), ..fixture.forward() },
+        "beta" => ForwardTraining { beta: Some(of(bytes)), ..fixture.forward() },
+        "saved" => ForwardTraining { saved: of(bytes), ..fixture.forward() },
+        "running" => ForwardTraining { running: Some(of(bytes)), ..fixture.forward() },
+        _ => ForwardTraining { scratch: of(bytes), ..fixture.forward() },
+    };
+    for (wrong, needed) in [
+        ("x", layer.tensor_size()),
+        ("y", layer.tensor_size()),
+        ("residual", layer.tensor_size()),
+        ("gamma", 32),
+        ("beta", 32),
+        ("saved", layer.saved_size()),
+        ("running", RunningStatistics::size(8)),
+        ("scratch", layer.scratch_size()),
+    ] {
+        layer.forward_training(&forward(wrong, needed)).map_err(|error| format!("{wrong}: {error}"))?;
+        owed(wrong, layer.forward_training(&forward(wrong, needed - 4)), |error| {
+            matches!(error, Error::BufferTooSmall { name, expected, actual }
+                if (*name, *expected, *actual) == (wrong, needed, needed - 4))
+        })?;
+    }
+    Ok(())
+}
+
+/// Scratch is as large as the layer says, whether or not the plan of an operation uses it on this device.
+fn scratch_of_every_plan(adapter: &Adapter) -> Result<(), Failed> {
+    let fixture = Fixture::new(adapter)?;
+    for strategy in Strategy::ALL {
+        let choice = Choice { strategy: Some(strategy), ..Choice::default() };
+        let layer =
+            BatchNorm::with_choice(&adapter.kernels, fixture.layer.shape().clone(), Config::default(), &choice)?;
+        let is = |error: &Error| matches!(error, Error::BufferTooSmall { name: "scratch", expected, .. } if *expected == layer.scratch_size());
+        let scratch = || sized(&fixture.scratch, layer.scratch_size() - 4);
+        let (x, saved) = (|| at(&fixture.tensor, 0), || fixture.saved.as_entire_buffer_binding());
+        owed("forward", layer.forward_training(&ForwardTraining { scratch: scratch(), ..fixture.forward() }), is)?;
+        let left = |forward| layer.saved_from(forward, x(), None, saved());
+        let (trained, inferred) = (left(Operation::ForwardTraining)?, left(Operation::Inference)?);
+        let backward = |saved| Backward {
+            saved,
+            dy: fixture.other.as_entire_buffer_binding(),
+            dx: Some(fixture.other.as_entire_buffer_binding()),
+            dresidual: None,
+            dgamma: None,
+            dbeta: None,
+            scratch: scratch(),
+        };
+        owed("backward", layer.backward_training(&backward(&trained)), is)?;
+        if layer.plan(Operation::BackwardFrozen).is_ok() {
+            owed("frozen", layer.backward_frozen(&backward(&inferred)), is)?;
+        }
+        if layer.plan(Operation::Statistics).is_ok() {
+            let saved = Some(saved());
+            owed("statistics", layer.statistics(&Statistics { x: x(), saved, running: None, scratch: scratch() }), is)?;
+        }
+        // Nor may it lie over what is read.
+        let over = ForwardTraining { scratch: at(&fixture.tensor, 0), ..fixture.forward() };
+        owed("scratch over x", layer.forward_training(&over), |error| matches!(error, Error::Overlap { .. }))?;
+    }
+    Ok(())
+}
+
+/// A tensor that ends one word behind a multiple of the alignment, where the next one begins.
+fn overlap_of_one_word(adapter: &Adapter) -> Result<(), Failed> {
+    let alignment = u64::from(adapter.device.limits().min_storage_buffer_offset_alignment);
+    let shape = Shape::new(&[alignment as usize / 4 + 1, 1], Layout::ChannelsFirst)?;
+    let layer = BatchNorm::new(&adapter.kernels, shape, Config::default())?;
+    let of = |size| buffer(adapter, size, wgpu::BufferUsages::STORAGE);
+    let (pool, saved, scratch) = (of(8 * alignment), of(layer.saved_size()), of(layer.scratch_size()));
+    let forward = |x, y| {
+        layer.forward_training(&ForwardTraining {
+            x: at(&pool, x),
+            y: at(&pool, y),
+            residual: None,
+            gamma: None,
+            beta: None,
+            saved: saved.as_entire_buffer_binding(),
+            running: None,
+            scratch: scratch.as_entire_buffer_binding(),
+        })
+    };
+    let overlap = |error: &Error| matches!(error, Error::Overlap { first: "x", second: "y", .. });
+    owed("y begins in the last word of x", forward(0, alignment), overlap)?;
+    owed("x begins in the last word of y", forward(3 * alignment, 2 * alignment), overlap)?;
+    forward(0, 2 * alignment)?;
+    forward(2 * alignment, 0)?;
+    Ok(())
+}
+
+/// A buffer of zeros becomes that of a new layer, in the same submission as its first use.
+fn initialize_running(adapter: &Adapter) -> Result<(), Failed> {
+    let (device, queue) = (&adapter.device, &adapter.queue);
+    let shape = Shape::new(&[4, 8, 6, 6], Layout::ChannelsFirst)?;
+    let layer = BatchNorm::new(&adapter.kernels, shape.clone(), Config::default())?;
+    let values = normal(shape.elements(), 81);
+    let x = upload(device, queue, "x", bytemuck::cast_slice(&values))?;
+    let y = storage(device, "y", layer.tensor_size())?;
+    let running = storage(device, "running", RunningStatistics::size(8))?;
+    let untouched = download(device, queue, &[&running])?;
+    owed("zeros", RunningStatistics::from_bytes(&untouched[0]), |error| {
+        matches!(error, Error::Mismatch { name: "running", .. })
+    })?;
+    let step = layer.inference(&Inference {
+        x: x.as_entire_buffer_binding(),
+        y: y.as_entire_buffer_binding(),
+        residual: None,
+        gamma: None,
+        beta: None,
+        running: running.as_entire_buffer_binding(),
+        saved: None,
+    })?;
+    let mut encoder = device.create_command_encoder(&Default::default());
+    layer.initialize_running(&mut encoder, &running.as_entire_buffer_binding())?;
+    step.encode_pass(&mut encoder);
+    queue.submit([encoder.finish()]);
+    let contents = download(device, queue, &[&y, &running])?;
+    if RunningStatistics::from_bytes(&contents[1])? != RunningStatistics::new(8) {
+        return Err("not the running statistics of a new layer".into());
+    }
+    let wide: Vec<f64> = values.iter().map(|&value| value.into()).collect();
+    let (mean, var) = ([0.0; 8], [1.0; 8]);
+    let want = reference::inference(&wide, &shape, &mean, &var, &Layer::default())?;
+    let bound = bound::inference(&wide, &shape, &mean, &var, &Layer::default(), &Execution::default())?;
+    let outcome = bound::compare(&bytemuck::pod_collect_to_vec::<u8, f32>(&contents[0]), &want, &bound)?;
+    if !outcome.passed() {
+        return Err(outcome.to_string().into());
+    }
+    let bare = buffer(adapter, RunningStatistics::size(8), wgpu::BufferUsages::STORAGE);
+    let mut encoder = device.create_command_encoder(&Default::default());
+    owed("usage", layer.initialize_running(&mut encoder, &bare.as_entire_buffer_binding()), |error| {
+        matches!(error, Error::BufferUsage { name: "running", expected: wgpu::BufferUsages::COPY_DST, .. })
+    })?;
+    let small = storage(device, "small", 28)?;
+    owed("size", layer.initialize_running(&mut encoder, &small.as_entire_buffer_binding()), |error| {
+        matches!(error, Error::BufferTooSmall { name: "running", .. })
+    })
+}
+
 fn wrong_usage(adapter: &Adapter) -> Result<(), Failed> {
     let fixture = Fixture::new(adapter)?;
     let copies = buffer(adapter, fixture.tensor.size(), wgpu::BufferUsages::COPY_SRC);
@@ -155,21 +313,26 @@ fn overlaps(adapter: &Adapter) -> Result<(), Failed> {
         let bindings = ForwardTraining { y: at(&fixture.tensor, offset), ..fixture.forward() };
         owed("y over x", fixture.layer.forward_training(&bindings), overlap)?;
     }
+    let left = |layer: &BatchNorm| {
+        let (x, saved) = (at(&fixture.tensor, 0), fixture.saved.as_entire_buffer_binding());
+        layer.saved_from(Operation::ForwardTraining, x, None, saved)
+    };
+    let saved = &left(&fixture.layer)?;
     let backward = |dx, dgamma, dbeta| Backward {
-        x: at(&fixture.tensor, 0),
+        saved,
         dy: fixture.other.as_entire_buffer_binding(),
-        residual: None,
         dx,
         dresidual: None,
         dgamma,
         dbeta,
-        saved: fixture.saved.as_entire_buffer_binding(),
         scratch: fixture.scratch.as_entire_buffer_binding(),
     };
     let whole = || Some(fixture.other.as_entire_buffer_binding());
     let relu = Config { activation: Activation::Relu, ..Config::default() };
     let relu = BatchNorm::new(&adapter.kernels, fixture.layer.shape().clone(), relu)?;
-    let bindings = Backward { dresidual: Some(at(&fixture.tensor, size)), ..backward(None, None, None) };
+    let of_relu = left(&relu)?;
+    let bindings =
+        Backward { saved: &of_relu, dresidual: Some(at(&fixture.tensor, size)), ..backward(None, None, None) };
     owed("dresidual without residual", relu.backward_training(&bindings), |error| {
         matches!(error, Error::Mismatch { name: "residual", .. })
     })?;
@@ -196,6 +359,172 @@ fn overlaps(adapter: &Adapter) -> Result<(), Failed> {
     owed("half", fixture.layer.inference(&inference(at(&fixture.tensor, size / 2))), overlap)?;
     fixture.layer.inference(&inference(at(&fixture.tensor, 0)))?;
     fixture.layer.inference(&inference(at(&fixture.tensor, size)))?;
+    Ok(())
+}
+
+/// A forward pass, and the backward pass of a layer that differs in one thing.
+fn foreign_backward(adapter: &Adapter) -> Result<(), Failed> {
+    let fixture = Fixture::new(adapter)?;
+    let of = |size| buffer(adapter, size, wgpu::BufferUsages::STORAGE);
+    let size = 8 * fixture.other.size();
+    let (tensor, other, saved, scratch) = (of(2 * size), of(size), of(1 << 16), of(1 << 16));
+    let layer = |dims: &[usize], layout, config| BatchNorm::new(&adapter.kernels, Shape::new(dims, layout)?, config);
+    let forward = |layer: &BatchNorm| {
+        layer.forward_training(&ForwardTraining {
+            x: at(&tensor, 0),
+            y: at(&other, 0),
+            residual: None,
+            gamma: None,
+            beta: None,
+            saved: at(&saved, 0),
+            running: None,
+            scratch: at(&scratch, 0),
+        })
+    };
+    let backward = |saved| Backward {
+        saved,
+        dy: at(&other, 0),
+        dx: Some(at(&other, 0)),
+        dresidual: None,
+        dgamma: None,
+        dbeta: None,
+        scratch: at(&scratch, 0),
+    };
+    let (plain, first) = (Config::default(), Layout::ChannelsFirst);
+    let dims = [4, 8, 6, 6];
+    let own = layer(&dims, first, plain)?;
+    let step = forward(&own)?;
+    own.backward_training(&backward(step.saved()?))?;
+    for (what, other) in [
+        ("4x8x6x6 channels_first", layer(&[2, 8, 6, 6], first, plain)?),
+        ("4x8x6x6 channels_first", layer(&[4, 6, 6, 8], Layout::ChannelsLast, plain)?),
+        ("4x8x6x6 channels_first", layer(&[4, 4, 6, 12], first, plain)?),
+        ("f32", layer(&dims, first, Config { dtype: DType::F16, ..plain })?),
+        ("activation none", layer(&dims, first, Config { activation: Activation::Relu, ..plain })?),
+        ("in_place false", layer(&dims, first, Config { in_place: true, ..plain })?),
+    ] {
+        let is = |error: &Error| matches!(error, Error::Mismatch { name: "saved", actual, .. } if actual.ends_with(&format!("with {what}")));
+        owed(what, other.backward_training(&backward(step.saved()?)), is)?;
+    }
+    owed(
+        "frozen",
+        own.backward_frozen(&backward(step.saved()?)),
+        |error| matches!(error, Error::Mismatch { name: "saved", actual, .. } if actual.contains("forward_training")),
+    )?;
+    // The same in all that matters: another choice of kernels, another eps, another name for the layout.
+    let choice = Choice { strategy: Some(Strategy::Split), ..Choice::default() };
+    let alike = Config { eps: 1e-3, ..plain };
+    let alike = BatchNorm::with_choice(&adapter.kernels, own.shape().clone(), alike, &choice)?;
+    alike.backward_training(&backward(step.saved()?))?;
+    let flat = forward(&layer(&[20, 6], first, plain)?)?;
+    layer(&[20, 6], Layout::ChannelsLast, plain)?.backward_training(&backward(flat.saved()?))?;
+    // What is no forward pass has nothing to go back from.
+    let statistics = own.statistics(&Statistics {
+        x: at(&tensor, 0),
+        saved: Some(at(&saved, 0)),
+        running: None,
+        scratch: at(&scratch, 0),
+    })?;
+    let nothing = |error: &Error| matches!(error, Error::Mismatch { name: "saved", .. });
+    owed("statistics", statistics.saved().cloned(), nothing)?;
+    let gradients = own.backward_training(&backward(step.saved()?))?;
+    owed("backward", gradients.saved().cloned(), nothing)?;
+    let uploaded = own.saved_from(Operation::Statistics, at(&tensor, 0), None, at(&saved, 0));
+    owed("uploaded statistics", uploaded, nothing)
+}
+
+/// Both passes from one description: the gradients are those of the residual, of ReLU, and in place of y.
+fn backward_takes_over(adapter: &Adapter) -> Result<(), Failed> {
+    let (device, queue) = (&adapter.device, &adapter.queue);
+    let shape = Shape::new(&[6, 4, 5], Layout::ChannelsFirst)?;
+    for in_place in [false, true] {
+        let activation = if in_place { Activation::None } else { Activation::Relu };
+        let config = Config { in_place, activation, ..Config::default() };
+        let layer = BatchNorm::new(&adapter.kernels, shape.clone(), config)?;
+        let values = |seed| normal(shape.elements(), seed);
+        let input = |seed| upload(device, queue, "input", bytemuck::cast_slice(&values(seed)));
+        let output = |size| storage(device, "output", size);
+        let (x, dy, residual, y) = (input(91)?, input(92)?, input(93)?, output(layer.tensor_size())?);
+        let (dx, dresidual) = (output(layer.tensor_size())?, output(layer.tensor_size())?);
+        let (saved, scratch) = (output(layer.saved_size())?, output(layer.scratch_size())?);
+        let whole = wgpu::Buffer::as_entire_buffer_binding;
+        let TrainingSteps { forward, backward } = layer.training(&Training {
+            x: whole(&x),
+            // In place y may lie elsewhere all the same: the backward pass reads it there.
+            y: whole(&y),
+            dy: whole(&dy),
+            dx: Some(whole(&dx)),
+            residual: (!in_place).then(|| whole(&residual)),
+            dresidual: (!in_place).then(|| whole(&dresidual)),
+            gamma: None,
+            beta: None,
+            dgamma: None,
+            dbeta: None,
+            saved: whole(&saved),
+            running: None,
+            scratch: whole(&scratch),
+        })?;
+        let mut encoder = device.create_command_encoder(&Default::default());
+        forward.encode_pass(&mut encoder);
+        backward.encode_pass(&mut encoder);
+        queue.submit([encoder.finish()]);
+        let wide = |seed| values(seed).into_iter().map(f64::from).collect::<Vec<f64>>();
+        let residual = wide(93);
+        let reference = Layer { residual: (!in_place).then_some(residual.as_slice()), activation, ..Layer::default() };
+        let execution = Execution { in_place, ..Execution::default() };
+        let want = reference::backward_training(&wide(91), &wide(92), &shape, &reference)?;
+        let bound = bound::backward_training(&wide(91), &wide(92), &shape, &reference, &execution)?;
+        let contents = download(device, queue, &[&dx, &dresidual])?;
+        let got = |i: usize| bytemuck::pod_collect_to_vec::<u8, f32>(&contents[i]);
+        let mut outcomes = vec![bound::compare(&got(0), &want.dx, &bound.dx)?];
+        if !in_place {
+            outcomes.push(bound::compare(&got(1), &want.dresidual, &bound.dresidual)?);
+        }
+        if let Some(wrong) = outcomes.iter().find(|outcome| !outcome.passed()) {
+            return Err(format!("in place {in_place}: {wrong}").into());
+        }
+    }
+    Ok(())
+}
+
+/// Inference that writes y over x leaves no x for a backward pass that reads it.
+fn x_overwritten(adapter: &Adapter) -> Result<(), Failed> {
+    let fixture = Fixture::new(adapter)?;
+    let running = buffer(adapter, RunningStatistics::size(8), wgpu::BufferUsages::STORAGE);
+    let inference = |layer: &BatchNorm| {
+        layer.inference(&Inference {
+            x: at(&fixture.tensor, 0),
+            y: at(&fixture.tensor, 0),
+            residual: None,
+            gamma: None,
+            beta: None,
+            running: running.as_entire_buffer_binding(),
+            saved: Some(fixture.saved.as_entire_buffer_binding()),
+        })
+    };
+    let backward = |saved, dgamma| Backward {
+        saved,
+        dy: fixture.other.as_entire_buffer_binding(),
+        dx: Some(fixture.other.as_entire_buffer_binding()),
+        dresidual: None,
+        dgamma,
+        dbeta: None,
+        scratch: fixture.scratch.as_entire_buffer_binding(),
+    };
+    let dgamma = || Some(at(&fixture.tensor, fixture.other.size()));
+    let overlap = |error: &Error| matches!(error, Error::Overlap { first: "x", second: "y", .. });
+    let layer = |config| BatchNorm::new(&adapter.kernels, fixture.layer.shape().clone(), config);
+    let plain = layer(Config::default())?;
+    let step = inference(&plain)?;
+    owed("dgamma", plain.backward_frozen(&backward(step.saved()?, dgamma())), overlap)?;
+    // dx alone does not need x, unless there is an activation to see through.
+    plain.backward_frozen(&backward(step.saved()?, None))?;
+    let relu = layer(Config { activation: Activation::Relu, ..Config::default() })?;
+    let step = inference(&relu)?;
+    owed("relu", relu.backward_frozen(&backward(step.saved()?, None)), overlap)?;
+    let in_place = layer(Config { in_place: true, ..Config::default() })?;
+    let step = inference(&in_place)?;
+    in_place.backward_frozen(&backward(step.saved()?, dgamma()))?;
     Ok(())
 }
 
@@ -265,6 +594,9 @@ fn in_place(adapter: &Adapter) -> Result<(), Failed> {
     })?;
     owed("gamma 0", config.check_in_place(&[1.0, 0.0], None), refused)?;
     owed("gamma NaN", config.check_in_place(&[f32::NAN], None), refused)?;
+    owed("no beta", config.check_in_place(&[1.0], Some(&[])), |error| {
+        matches!(error, Error::Mismatch { name: "beta", .. })
+    })?;
     owed("gamma beside beta", config.check_in_place(&[1.0, 1e-3], Some(&[100.0, 2.0])), refused)?;
     config.check_in_place(&[1.0, -0.5], Some(&[3.0, 0.0]))?;
     let bf16 = Config { dtype: DType::Bf16, ..config };
@@ -342,9 +674,17 @@ fn labels(adapter: &Adapter) -> Result<(), Failed> {
     let fixture = Fixture { layer: fixture.layer.with_label("layer3.bn1"), ..fixture };
     let small = || fixture.small.as_entire_buffer_binding();
     let bound = || at(&fixture.tensor, 0);
-    let (x, dy, saved, scratch) = (small(), bound(), bound(), bound());
-    let (residual, dx, dresidual, dgamma, dbeta) = (None, Some(bound()), None, None, None);
-    let backward = Backward { x, dy, residual, dx, dresidual, dgamma, dbeta, saved, scratch };
+    let left = |forward| fixture.layer.saved_from(forward, small(), None, bound());
+    let (trained, inferred) = (left(Operation::ForwardTraining)?, left(Operation::Inference)?);
+    let backward = |saved| Backward {
+        saved,
+        dy: bound(),
+        dx: Some(bound()),
+        dresidual: None,
+        dgamma: None,
+        dbeta: None,
+        scratch: bound(),
+    };
     let forward = ForwardTraining { x: small(), ..fixture.forward() };
     let (residual, gamma, beta) = (None, None, None);
     let inference = Inference { x: small(), y: bound(), residual, gamma, beta, running: bound(), saved: None };
@@ -353,8 +693,8 @@ fn labels(adapter: &Adapter) -> Result<(), Failed> {
     for outcome in [
         layer.forward_training(&forward),
         layer.inference(&inference),
-        layer.backward_training(&backward),
-        layer.backward_frozen(&backward),
+        layer.backward_training(&backward(&trained)),
+        layer.backward_frozen(&backward(&inferred)),
         layer.statistics(&statistics),
     ] {
         named("a small x", outcome, "layer3.bn1: x: expected a binding of at least 4608 bytes, got 28")?;
@@ -362,7 +702,7 @@ fn labels(adapter: &Adapter) -> Result<(), Failed> {
     let one = Shape::new(&[1, 3], Layout::ChannelsFirst)?;
     let one = BatchNorm::new(&adapter.kernels, one, Config::default())?.with_label("layer3.bn1");
     named("one value", one.forward_training(&forward), "layer3.bn1: expected more than one value")?;
-    named("one value", one.backward_training(&backward), "layer3.bn1: expected more than one value")?;
+    named("one value", one.backward_training(&backward(&trained)), "layer3.bn1: expected more than one value")?;
 
     let step = layer.forward_training(&fixture.forward())?;
     let said = format!("{step:?}");

@@ -2,7 +2,7 @@
 
 use batchnorm_wgpu::host::{download, guarded, storage, upload};
 use batchnorm_wgpu::reference::{self, Layer, bound, bound::Execution};
-use batchnorm_wgpu::{Backward, BatchNorm, Choice, Config, Error, ForwardTraining, Kernels, Layout, Shape, Step, wgpu};
+use batchnorm_wgpu::{BatchNorm, Choice, Config, Error, Kernels, Layout, Shape, Step, TrainingSteps, wgpu};
 use batchnorm_wgpu_check::data::normal;
 use libtest_mimic::Failed;
 
@@ -52,25 +52,19 @@ impl Training {
     /// Binds the buffers once more.
     pub fn bind(&self) -> Result<[Step; 2], Error> {
         let whole = wgpu::Buffer::as_entire_buffer_binding;
-        let forward = self.layer.forward_training(&ForwardTraining {
+        let TrainingSteps { forward, backward } = self.layer.training(&batchnorm_wgpu::Training {
             x: whole(&self.x),
             y: whole(&self.y),
+            dy: whole(&self.dy),
+            dx: Some(whole(&self.dx)),
             residual: None,
+            dresidual: None,
             gamma: None,
             beta: None,
-            saved: whole(&self.saved),
-            running: None,
-            scratch: whole(&self.scratch),
-        })?;
-        let backward = self.layer.backward_training(&Backward {
-            x: whole(&self.x),
-            dy: whole(&self.dy),
-            residual: None,
-            dx: Some(whole(&self.dx)),
-            dresidual: None,
             dgamma: None,
             dbeta: None,
             saved: whole(&self.saved),
+            running: None,
             scratch: whole(&self.scratch),
         })?;
         Ok([forward, backward])

@@ -12,10 +12,11 @@ pub use recipe::{Recipe, set};
 pub use run::{GoldenOutcome, Judged};
 
 use crate::case::{Inputs, Operation};
-use crate::judge::{overflows, widen};
+use crate::judge::widen;
 use crate::run::RunError;
 use crate::stored::Stored;
-use batchnorm_wgpu::{Activation, DType, Error, Layout, VarianceEstimate, reference};
+use batchnorm_wgpu::reference::{self, bound};
+use batchnorm_wgpu::{Activation, DType, Error, Layout, VarianceEstimate};
 use safetensors::Dtype;
 use std::collections::BTreeMap;
 
@@ -126,8 +127,9 @@ impl Golden {
         if self.inputs.running.tracked.contains(&u32::MAX) {
             return Err(Problem::Unsupported(format!("{} batches tracked leave no room for this one", u32::MAX)));
         }
-        let statistics = reference::statistics(&widen(x), shape)?;
-        match (0..shape.channels()).find(|&channel| overflows(&statistics, channel)) {
+        let x = widen(x);
+        let statistics = reference::statistics(&x, shape)?;
+        match bound::overflows(&x, shape, &bound::Execution::default())?.into_iter().position(|overflows| overflows) {
             None => Ok(()),
             Some(channel) => Err(Problem::Unsupported(format!(
                 "the variance of channel {channel}, {:.2e}, times its {} values exceeds what an f32 holds",

@@ -311,6 +311,10 @@ fn files_that_cannot_be_cases_are_not_read() {
     std::fs::remove_dir_all(folder).unwrap();
 }
 
+fn bounded(name: &'static str, want: Vec<f64>, tolerance: Vec<f64>) -> Expected {
+    Expected { name, want, tolerance, instead: BTreeMap::new(), may_exceed: false }
+}
+
 /// The verdict of the good case on y, with another answer for its first elements, where its own are 1, 2, ...
 fn verdict(tolerance: Option<Tolerance>, answer: &[f64], got: &[f32]) -> bool {
     let mut golden = recipe().golden().unwrap();
@@ -319,7 +323,7 @@ fn verdict(tolerance: Option<Tolerance>, answer: &[f64], got: &[f32]) -> bool {
     let dims = golden.inputs.shape.dims().to_vec();
     golden.answers.insert("y", Stored { dtype: Dtype::F64, dims, values });
     golden.tolerance = tolerance;
-    let bound = Expected { name: "y", want: vec![0.0; 48], tolerance: vec![1e-3; 48], overflowing: false };
+    let bound = bounded("y", vec![0.0; 48], vec![1e-3; 48]);
     let got = got.iter().copied().chain(ordinary[got.len()..].iter().map(|&value| value as f32)).collect();
     golden.expectation(bound).unwrap().judge(&Results { y: Some(got), ..Results::default() }).passed
 }
@@ -375,7 +379,7 @@ fn an_answer_may_be_stored_coarsely() {
         let mut golden = recipe().golden().unwrap();
         golden.answers.get_mut("dbias").unwrap().dtype = dtype;
         golden.answers.get_mut("dbias").unwrap().values = vec![4.0, -1.0, 0.0];
-        let bound = || Expected { name: "dbias", want: vec![0.0; 3], tolerance: vec![0.5; 3], overflowing: false };
+        let bound = || bounded("dbias", vec![0.0; 3], vec![0.5; 3]);
         let tolerance = golden.expectation(bound()).unwrap().tolerance;
         assert_eq!(tolerance[..2], [0.5 + 4.0 * step, 0.5 + step]);
         golden.tolerance = Some(Tolerance { relative: 0.5, absolute: 0.0 });
@@ -388,7 +392,7 @@ fn an_answer_beyond_f16_is_infinite_there() {
     let mut golden = recipe().golden().unwrap();
     golden.inputs.config.dtype = DType::F16;
     golden.answers.get_mut("y").unwrap().values[..2].copy_from_slice(&[7e4, 6e4]);
-    let bound = Expected { name: "y", want: vec![0.0; 48], tolerance: vec![0.0; 48], overflowing: false };
+    let bound = bounded("y", vec![0.0; 48], vec![0.0; 48]);
     assert_eq!(golden.expectation(bound).unwrap().want[..2], [f64::INFINITY, 6e4]);
 }
 

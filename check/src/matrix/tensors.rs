@@ -89,7 +89,7 @@ const TENSOR_SHAPES: [(Geometry, &[usize], Layout); 5] = [
 ];
 
 /// Data that f16 or bf16 makes something else of than f32.
-const HOSTILE: [Data; 8] = [
+const HOSTILE: [Data; 10] = [
     Data::Constant { value: 3.0 },
     Data::Normal { mean: 1e2 },
     Data::MixedScales,
@@ -98,6 +98,8 @@ const HOSTILE: [Data; 8] = [
     Data::NegativeZero,
     Data::ZeroGamma,
     Data::Large,
+    Data::SubnormalGamma,
+    Data::Subnormals,
 ];
 
 /// What an operation may be fused with: an activation, a residual, both; and a backward pass from y.

@@ -336,15 +336,17 @@ fn step(
     let residual = with_residual.then(|| whole(&set.residual));
     let (x, y, saved, scratch) = (whole(&set.x), whole(&set.y), whole(&set.saved), whole(scratch));
     let (gamma, beta, running) = (Some(whole(&set.gamma)), Some(whole(&set.beta)), whole(&set.running));
+    // Steps of one operation are timed alone: what the forward pass left is uploaded.
+    let forward =
+        if operation == Operation::BackwardFrozen { Operation::Inference } else { Operation::ForwardTraining };
+    let left = layer.saved_from(forward, x.clone(), residual.clone(), saved.clone())?;
     let backward = Backward {
-        x: x.clone(),
+        saved: &left,
         dy: whole(if how == Use::BehindGate { &set.dz } else { &set.dy }),
-        residual: residual.clone(),
         dx: Some(whole(&set.dx)),
         dresidual: with_residual.then(|| whole(&set.dz)),
         dgamma: Some(whole(&set.dgamma)),
         dbeta: Some(whole(&set.dbeta)),
-        saved: saved.clone(),
         scratch: scratch.clone(),
     };
     Ok(match operation {

@@ -4,6 +4,7 @@ mod inputs;
 mod list;
 mod outputs;
 mod report;
+mod skipped;
 mod source;
 
 use crate::adapter::AdapterArgs;
@@ -57,8 +58,12 @@ Examples:
   bn run statistics --x images.npy --layout channels_last --json
   bn run --list resnet18.safetensors
 
-Exit codes: 0 done, 1 a result of --compare lies outside its bound, 2 wrong usage, a file that cannot be read or written, no \
-adapter, or a failure of the device.";
+Verdicts of --compare: *pass*, every element is within its bound (NaN or infinity as in float64 is counted); *FAILED*, one \
+is not; *not representable*, an element is NaN or infinite, or a statistic stayed as it was, where float64 has a number, since \
+f32 overflows on the way (a deviation beyond 1.8e19 / sqrt(values per channel) does); *no bound*, nothing is promised.
+
+Exit codes: 0 done, 1 a result of --compare is FAILED or not representable, 2 wrong usage, a file that cannot be read or \
+written, no adapter, or a failure of the device.";
 
 /// Arguments of `bn run`.
 #[derive(clap::Args)]

@@ -2,10 +2,11 @@
 
 use super::inputs::Taken;
 use super::outputs::{Outcome, Target};
+use super::skipped::Skipped;
 use crate::output::figure;
 use crate::terminal::{Column, number, prose, table, text};
 use batchnorm_wgpu::host::Gpu;
-use batchnorm_wgpu::reference::bound::Comparison;
+use batchnorm_wgpu::reference::bound::{Comparison, Element};
 use batchnorm_wgpu::{Activation, DType, Operation};
 use batchnorm_wgpu_check::case::Inputs;
 use batchnorm_wgpu_check::judge::position;
@@ -31,9 +32,11 @@ pub struct Report {
     #[serde(flatten)]
     taken: Taken,
     outputs: Vec<Output>,
-    /// Channels whose running statistics stayed, since those of the batch are NaN or infinite.
+    /// Number of channels whose running statistics stayed as they were.
     skipped_channels: usize,
-    /// Whether every result is within its bound; `None` where none was compared.
+    /// Which they are, by the reason.
+    skipped: Vec<Skipped>,
+    /// Whether every result is within its bound and representable; `None` where none was compared.
     pub passed: Option<bool>,
 }
 
@@ -53,10 +56,20 @@ pub struct Output {
 #[derive(Serialize)]
 pub struct Held {
     passed: bool,
+    verdict: Verdict,
     /// Elements outside the bound.
     failures: usize,
-    /// Elements for which nothing is promised, since the inputs overflow f32 on the way.
+    /// Elements that are NaN or infinite, or stayed as they were, where float64 has another number: f32 does not hold what
+    /// leads to it.
+    not_representable: usize,
+    /// The first of them.
+    first_not_representable: Option<Place>,
+    /// Other elements for which nothing is promised, since the inputs may overflow f32 on the way.
     unbounded: usize,
+    /// Elements that are NaN, as in float64.
+    nan: usize,
+    /// Elements that are the same infinity as in float64, rounded to the type of the output.
+    infinite: usize,
     /// Largest error over bound.
     worst_ratio: f64,
     /// Largest error over largest value.
@@ -67,12 +80,59 @@ pub struct Held {
     failure: Option<String>,
 }
 
-/// An element.
+/// A verdict in a word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Verdict {
+    /// Every element is within its bound, as far as it has one.
+    Pass,
+    /// An element is outside its bound.
+    Failed,
+    /// No element is outside its bound, but some are not representable.
+    NotRepresentable,
+    /// No element has a bound.
+    NoBound,
+}
+
+impl Verdict {
+    fn of(outcome: &Comparison) -> Self {
+        match outcome {
+            _ if outcome.failures > 0 => Self::Failed,
+            _ if outcome.unrepresentable > 0 => Self::NotRepresentable,
+            _ if outcome.unbounded > 0 && outcome.unbounded == outcome.elements => Self::NoBound,
+            _ => Self::Pass,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Failed => "FAILED",
+            Self::NotRepresentable => "not representable",
+            Self::NoBound => "no bound",
+        }
+    }
+}
+
+/// Where an element lies, what it is and what it should be.
 #[derive(Serialize)]
-struct Worst {
+struct Place {
     position: Vec<usize>,
     got: f64,
     want: f64,
+}
+
+impl Place {
+    fn new(Element { index, got, want }: Element, dims: &[usize]) -> Self {
+        Self { position: position(index, dims), got, want }
+    }
+}
+
+/// The element with the largest error over bound.
+#[derive(Serialize)]
+struct Worst {
+    #[serde(flatten)]
+    place: Place,
     bound: f64,
 }
 
@@ -82,22 +142,33 @@ impl Held {
         match comparison {
             Ok(outcome) => Self {
                 passed: outcome.passed(),
+                verdict: Verdict::of(outcome),
                 failures: outcome.failures,
+                not_representable: outcome.unrepresentable,
+                first_not_representable: outcome.first_unrepresentable.map(|element| Place::new(element, dims)),
                 unbounded: outcome.unbounded,
+                nan: outcome.nan,
+                infinite: outcome.infinite,
                 worst_ratio: outcome.worst_ratio,
                 error_over_max: outcome.max_error_over_max,
                 worst: Some(Worst {
-                    position: position(outcome.worst_index, dims),
-                    got: outcome.worst_got,
-                    want: outcome.worst_want,
+                    place: Place::new(
+                        Element { index: outcome.worst_index, got: outcome.worst_got, want: outcome.worst_want },
+                        dims,
+                    ),
                     bound: outcome.worst_tolerance,
                 }),
                 failure: None,
             },
             Err(failure) => Self {
                 passed: false,
+                verdict: Verdict::Failed,
                 failures: 0,
+                not_representable: 0,
+                first_not_representable: None,
                 unbounded: 0,
+                nan: 0,
+                infinite: 0,
                 worst_ratio: f64::INFINITY,
                 error_over_max: f64::INFINITY,
                 worst: None,
@@ -107,17 +178,32 @@ impl Held {
     }
 
     fn cells(&self) -> Vec<String> {
-        let verdict = match (self.passed, self.unbounded) {
-            (false, _) => "FAILED".into(),
-            (true, 0) => "pass".into(),
-            (true, unbounded) => format!("pass, {unbounded} overflow"),
+        let unrepresentable = self.first_not_representable.as_ref().filter(|_| self.failures == 0);
+        let shown = unrepresentable.or(self.worst.as_ref().map(|worst| &worst.place));
+        let shown = shown.map(|Place { position, got, want }| format!("{position:?}: got {got:.8e}, want {want:.8e}"));
+        let shown = shown.or(self.failure.clone()).unwrap_or_default();
+        vec![self.words(), figure(self.worst_ratio), figure(self.error_over_max), shown]
+    }
+
+    /// The verdict, and what else is to be said of the elements, such as `pass, 18 NaN as in float64`.
+    fn words(&self) -> String {
+        let counted = |count: usize, of: &str| (count > 0).then(|| format!("{count} {of}"));
+        let (unrepresentable, unbounded) = match self.verdict {
+            Verdict::NotRepresentable => {
+                (format!("{}: {}", self.verdict.name(), self.not_representable), self.unbounded)
+            }
+            Verdict::NoBound => (self.verdict.name().into(), 0),
+            Verdict::Pass | Verdict::Failed => (self.verdict.name().into(), self.unbounded),
         };
-        let worst = self.worst.as_ref().map(|worst| {
-            let Worst { position, got, want, .. } = worst;
-            format!("{position:?}: got {got:.8e}, want {want:.8e}")
-        });
-        let worst = worst.or(self.failure.clone()).unwrap_or_default();
-        vec![verdict, figure(self.worst_ratio), figure(self.error_over_max), worst]
+        let failed_too = if self.verdict == Verdict::Failed { self.not_representable } else { 0 };
+        let as_wanted = [counted(self.nan, "NaN"), counted(self.infinite, "infinite")];
+        let as_wanted: Vec<String> = as_wanted.into_iter().flatten().collect();
+        let counts = [
+            counted(failed_too, "not representable"),
+            (!as_wanted.is_empty()).then(|| format!("{} as in float64", as_wanted.join(" and "))),
+            counted(unbounded, "without a bound"),
+        ];
+        std::iter::once(unrepresentable).chain(counts.into_iter().flatten()).collect::<Vec<_>>().join(", ")
     }
 }
 
@@ -133,8 +219,7 @@ impl Report {
     ) -> Self {
         let compared: Vec<&Held> = outputs.iter().filter_map(|output| output.compared.as_ref()).collect();
         let passed = (!compared.is_empty()).then(|| compared.iter().all(|held| held.passed));
-        let skipped =
-            results.running.as_ref().map(|running| running.skipped.iter().filter(|&&count| count > 0).count());
+        let skipped = Skipped::of(inputs, results);
         Self {
             operation,
             adapter: gpu.key(),
@@ -148,7 +233,8 @@ impl Report {
             activation: inputs.config.activation,
             taken,
             outputs,
-            skipped_channels: skipped.unwrap_or_default(),
+            skipped_channels: skipped.iter().map(|skipped| skipped.channels.len()).sum(),
+            skipped,
             passed,
         }
     }
@@ -167,13 +253,7 @@ impl Report {
         columns.extend(written.then(|| text("to").extra()));
         columns.extend(self.passed.into_iter().flat_map(|_| compared()));
         println!("{}", table(columns, self.outputs.iter().map(Output::cells)));
-        if self.skipped_channels > 0 {
-            let skipped = self.skipped_channels;
-            let kept = format!(
-                "The running statistics of {skipped} channels stay as they were: those of the batch are not finite."
-            );
-            println!("{}", prose(&kept));
-        }
+        self.skipped.iter().for_each(|skipped| println!("{}", prose(&skipped.message())));
     }
 }
 
@@ -222,7 +302,33 @@ mod tests {
         assert_eq!(held.cells()[..2], ["FAILED", "2.000"]);
         assert!(held.cells()[3].starts_with("[1, 0]: got 3.5"), "{:?}", held.cells());
         assert!(!Held::new(&Err("the call returned none".into()), &[2]).passed);
-        let overflow = Held::new(&compare(&[1.0], &[2.0], &[f64::INFINITY]).map_err(|_| String::new()), &[1]);
-        assert_eq!(overflow.cells()[0], "pass, 1 overflow");
+    }
+
+    #[test]
+    fn a_verdict_says_what_came() {
+        let (nan, inf) = (f64::NAN, f64::INFINITY);
+        let held = |got: &[f64], want: &[f64], bound: &[f64]| {
+            Held::new(&compare(got, want, bound).map_err(|error| error.to_string()), &[got.len()])
+        };
+        for (got, want, bound, passed, words) in [
+            ([1.0, 2.0], [1.0, 2.0], [0.0, 0.0], true, "pass"),
+            ([1.0, 2.0], [1.0, 3.0], [0.0, inf], true, "pass, 1 without a bound"),
+            ([1.0, 2.0], [2.0, 3.0], [inf, inf], true, "no bound"),
+            ([nan, nan], [nan, nan], [0.0, inf], true, "pass, 2 NaN as in float64"),
+            ([inf, 2.0], [inf, 2.0], [inf, 0.0], true, "pass, 1 infinite as in float64"),
+            ([inf, nan], [inf, nan], [0.0, 0.0], true, "pass, 1 NaN and 1 infinite as in float64"),
+            ([1.0, nan], [1.0, 3.0], [0.0, inf], false, "not representable: 1"),
+            ([nan, inf], [nan, 3e38], [0.0, inf], false, "not representable: 1, 1 NaN as in float64"),
+            ([9.0, nan], [1.0, 3.0], [0.0, inf], false, "FAILED, 1 not representable"),
+            ([1.0, nan], [1.0, 3.0], [0.0, 1e30], false, "FAILED"),
+        ] {
+            let held = held(&got, &want, &bound);
+            assert_eq!((held.words().as_str(), held.passed), (words, passed), "{got:?}, {want:?}, {bound:?}");
+        }
+        let unrepresentable = held(&[1.0, nan], &[1.5, 3.0], &[1.0, inf]);
+        assert_eq!(unrepresentable.cells()[3], "[1]: got NaN, want 3.00000000e0");
+        let json = serde_json::to_value(&unrepresentable).unwrap();
+        assert_eq!((&json["verdict"], &json["not_representable"]), (&"not_representable".into(), &1.into()));
+        assert_eq!(json["first_not_representable"]["position"], serde_json::json!([1]));
     }
 }

@@ -13,7 +13,7 @@ use super::{
     parameters::{HIDDEN, LAYERS, SIZES, slice},
 };
 use batchnorm_wgpu::{
-    Backward, BatchNorm, Config, ForwardTraining, Inference, Layout, Shape, Step,
+    Backward, BatchNorm, Config, ForwardTraining, Inference, Layout, Saved, Shape, Step,
     wgpu::{self, BufferBinding},
 };
 
@@ -186,6 +186,8 @@ pub struct Recorder<'n, 'b> {
     training: bool,
     /// One layer per hidden layer, or none.
     layers: Vec<BatchNorm>,
+    /// What the forward passes of these left, in training.
+    saved: Vec<Saved>,
     /// Shared by all batch norm layers: their dispatches follow one another.
     scratch: wgpu::Buffer,
     uniforms: wgpu::Buffer,
@@ -219,6 +221,7 @@ impl<'n, 'b> Recorder<'n, 'b> {
             rows,
             training,
             layers,
+            saved: Vec::new(),
             batches,
         })
     }
@@ -314,6 +317,9 @@ impl<'n, 'b> Recorder<'n, 'b> {
         } else {
             batch_norm.inference(&Inference { x, y, residual: None, gamma, beta, running, saved: None })?
         };
+        if self.training {
+            self.saved.push(step.saved()?.clone());
+        }
         self.tape.batch_norm(step);
         Ok(())
     }
@@ -327,18 +333,16 @@ impl<'n, 'b> Recorder<'n, 'b> {
 
     /// From du to dz of hidden layer `layer`; nothing without batch norm.
     fn batch_norm_backward(&mut self, layer: usize) -> Result<(), TrainError> {
-        let Some(batch_norm) = self.layers.get(layer) else { return Ok(()) };
+        let (Some(batch_norm), Some(saved)) = (self.layers.get(layer), self.saved.get(layer)) else { return Ok(()) };
         let slices = &self.network.parameters.layers[layer];
         let scale = slices.scale.as_ref();
         let step = batch_norm.backward_training(&Backward {
-            x: whole(&self.arrays.z[layer]),
+            saved,
             dy: whole(&self.arrays.du[layer]),
-            residual: None,
             dx: Some(whole(self.arrays.dz(layer))),
             dresidual: None,
             dgamma: scale.map(|scale| slice(&self.network.gradients, scale)),
             dbeta: Some(slice(&self.network.gradients, &slices.shift)),
-            saved: whole(&self.arrays.saved[layer]),
             scratch: whole(&self.scratch),
         })?;
         self.tape.batch_norm(step);

@@ -1,6 +1,6 @@
 //! What centring and reduction get wrong in one channel. Symbols as in the documentation of the [parent](super).
 
-use super::{ETA, LAMBDA, U, reduction};
+use super::{ETA, LAMBDA, U, depth, flushed, reduction};
 use crate::reference::sum;
 
 /// A channel's exact centre, and the errors of the one that a kernel finds.
@@ -17,6 +17,8 @@ pub(super) struct Channel {
     pub var: f64,
     /// E(var).
     pub var_error: f64,
+    /// Whether a kernel's M2 exceeds f32 for certain.
+    pub overflows: bool,
 }
 
 /// 1/sqrt(var + eps), and theta, its relative error.
@@ -35,7 +37,8 @@ impl Channel {
         let distances = values.clone().map(|x| x - shift);
         let delta = sum(distances.clone()) / count;
         let largest = distances.clone().fold(0.0, |max: f64, d| max.max(d.abs()));
-        let mut channel = Self { shift, delta, no_remainder: false, delta_error: 0.0, var: 0.0, var_error: 0.0 };
+        let mut channel =
+            Self { shift, delta, no_remainder: false, delta_error: 0.0, var: 0.0, var_error: 0.0, overflows: false };
         if largest == 0.0 && delta == 0.0 {
             return channel; // constant: every operation is exact
         }
@@ -43,27 +46,28 @@ impl Channel {
         let m2 = sum(values.clone().map(|x| channel.centered(x).powi(2)));
         channel.var = m2 / count;
         let absolute = sum(distances.map(f64::abs));
-        // Every sum that a kernel forms stays below these.
-        let fits = 4.0 * second_moment.max(absolute) < f64::from(f32::MAX);
-        if !fits {
-            (channel.delta_error, channel.var_error) = (f64::INFINITY, f64::INFINITY);
-            return channel;
-        }
         let data = |f: &dyn Fn(f64, f64) -> f64| {
             sum(values.clone().map(|x| f(channel.centered(x).abs(), subtraction_error(x, shift))))
         };
         let rounding = reduction(m);
         let partial = (rounding + 2.0 * U) * absolute / count + 14.0 * U * channel.var.sqrt();
         // Each merge on a value's way may flush a difference, a product and a sum.
-        let flushed = 3.0 * ETA * (1.0 + rounding / U);
-        let delta_error = data(&|_, e| e) / count + partial + 10.0 * U * delta.abs() + flushed;
+        let merges_flush = 3.0 * ETA * (1.0 + depth(m));
+        let delta_error = data(&|_, e| e) / count + partial + 10.0 * U * delta.abs() + merges_flush;
         let first_order = (2.0 * count.sqrt()).min(4.0 * LAMBDA) * partial * m2.sqrt();
         let m2_error = data(&|c, e| (2.0 * c + e) * e)
             + first_order
             + count * delta_error * delta_error
             + (rounding + 16.0 * U) * m2;
+        // Every sum that a kernel forms stays below these.
+        let fits = 4.0 * second_moment.max(absolute) < f64::from(f32::MAX);
+        if !fits {
+            channel.overflows = m2 - m2_error > f32::MAX.into();
+            (channel.delta_error, channel.var_error) = (f64::INFINITY, f64::INFINITY);
+            return channel;
+        }
         channel.delta_error = delta_error;
-        channel.var_error = m2_error / count + 4.0 * ETA;
+        channel.var_error = m2_error / count + 10.0 * ETA;
         channel
     }
 
@@ -75,9 +79,10 @@ impl Channel {
             shift,
             delta,
             no_remainder: delta == 0.0,
-            delta_error: U * delta.abs(),
+            delta_error: U * delta.abs() + flushed(delta, 0.0),
             var: running_var,
-            var_error: (running_var - f64::from(running_var as f32)).abs(),
+            var_error: (running_var - f64::from(running_var as f32)).abs() + flushed(running_var, 0.0),
+            overflows: false,
         }
     }
 
@@ -88,8 +93,13 @@ impl Channel {
 
     /// e + u|c|: the error of the centred value apart from that of the mean.
     pub fn own_error(&self, x: f64) -> f64 {
-        let rounding = if self.no_remainder { 0.0 } else { U * self.centered(x).abs() };
-        subtraction_error(x, self.shift) + rounding
+        let of_shift = subtraction_error(x, self.shift);
+        if self.no_remainder {
+            return of_shift;
+        }
+        let centered = self.centered(x);
+        let error = of_shift + U * centered.abs();
+        error + flushed(centered, error + self.delta_error)
     }
 
     /// E(xc).
@@ -107,9 +117,9 @@ impl Channel {
     pub fn mean_pair_error(&self) -> f64 {
         if self.delta_error == 0.0 {
             // k itself, which a kernel may flush.
-            return if self.shift.abs() < ETA { self.shift.abs() } else { 0.0 };
+            return flushed(self.shift, 0.0);
         }
-        self.delta_error + ETA
+        self.delta_error + flushed(self.shift, 0.0) + flushed(self.delta, self.delta_error)
     }
 
     /// inv_std and its relative error, infinite where nothing can be promised.
@@ -130,8 +140,7 @@ fn subtraction_error(x: f64, k: f64) -> f64 {
         return 0.0;
     }
     let rounding = if difference == f64::from(difference as f32) { 0.0 } else { U * difference.abs() };
-    let flushed = [x, k, difference].iter().filter(|value| value.abs() < ETA).count();
-    rounding + flushed as f64 * ETA
+    rounding + [x, k, difference].iter().map(|&value| flushed(value, 0.0)).sum::<f64>()
 }
 
 fn median(a: f64, b: f64, c: f64) -> f64 {

@@ -4,6 +4,17 @@ use crate::error::Result;
 use crate::reference::check_len;
 use std::fmt;
 
+/// An element of a result.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Element {
+    /// Its index.
+    pub index: usize,
+    /// Its value.
+    pub got: f64,
+    /// What the oracle says.
+    pub want: f64,
+}
+
 /// Outcome of [`compare`]. The `worst_` fields describe the element with the largest ratio of error to tolerance.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Comparison {
@@ -11,8 +22,17 @@ pub struct Comparison {
     pub elements: usize,
     /// Number of elements outside their tolerance.
     pub failures: usize,
-    /// Number of elements whose tolerance is infinite, for which nothing was promised and nothing checked.
+    /// Number of elements without a tolerance that are NaN or infinite where a number is wanted: the kernels could not
+    /// represent it, or what leads to it.
+    pub unrepresentable: usize,
+    /// The first of them.
+    pub first_unrepresentable: Option<Element>,
+    /// Number of the other elements whose tolerance is infinite, for which nothing was promised and nothing checked.
     pub unbounded: usize,
+    /// Number of elements that are NaN, as wanted.
+    pub nan: usize,
+    /// Number of elements that are the infinity that is wanted.
+    pub infinite: usize,
     /// Largest error over tolerance; at most 1 when all pass. 0 where both are 0.
     pub worst_ratio: f64,
     /// Index of the worst element, the first of equals.
@@ -30,9 +50,35 @@ pub struct Comparison {
 }
 
 impl Comparison {
-    /// Whether every element lies within its tolerance.
+    /// Whether every element lies within its tolerance, and none is NaN or infinite where a number is wanted.
     pub fn passed(&self) -> bool {
-        self.failures == 0
+        self.failures == 0 && self.unrepresentable == 0
+    }
+
+    /// Counts an element that is not representable.
+    pub fn add_unrepresentable(&mut self, element: Element) {
+        self.unrepresentable += 1;
+        let first = self.first_unrepresentable.get_or_insert(element);
+        if element.index < first.index {
+            *first = element;
+        }
+    }
+
+    /// Counts an element that nothing is left to be checked of, and tells whether it is one.
+    fn settles(&mut self, element: Element, tolerance: f64) -> bool {
+        let Element { got, want, .. } = element;
+        if got.is_nan() && want.is_nan() {
+            self.nan += 1;
+        } else if got.is_infinite() && got == want {
+            self.infinite += 1;
+        } else if tolerance != f64::INFINITY || want.is_nan() {
+            return false;
+        } else if want.is_finite() && !got.is_finite() {
+            self.add_unrepresentable(element);
+        } else {
+            self.unbounded += 1;
+        }
+        true
     }
 }
 
@@ -51,17 +97,20 @@ impl fmt::Display for Comparison {
             self.worst_tolerance,
             self.worst_ratio
         )?;
-        if self.unbounded > 0 {
-            write!(f, "; {} without a tolerance (overflow)", self.unbounded)?;
+        if let Some(Element { index, got, want }) = self.first_unrepresentable {
+            let count = self.unrepresentable;
+            write!(f, "; {count} not representable, the first at {index}: got {got:e}, want {want:e}")?;
         }
-        Ok(())
+        let counts = [(self.unbounded, "without a tolerance"), (self.nan, "NaN"), (self.infinite, "infinite")];
+        counts.iter().filter(|(count, _)| *count > 0).try_for_each(|(count, what)| write!(f, "; {count} {what}"))
     }
 }
 
 /// Holds `got` (f32 or f64) against `want`, element by element, within `tolerance`.
 ///
 /// - Where NaN is wanted NaN must come, whatever the tolerance.
-/// - Where the tolerance is infinite everything else passes, and is counted in [`Comparison::unbounded`].
+/// - Where the tolerance is infinite, NaN or infinity in place of a number is counted in [`Comparison::unrepresentable`] and
+///   does not pass; everything else passes, and is counted in [`Comparison::unbounded`].
 /// - Otherwise NaN fails, an infinity passes only where the same infinity is wanted, and the rest passes unless
 ///   `!(error <= tolerance)`, so that a NaN tolerance fails.
 ///
@@ -81,7 +130,11 @@ pub fn compare<T: Copy + Into<f64>>(got: &[T], want: &[f64], tolerance: &[f64]) 
     let mut outcome = Comparison {
         elements: want.len(),
         failures: 0,
+        unrepresentable: 0,
+        first_unrepresentable: None,
         unbounded: 0,
+        nan: 0,
+        infinite: 0,
         worst_ratio: -1.0,
         worst_index: 0,
         worst_got: 0.0,
@@ -98,9 +151,8 @@ pub fn compare<T: Copy + Into<f64>>(got: &[T], want: &[f64], tolerance: &[f64]) 
             max_error = max_error.max(error);
             max_want = max_want.max(want.abs());
         }
-        let unbounded = tolerance == f64::INFINITY && !want.is_nan();
-        outcome.unbounded += usize::from(unbounded);
-        let ratio = if unbounded { 0.0 } else { ratio(error, tolerance) };
+        let settled = outcome.settles(Element { index, got, want }, tolerance);
+        let ratio = if settled { 0.0 } else { ratio(error, tolerance) };
         outcome.failures += usize::from(ratio > 1.0);
         if ratio > outcome.worst_ratio {
             outcome.worst_ratio = ratio;

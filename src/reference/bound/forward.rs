@@ -53,6 +53,28 @@ pub fn statistics(x: &[f64], shape: &Shape, execution: &Execution) -> Result<Sta
     Ok(bound)
 }
 
+/// The channels of x whose sum of squared deviations exceeds f32 for certain, though float64 has it: kernels find an infinite
+/// variance or NaN there, and give NaN for what depends on it.
+///
+/// That is so where the standard deviation is beyond about 1.8e19 / sqrt(m), m being the values per channel. A little below it
+/// is open, and the tolerances are infinite.
+///
+/// # Errors
+/// As [`reference::statistics`](crate::reference::statistics).
+///
+/// ```
+/// use batchnorm_wgpu::reference::bound::{Execution, overflows};
+/// use batchnorm_wgpu::{Layout, Shape};
+/// let shape = Shape::new(&[4, 2], Layout::ChannelsFirst)?;
+/// let x = [1e18, 2e19, -1e18, -2e19, 1e18, 2e19, -1e18, -2e19];
+/// assert_eq!(overflows(&x, &shape, &Execution::default())?, [false, true]);
+/// # Ok::<(), batchnorm_wgpu::Error>(())
+/// ```
+pub fn overflows(x: &[f64], shape: &Shape, execution: &Execution) -> Result<Vec<bool>> {
+    check_len("x", x, shape.elements())?;
+    Ok((0..shape.channels()).map(|c| of_batch(x, shape, c, execution).overflows).collect())
+}
+
 /// Tolerances of a training forward.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use super::channel::{Channel, InvStd};
 use super::dtype::stored;
 use super::forward::of_batch;
 use super::normalization::Normalization;
-use super::{DType, ETA, Execution, U, Uncertain, fits, promise, reduction};
+use super::{DType, ETA, Execution, U, Uncertain, fits, flushed, promise, reduction};
 use crate::error::Result;
 use crate::reference::backward::check;
 use crate::reference::{Layer, check_len, check_training, indices, sum};
@@ -118,19 +118,25 @@ impl Pass<'_> {
 
     /// E(dx) of an element.
     fn input_error(&self, term: &Term, sums: &Sums, normalization: &Normalization<'_>) -> f64 {
-        let inner = if self.coupled { term.coupled(sums, normalization.channel.delta_error) } else { term.dz };
+        let inner = if self.coupled { term.coupled(sums, normalization.channel.delta_error) } else { term.frozen() };
         let dx = normalization.scale * inner.value;
         let (scale, theta) = (normalization.scale_at_most(), normalization.inv_std.theta);
-        let flushed = if inner.value == 0.0 && inner.error == 0.0 { 0.0 } else { 2.0 * ETA * (1.0 + scale) };
-        stored(dx, scale * inner.error + dx.abs() * (theta + 2.0 * U) + flushed, self.execution.dtype)
+        let error = scale * inner.error
+            + dx.abs() * (theta + 2.0 * U)
+            + normalization.scale_flushed * (inner.value.abs() + inner.error);
+        stored(dx, error + flushed(dx, error), self.execution.dtype)
     }
 }
 
 impl Term {
     /// E(dresidual): dz is a copy of dy or 0, and a copied subnormal may be flushed.
     fn residual_error(&self) -> f64 {
-        let flushed = if self.magnitude > 0.0 && self.magnitude < ETA { ETA } else { 0.0 };
-        promise(self.dz.error + flushed)
+        promise(self.dz.error + flushed(self.magnitude, 0.0))
+    }
+
+    /// dz and its error, as a frozen pass takes it.
+    fn frozen(&self) -> Uncertain {
+        Uncertain { value: self.dz.value, error: self.residual_error() }
     }
 
     /// dz - a - c b and its error.
@@ -141,7 +147,9 @@ impl Term {
         let value = self.dz.value - a.value - correction;
         let inherited = self.dz.error + a.error + b.value.abs() * error + (self.centered.abs() + error) * b.error;
         let terms = correction.abs() + self.magnitude + a.value.abs();
-        let error = inherited * (1.0 + 4.0 * U) + U * (terms + value.abs());
+        // dz, the product and the two differences.
+        let flushed = if terms + inherited == 0.0 { 0.0 } else { 4.0 * ETA };
+        let error = inherited * (1.0 + 4.0 * U) + U * (terms + value.abs()) + flushed;
         Uncertain { value, error: if fits(terms + inherited) { error } else { f64::INFINITY } }
     }
 }
@@ -167,13 +175,13 @@ impl Sums {
         let products = of(&|term| term.magnitude * term.centered.abs());
         let doubt = of(&|term| term.dz.error);
         let own = of(&|term| term.magnitude * term.own_error);
-        let flushed = |share: f64| if absolute == 0.0 { 0.0 } else { share * ETA };
-        let s1_error = rounding * absolute + doubt + flushed(count);
+        let terms_flushed = |share: f64| if absolute == 0.0 { 0.0 } else { share * ETA };
+        let s1_error = rounding * absolute + doubt + terms_flushed(2.0 * count);
         let s2_error = own
             + delta_error * (s1.abs() + doubt)
             + (rounding + U) * products
             + of(&|term| term.dz.error * term.centered.abs())
-            + flushed(of(&|term| 1.0 + term.centered.abs()));
+            + terms_flushed(of(&|term| 2.0 + term.centered.abs() + term.own_error + delta_error));
         let bounded = |fits: bool, error: f64| promise(if fits { error } else { f64::INFINITY });
         let s1_error = bounded(fits(4.0 * absolute), s1_error);
         let s2_error = bounded(fits(4.0 * (products + own)), s2_error);
@@ -183,12 +191,18 @@ impl Sums {
         let (a, b) = (s1 / count, value * value * s2 / count);
         let b_error = value * value * s2_error / count * (1.0 + theta).powi(2) * (1.0 + 8.0 * U)
             + b.abs() * ((2.0 + theta) * theta + 8.0 * U);
+        // inv_std (dgamma / m).
+        let dgamma = value * s2;
+        let factor_flushed = flushed(dgamma, dgamma_error) / count + flushed(dgamma / count, dgamma_error / count);
+        let b_error = b_error + value * (1.0 + theta) * factor_flushed;
+        let b_error = b_error + flushed(b, b_error);
+        let a_error = s1_error / count * (1.0 + 5.0 * U) + 5.0 * U * a.abs();
         // A kernel takes b from dgamma.
         let b_fits = dgamma_error.is_finite() && fits(b.abs() + b_error);
         Self {
             dbeta_error: s1_error,
             dgamma_error,
-            a: Uncertain { value: a, error: s1_error / count * (1.0 + 5.0 * U) + 5.0 * U * a.abs() },
+            a: Uncertain { value: a, error: a_error + flushed(a, a_error) },
             b: Uncertain { value: b, error: bounded(b_fits, b_error) },
         }
     }

@@ -5,7 +5,8 @@
 //! split tensor's first part. It returns absolute tolerances in the shape of the result. [`compare`] applies them,
 //! after [`settle_overflow`] for tensors of F16 and Bf16.
 //! A tolerance is infinite where float32 may overflow, or where it is open whether the dtype of the output does: there
-//! nothing is promised.
+//! nothing is promised. [`overflows`] names the channels whose statistics overflow for certain, whatever the order of
+//! summation.
 //! Inputs are the stored ones: x, dy and the residual values of the dtype, gamma, beta and running statistics f32 values
 //! (others are accepted, and the rounding to f32 is allowed for where it can be seen: eps, running_mean, running_var,
 //! momentum).
@@ -13,7 +14,8 @@
 //! # What is bounded
 //! The arithmetic is f32 whatever the dtype, with unit roundoff u = 2^-24. `+ - *` round to nearest; `/` is off by at
 //! most 2.5 ulp, so 5u; `inverseSqrt` by 2 ulp, so 4u (WGSL); `sqrt` = 1/inverseSqrt by 9u. Multiplications and
-//! additions may be fused and subnormals flushed (eta = 2^-126 per operation). For one channel of m values:
+//! additions may be fused and subnormals flushed to 0, those that go into an operation and those that come out (eta = 2^-126,
+//! see below). For one channel of m values:
 //!
 //! 1. k = the median of the elements 0, n/2 and n-1 of the channel; d = fl(x - k). Here n = m, but where a tensor is
 //!    split over N into parts with bindings of their own: there n is the number of the channel's values in the first
@@ -75,15 +77,20 @@
 //!
 //! **E(var) = (2 sum(|c| e) + sum(e^2) + min(2 sqrt(m), 4 lambda) eps_1 sqrt(M2) + m E(r)^2 + (R + 16u) M2) / m.**
 //!
+//! Nothing is promised once 4 max(sum D^2, P) exceeds the largest f32, below which every sum of a kernel stays. M2 overflows
+//! **for certain** where M2 - m E(var) does: a kernel that did not overflow would be closer. That takes a deviation of 1.8e19
+//! / sqrt(m); the variance, the results of the channel that need it and NaN in their place follow ([`overflows`]).
+//!
 //! A constant channel has D = e = 0: both are exactly 0, p below is 0, and z is exactly fl(beta + residual).
 //!
 //! # Elements
 //! - The error of xc is E(r), common to the channel, plus its own e + u|c|.
 //! - V = var + eps; q = (E(var) + |eps - f32(eps)| + uV)/V. **theta = (1 + 4u)/sqrt(1 - q) - 1** bounds the relative
 //!   error of inv_std (worst case); no promise when q >= 1.
-//! - p = c * scale, **E(p) = |scale| E(xc) (1 + theta) + |p| (theta + 2u)**: gamma * inv_std and the product err by u
-//!   each. p is exactly 0 where c = E(xc) = 0 or gamma = 0, unless theta is infinite. Where x is infinite and the mean is
-//!   not, p is exactly the infinity of its sign, unless the scale may be flushed to 0.
+//! - p = c * scale, **E(p) = |scale| E(xc) (1 + theta) + |p| (theta + 2u) + F(scale) (|c| + E(xc)) + F(p)**: gamma * inv_std
+//!   and the product err by u each, and F is what flushing costs. p is exactly 0 where c = E(xc) = 0 or gamma = 0, unless
+//!   theta is infinite. Where x is infinite and the mean is not, p is exactly the infinity of its sign, unless the scale may
+//!   be flushed to 0.
 //!
 //! # Epilogue
 //! - With s = p + beta and t the residual (0 where there is none): **E(s) = E(p) + add(p, beta)** and
@@ -110,9 +117,9 @@
 //!
 //! **E(xc) in place = E(r) + e + u|c| + 8u(|c| + E(xc)) + 1.001 (add(p, beta) + storage)(1 + theta)(1 + 2u)/|scale|**,
 //! which takes the place of E(xc) in the gradients; storage is no multiple of u, hence a factor of its own for products
-//! of errors. It is infinite where y may overflow and where |s| may leave [2^-126, 2^126], between which WGSL promises
-//! the accuracy of a division: with gamma = 0 nothing of x is left in y. A constant channel whose beta the dtype holds
-//! is exact.
+//! of errors. It is infinite where y may overflow, where |s| may leave [2^-126, 2^126], between which WGSL promises
+//! the accuracy of a division, and where gamma may be flushed: with gamma = 0 nothing of x is left in y. A constant channel
+//! whose beta the dtype holds is exact.
 //!
 //! # Gradients
 //! - **E(S1) = R sum(g) + sum(w). E(S2) = sum(g (e + u|c|)) + E(r)(|S1| + sum(w)) + (R + u) sum(g|c|) + sum(w|c|)**, in
@@ -121,16 +128,32 @@
 //! - a = S1/m, b = inv_std^2 S2/m, v = dz - a - c b. E(a) = E(S1)/m + 5u|a|;
 //!   E(b) = inv_std^2 E(S2) (1 + theta)^2 / m + |b|(2 theta + theta^2 + 8u);
 //!   E(v) = w + E(a) + |b| E(xc) + (|c| + E(xc)) E(b) + u(|c b| + g + |a| + |v|).
-//!   **E(dx) = |scale| E(v) (1 + theta) + |dx|(theta + 2u) + storage.** Frozen: v = dz, E(v) = w.
+//!   **E(dx) = |scale| E(v) (1 + theta) + |dx|(theta + 2u) + F(scale) (|v| + E(v)) + F(dx) + storage.** Frozen: v = dz,
+//!   E(v) = w + F(dz).
 //! - w and the noise of a stored y are no multiples of u, so that these sums carry the factors 1 + 2u to 1 + 8u of the
 //!   operations behind them.
 //!
-//! # Storage, overflow, subnormals
+//! # Subnormals
+//! - **F(a)** is what it costs that a number within E(a) of a may be flushed: nothing where |a| - E(a) >= eta, at most |a| +
+//!   E(a) and at most eta otherwise. So a result that is exactly 0 stays exact.
+//! - A flush costs eta where it happens, and then whatever the lost number is multiplied with. So F of an operand is carried
+//!   along: in x, k, x - k and xc with E(xc); in the running variance with E(var), beside an eps that may be as small as
+//!   eta; in gamma and its product with inv_std as **F(scale)**, which is |scale| where gamma is subnormal, since the
+//!   product may be a normal number that a kernel takes for 0 (inv_std reaches 2^63), and F(gamma inv_std) elsewhere; in
+//!   dgamma / m and in the product with inv_std with E(b), with inv_std and c for factors.
+//! - Sums flush terms and partial sums: 3 eta for every merge on a value's way to the mean, 2 eta per term of S1 and S2, whose
+//!   products dz xc lose eta (|c| + E(xc)) where dz is flushed. In the variance: eta each for a square, its sum and the
+//!   merge's products and sums, shared by the four values of a run, and eta n_b for delta^2, which is multiplied with n_a
+//!   n_b/n, twice on the way of an invocation and once in either merge of the others, sum(n_b) <= m: 10 eta in all with the
+//!   division.
+//! - Constant channels flush nothing that matters but beta, the residual and k itself.
+//!
+//! # Storage and overflow
 //! - Storage adds [`DType::storage_error`]: half an ulp, of the exact value and its error. What is below
 //!   [`DType::overflow`] for certain is stored as a finite number, and what is not below it for certain as infinity,
 //!   which [`settle_overflow`] demands. An intermediate result beyond f32 is allowed only where it has the sign of such
 //!   a result.
-//! - Where an operation can meet a subnormal, eta is added for it. Those of F16 are normal in f32 and are kept.
+//! - Subnormals of F16 are normal in f32, and the kernels convert them in integers, so that they are kept.
 //!
 //! Other products of errors are covered by taking u = 1.001 * 2^-24, good to q = 16000.
 
@@ -148,10 +171,10 @@ mod simulation;
 mod tests;
 
 pub use crate::dtype::DType;
-pub use compare::{Comparison, compare};
+pub use compare::{Comparison, Element, compare};
 pub use dtype::settle_overflow;
 pub use execution::Execution;
-pub use forward::{ForwardBound, StatisticsBound, forward_training, inference, statistics};
+pub use forward::{ForwardBound, StatisticsBound, forward_training, inference, overflows, statistics};
 pub use gradients::{GradientsBound, backward_frozen, backward_training};
 pub use running::running;
 
@@ -179,6 +202,11 @@ struct Uncertain {
     error: f64,
 }
 
+/// F: what it costs that a device may flush a number within `error` of `value`.
+fn flushed(value: f64, error: f64) -> f64 {
+    if value.abs() - error >= ETA { 0.0 } else { (value.abs() + error).min(ETA) }
+}
+
 /// Whether f32 holds numbers up to this magnitude, which a NaN is not.
 fn fits(magnitude: f64) -> bool {
     magnitude <= f32::MAX.into()
@@ -199,9 +227,14 @@ fn promise(error: f64) -> f64 {
 /// assert!(reduction(1_000_000) < 6e-6);
 /// ```
 pub fn reduction(m: u64) -> f64 {
+    let depth = depth(m);
+    U * depth.min((LAMBDA * depth.sqrt()).max(DRIFT * depth))
+}
+
+/// q, the most additions on the way of one of `m` values.
+fn depth(m: u64) -> f64 {
     let m = m as f64;
     let steps = (m / 4.0).floor().min(BLOCK_STEPS + BLOCKS) + 3.0;
     let merges = (m / (4.0 * BLOCK_STEPS * BLOCKS) + 3.0).max(MERGES);
-    let depth = m.min(steps + merges + 4.0 + m.max(1.0).log2().ceil());
-    U * depth.min((LAMBDA * depth.sqrt()).max(DRIFT * depth))
+    m.min(steps + merges + 4.0 + m.max(1.0).log2().ceil())
 }

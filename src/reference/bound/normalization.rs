@@ -3,7 +3,7 @@
 
 use super::channel::{Channel, InvStd};
 use super::dtype::stored;
-use super::{DType, ETA, Execution, ROOM, U, Uncertain, fits};
+use super::{DType, ETA, Execution, ROOM, U, Uncertain, fits, flushed};
 use crate::config::Activation;
 use crate::reference::Layer;
 
@@ -17,6 +17,8 @@ pub(super) struct Normalization<'a> {
     pub inv_std: InvStd,
     /// gamma * inv_std.
     pub scale: f64,
+    /// F(scale): what flushing gamma or the scale costs the scale.
+    pub scale_flushed: f64,
     beta: f64,
     layer: &'a Layer<'a>,
     dtype: DType,
@@ -25,8 +27,13 @@ pub(super) struct Normalization<'a> {
 impl<'a> Normalization<'a> {
     pub fn new(channel: Channel, c: usize, layer: &'a Layer<'a>, execution: &Execution) -> Self {
         let inv_std = channel.inv_std(layer.eps);
-        let scale = layer.gamma(c) * inv_std.value;
-        Self { channel, inv_std, scale, beta: layer.beta(c), layer, dtype: execution.dtype }
+        let gamma = layer.gamma(c);
+        let scale = gamma * inv_std.value;
+        // Flushed, gamma takes with it a product that may be normal.
+        let gamma_is_subnormal = flushed(gamma, 0.0) > 0.0;
+        let scale_flushed =
+            if gamma_is_subnormal { scale.abs() } else { flushed(scale, scale.abs() * (inv_std.theta + 2.0 * U)) };
+        Self { channel, inv_std, scale, scale_flushed, beta: layer.beta(c), layer, dtype: execution.dtype }
     }
 
     /// Largest magnitude of a kernel's scale, infinite where it may be none.
@@ -37,6 +44,9 @@ impl<'a> Normalization<'a> {
 
     /// Smallest magnitude of a kernel's scale.
     fn scale_at_least(&self) -> f64 {
+        if self.scale_flushed > 0.0 {
+            return 0.0;
+        }
         self.scale.abs() / ((1.0 + self.inv_std.theta) * (1.0 + 2.0 * U))
     }
 
@@ -107,9 +117,10 @@ impl<'a> Normalization<'a> {
         if scale == 0.0 || (centered.value == 0.0 && centered.error == 0.0) {
             return product; // exactly 0
         }
-        let flushed = ETA * (1.0 + 2.0 * scale + centered.value.abs());
-        let error = scale * centered.error * (1.0 + theta) + product.value.abs() * (theta + 2.0 * U) + flushed;
-        Uncertain { error, ..product }
+        let error = scale * centered.error * (1.0 + theta)
+            + product.value.abs() * (theta + 2.0 * U)
+            + self.scale_flushed * (centered.value.abs() + centered.error);
+        Uncertain { error: error + flushed(product.value, error), ..product }
     }
 }
 
@@ -134,13 +145,14 @@ impl Uncertain {
         if b == 0.0 {
             return 0.0;
         }
+        let inputs_flushed = flushed(self.value, self.error) + flushed(b, 0.0);
         if self.error == 0.0 && sum == f64::from(sum as f32) {
-            let subnormal = |value: &&f64| **value != 0.0 && value.abs() < ETA;
-            return ETA * [self.value, b, sum].iter().filter(subnormal).count() as f64;
+            return inputs_flushed + flushed(sum, 0.0);
         }
         let rounding = (U * (sum.abs() + self.error)).min(self.value.abs() + self.error).min(b.abs());
         // EPSILON: the oracle rounds too, which shows where one addend is tiny beside the other.
-        rounding + f64::EPSILON * sum.abs() + 2.0 * ETA
+        let rounding = rounding + f64::EPSILON * sum.abs();
+        rounding + inputs_flushed + flushed(sum, self.error + rounding)
     }
 
     /// Whether f32 holds it for certain.

@@ -1,6 +1,6 @@
 //! Tolerance of one update of the running statistics.
 
-use super::{ETA, StatisticsBound, U, Uncertain};
+use super::{ETA, StatisticsBound, U, Uncertain, flushed};
 use crate::config::{Average, RunningPolicy, Spread, VarianceEstimate};
 use crate::error::Result;
 use crate::reference::running::{Entry, bessel};
@@ -19,9 +19,10 @@ use crate::reference::{RunningStatistics, Statistics, check_len};
 /// without an error. The others round numbers of at most |b - o| + |r| + |o'|, and E(b) is at least 10u|r|: the pair errs
 /// by (1 - w) E(o) + 1.2w E(b) + 12uw|b - o| + 3u^2|o|.
 ///
-/// m/(m-1) costs 7u, a square root 9u. Pooled statistics
-/// add, to the weighted errors of both variances, 2|d| E(d) + E(d)^2 for the distance d of the two means times the
-/// weights, and 24u of the result.
+/// m/(m-1) costs 7u, a square root 9u. A step may flush o, b, their difference, its product with w and the result, so 5 eta;
+/// that of a pair 12 eta; a pooled variance 8 eta. A flushed variance costs its square root. Pooled statistics add, to the
+/// weighted errors of both variances, 2|d| E(d) + E(d)^2 for the distance d of the two means times the weights, and 24u of
+/// the result.
 ///
 /// # Errors
 /// As [`RunningStatistics::update`], and [`Error::Mismatch`](crate::Error::Mismatch) for bounds of the wrong length.
@@ -91,7 +92,7 @@ fn entered_pair([old, new]: [Uncertain; 2], weight: f64) -> f64 {
     }
     let distance = (new.value - old.value).abs() + old.error + new.error;
     let rounding = U * (12.0 * weight * distance + 3.0 * U * old.value.abs());
-    let flushed = if old.value == 0.0 && new.value == 0.0 { 0.0 } else { 4.0 * ETA };
+    let flushed = if old.value == 0.0 && new.value == 0.0 { 0.0 } else { 12.0 * ETA };
     (1.0 - weight) * old.error + 1.2 * weight * new.error + rounding + flushed
 }
 
@@ -121,7 +122,7 @@ fn step(old: Uncertain, new: Uncertain, weight: f64) -> Uncertain {
     let value = old.value + weight * (new.value - old.value);
     let (kept, magnitude) = (1.0 - weight, old.value.abs() + new.value.abs());
     let rounding = U * (10.0 * weight * magnitude + 2.0 * kept * old.value.abs() + value.abs());
-    let flushed = if magnitude == 0.0 { 0.0 } else { 4.0 * ETA };
+    let flushed = if magnitude == 0.0 { 0.0 } else { 5.0 * ETA };
     Uncertain { value, error: kept * old.error + weight * new.error + rounding + flushed }
 }
 
@@ -132,20 +133,23 @@ fn corrected(var: Uncertain, count: u64, estimate: VarianceEstimate) -> Uncertai
         return var;
     }
     let value = var.value * factor;
-    Uncertain { value, error: var.error * factor + 7.0 * U * value }
+    let error = var.error * factor + 7.0 * U * value;
+    Uncertain { value, error: error + flushed(value, error) }
 }
 
 /// A square root; its error is larger downwards, except at 0.
 fn root(var: Uncertain) -> Uncertain {
     let value = var.value.max(0.0).sqrt();
-    let below = value - (var.value - var.error).max(0.0).sqrt();
+    let least = var.value - var.error - flushed(var.value, var.error);
+    let below = value - least.max(0.0).sqrt();
     let above = (var.value + var.error).max(0.0).sqrt() - value;
     Uncertain { value, error: below.max(above) + 9.0 * U * value }
 }
 
 fn square(root: Uncertain) -> Uncertain {
     let value = root.value * root.value;
-    Uncertain { value, error: (2.0 * root.value + root.error) * root.error + U * value }
+    let error = (2.0 * root.value + root.error) * root.error + U * value;
+    Uncertain { value, error: error + flushed(value, error) }
 }
 
 /// What storing the square of a square root costs, when standard deviations are averaged.

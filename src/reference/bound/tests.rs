@@ -292,6 +292,24 @@ fn overflow_is_unbounded_and_nan_is_not_excused() {
 }
 
 #[test]
+fn overflow_is_certain_from_a_deviation_on_that_falls_with_the_root_of_m() {
+    for m in [2u32, 256, 1 << 16] {
+        let certain = |deviation: f64| {
+            let x: Vec<f64> = (0..m).map(|i| if i % 2 == 0 { deviation } else { -deviation }).collect();
+            let shape = Shape::new(&[m as usize, 1], Layout::ChannelsFirst).unwrap();
+            overflows(&x, &shape, &Execution::default()).unwrap()[0]
+        };
+        let most = (f64::from(f32::MAX) / f64::from(m)).sqrt();
+        assert!(certain(1.001 * most) && !certain(0.999 * most), "m {m}");
+    }
+    // NaN and infinity are no overflow: float64 has no number either.
+    let shape = Shape::new(&[3, 1], Layout::ChannelsFirst).unwrap();
+    for x in [f64::NAN, f64::INFINITY] {
+        assert_eq!(overflows(&[1.0, x, 3.0], &shape, &Execution::default()).unwrap(), [false]);
+    }
+}
+
+#[test]
 fn an_infinite_input_has_an_infinite_output() {
     let shape = Shape::new(&[4, 1], Layout::ChannelsFirst).unwrap();
     let x = [f64::NEG_INFINITY, 1.0, f64::INFINITY, 2.0];
@@ -357,6 +375,54 @@ fn dropped_elements_break_the_sums() {
     }
 }
 
+/// y and the gradients of inference with a flushed number, within the tolerance, and what they would be if the tolerance were
+/// twice too large.
+fn holds_flushed(x: [f64; 2], dy: [f64; 2], [gamma, beta, mean, var]: [f64; 4], flushed: [[f64; 2]; 2]) {
+    let shape = Shape::new(&[2, 1], Layout::ChannelsFirst).unwrap();
+    let layer = Layer { gamma: Some(&[gamma]), beta: Some(&[beta]), ..Layer::default() };
+    let want = reference::inference(&x, &shape, &[mean], &[var], &layer).unwrap();
+    let bound = inference(&x, &shape, &[mean], &[var], &layer, &Execution::default()).unwrap();
+    let gradients = reference::backward_frozen(&x, &dy, &shape, &[mean], &[var], &layer).unwrap();
+    let bounds = backward_frozen(&x, &dy, &shape, &[mean], &[var], &layer, &Execution::default()).unwrap();
+    for (got, want, bound) in [(flushed[0], want, bound), (flushed[1], gradients.dx, bounds.dx)] {
+        assert!(compare(&got, &want, &bound).unwrap().passed(), "{got:?}, want {want:?}, bound {bound:?}");
+        // No more is allowed than a few times what was lost, or than what an operation may flush.
+        let lost = got.iter().zip(&want).map(|(got, want)| (got - want).abs());
+        let most = lost.map(|lost| 2.0 * lost + 4.0 * ETA * (1.0 + 316.0));
+        assert!(bound.iter().zip(most).all(|(bound, most)| *bound <= most), "{got:?}, want {want:?}, {bound:?}");
+    }
+}
+
+#[test]
+fn subnormal_numbers_may_be_flushed_wherever_they_are() {
+    let (x, dy) = ([0.5, -0.5], [1.0, -2.0]);
+    // gamma, whose product with 1 / sqrt(eps) is normal; dx goes with it.
+    holds_flushed(x, dy, [1e-38, 0.0, 0.0, 0.0], [[0.0; 2]; 2]);
+    holds_flushed(x, dy, [-1.1e-38, 0.0, 0.0, 0.0], [[0.0; 2]; 2]);
+    // The product, where gamma is normal.
+    holds_flushed([1e7, -1e7], [1e6, -1e6], [2e-38, 0.0, 0.0, 1e8], [[0.0; 2]; 2]);
+    // x, beta, dy.
+    holds_flushed([1e-39, -1e-39], dy, [0.0, 0.0, 0.0, 1.0], [[0.0; 2]; 2]);
+    holds_flushed([0.0; 2], [0.0; 2], [1.0, 1e-39, 0.0, 1.0], [[0.0; 2]; 2]);
+    holds_flushed([0.0; 2], [1e-39, -1e-38], [1.0, 0.0, 0.0, 0.0], [[0.0; 2]; 2]);
+    // A running variance beside an eps that is as small.
+    let channel = channel::Channel::of_running(0.0, 1e-38);
+    let inv_std = channel.inv_std(2e-38);
+    let taken = 1.0 / f64::from(2e-38f32).sqrt();
+    assert!((taken - inv_std.value).abs() <= inv_std.value * inv_std.theta, "{inv_std:?}");
+}
+
+#[test]
+fn normal_numbers_are_not_excused_by_flushing() {
+    let shape = Shape::new(&[2, 1], Layout::ChannelsFirst).unwrap();
+    for gamma in [1.2e-38, 1e-30, 1.0] {
+        let layer = Layer { gamma: Some(&[gamma]), ..Layer::default() };
+        let bounds = backward_frozen(&[0.5, -0.5], &[1.0, -2.0], &shape, &[0.0], &[0.0], &layer, &Execution::default());
+        let scale = gamma / 1e-5f64.sqrt();
+        assert!(bounds.unwrap().dx.iter().all(|bound| *bound < 1e-5 * scale), "{gamma}");
+    }
+}
+
 #[test]
 fn storage_types_round_and_widen_the_tolerance() {
     for (dtype, value, want) in [
@@ -403,8 +469,15 @@ fn compare_knows_nan_and_infinity() {
     assert!(passes(nan, nan, 0.0) && !passes(0.0, nan, inf) && !passes(inf, nan, inf) && !passes(nan, 0.0, 1e300));
     assert!(passes(inf, inf, 0.0) && !passes(-inf, inf, 1.0) && !passes(inf, 1.0, 1e300) && !passes(1.0, inf, 1e300));
     assert!(!passes(1.0, 1.5, nan) && !passes(1.0, 1.5, -1.0));
-    let outcome = compare(&[inf, 2.0], &[1e38, 2.0], &[inf, 0.0]).unwrap();
+    let outcome = compare(&[1e30, 2.0], &[1e38, 2.0], &[inf, 0.0]).unwrap();
     assert_eq!((outcome.passed(), outcome.unbounded, outcome.worst_ratio), (true, 1, 0.0));
+    for got in [nan, inf, -inf] {
+        let outcome = compare(&[2.0, got, got], &[2.0, 1e38, 1.0], &[0.0, inf, inf]).unwrap();
+        assert_eq!((outcome.passed(), outcome.failures, outcome.unrepresentable, outcome.unbounded), (false, 0, 2, 0));
+        assert_eq!(outcome.first_unrepresentable.map(|element| (element.index, element.want)), Some((1, 1e38)));
+    }
+    let outcome = compare(&[nan, inf, -inf, nan], &[nan, inf, inf, inf], &[inf; 4]).unwrap();
+    assert_eq!((outcome.passed(), outcome.nan, outcome.infinite, outcome.unbounded), (true, 1, 1, 2));
     assert!(compare(&[1.0f32], &[1.0, 2.0], &[0.0, 0.0]).is_err());
     assert!(compare::<f32>(&[], &[], &[]).unwrap().passed());
 }

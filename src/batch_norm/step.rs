@@ -1,16 +1,12 @@
 //! What was bound once and is encoded many times.
 
-use super::Pipeline;
-use std::sync::Arc;
-
-/// One dispatch of a step.
-#[derive(Debug)]
-pub(crate) struct Dispatch {
-    pub(crate) name: String,
-    pub(crate) pipeline: Arc<Pipeline>,
-    pub(crate) bind_group: wgpu::BindGroup,
-    pub(crate) grid: [u32; 2],
-}
+use super::Saved;
+use super::saved::nothing_saved;
+#[cfg(doc)]
+use super::{Backward, Inference};
+use crate::error::Result;
+use crate::gpu::Dispatch;
+use crate::operation::Operation;
 
 /// A bound operation: one or two dispatches over the caller's buffers, for tensors in parts so many for each.
 ///
@@ -20,25 +16,32 @@ pub(crate) struct Dispatch {
 /// submission (`host::guarded` makes it an error), or to the device's handler of uncaptured errors.
 #[derive(Debug)]
 pub struct Step {
+    pub(crate) operation: Operation,
     pub(crate) label: String,
     pub(crate) dispatches: Vec<Dispatch>,
+    pub(crate) saved: Option<Box<Saved>>,
 }
 
 impl Step {
     /// Records the dispatches into a compute pass of the caller's. Dispatches of a pass run in order where they touch the
     /// same buffer, so a whole training step fits one pass.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        for dispatch in &self.dispatches {
-            pass.set_pipeline(&dispatch.pipeline.pipeline);
-            pass.set_bind_group(0, &dispatch.bind_group, &[]);
-            pass.dispatch_workgroups(dispatch.grid[0], dispatch.grid[1], 1);
-        }
+        self.dispatches.iter().for_each(|dispatch| dispatch.encode(pass));
     }
 
     /// Records the dispatches into a compute pass of their own.
     pub fn encode_pass(&self, encoder: &mut wgpu::CommandEncoder) {
         let descriptor = wgpu::ComputePassDescriptor { label: Some(&self.label), timestamp_writes: None };
         self.encode(&mut encoder.begin_compute_pass(&descriptor));
+    }
+
+    /// What the step leaves for its backward pass: [`Backward::saved`].
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`](crate::Error::Mismatch) for a step that is no forward pass, or inference without
+    /// [`Inference::saved`].
+    pub fn saved(&self) -> Result<&Saved> {
+        self.saved.as_deref().ok_or_else(|| nothing_saved(self.operation))
     }
 
     /// Names of the kernels in the order of their dispatches, such as `moments.planes4.tree`.

@@ -1,0 +1,22 @@
+//! One dispatch with all that it binds.
+
+use super::Pipeline;
+use std::sync::Arc;
+
+/// One dispatch of a step.
+#[derive(Debug)]
+pub(crate) struct Dispatch {
+    pub(crate) name: String,
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) bind_group: wgpu::BindGroup,
+    pub(crate) grid: [u32; 2],
+}
+
+impl Dispatch {
+    /// Records it.
+    pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
+        pass.set_pipeline(&self.pipeline.pipeline);
+        pass.set_bind_group(0, &self.bind_group, &[]);
+        pass.dispatch_workgroups(self.grid[0], self.grid[1], 1);
+    }
+}
