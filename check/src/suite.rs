@@ -83,7 +83,7 @@ pub struct Suite<'a> {
 }
 
 /// Compiled kernels that are kept at the most.
-const MOST_COMPILED: usize = 250;
+const MOST_COMPILED: usize = 100;
 
 impl<'a> Suite<'a> {
     /// A suite for the device of `kernels`.

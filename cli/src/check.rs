@@ -188,20 +188,26 @@ impl Work {
         bar: &ProgressBar,
     ) -> Result<Vec<(Outcome, f64)>, AnyError> {
         let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        // Of many cases neighbours have the same shaders, which one job should compile.
+        let block = if self.chosen > self.ranking.quick { 16 } else { 1 };
         let job = || -> Result<(), AnyError> {
             let own = Gpu::from_adapter(&gpu.adapter, self.limits.clone(), gpu.device.features())?;
             let mut expectations = Expectations::default();
             let mut suite = Suite::new(Kernels::new(&own.device), own.queue.clone(), &mut expectations);
-            while !deadline.passed() {
-                let i = next.fetch_add(1, Ordering::Relaxed);
-                let Some(case) = self.ranking.cases[..self.chosen].get(i) else { break };
-                let begin = Instant::now();
-                let outcome = suite.run(case);
-                let seconds = begin.elapsed().as_secs_f64();
-                done.lock().unwrap_or_else(PoisonError::into_inner).push((i, outcome, seconds));
-                bar.inc(1);
+            loop {
+                let first = next.fetch_add(block, Ordering::Relaxed);
+                for i in first..first + block {
+                    let Some(case) = self.ranking.cases[..self.chosen].get(i) else { return Ok(()) };
+                    if deadline.passed() {
+                        return Ok(());
+                    }
+                    let begin = Instant::now();
+                    let outcome = suite.run(case);
+                    let seconds = begin.elapsed().as_secs_f64();
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((i, outcome, seconds));
+                    bar.inc(1);
+                }
             }
-            Ok(())
         };
         std::thread::scope(|scope| {
             let jobs: Vec<_> = (0..jobs).map(|_| scope.spawn(job)).collect();

@@ -5,10 +5,9 @@ use batchnorm_wgpu::host::{Gpu, storage};
 use batchnorm_wgpu::wgpu::hal::{Instance as _, api::Vulkan};
 use batchnorm_wgpu::{Kernels, Operation, Options, RuntimeChecks, USEFUL_FEATURES, adapter_key, wgpu};
 use batchnorm_wgpu_check::case::Case;
-use batchnorm_wgpu_check::matrix::{matrix, part_cases, part_limits};
+use batchnorm_wgpu_check::matrix::{Ranking, matrix, part_cases, part_limits};
 use batchnorm_wgpu_check::run::run;
 use libtest_mimic::{Arguments, Failed, Trial};
-use std::collections::HashSet;
 
 pub fn main() {
     let arguments = Arguments::from_args();
@@ -186,15 +185,10 @@ fn one_in(adapter: &wgpu::Adapter) -> usize {
     if adapter_key(&adapter.get_info()) == "swiftshader" { 8 } else { 1 }
 }
 
-/// Cases of the matrix that run each kernel of a device at least once.
+/// The quick choice of the matrix: every kernel by every geometry and reduction, with every storage and activation.
 fn covering(kernels: &Kernels) -> Vec<Case> {
-    let mut cases = matrix(kernels);
-    cases.sort_by_key(|case| case.shape.elements());
-    let mut covered = HashSet::new();
-    cases.retain(|case| {
-        let variants = case.variants(kernels).unwrap_or_default();
-        variants.iter().fold(false, |new, variant| covered.insert(variant.name()) | new)
-    });
+    let Ranking { mut cases, quick, .. } = Ranking::new(matrix(kernels), kernels);
+    cases.truncate(quick);
     cases
 }
 

@@ -10,7 +10,7 @@ use std::collections::HashSet;
 ///
 /// First stands the quick choice: every kernel by every geometry and reduction, with every storage, and with every activation;
 /// every kind of data, policy and option of every operation. Then one case for each kernel variant that must be covered and
-/// was not. Then the rest, as it came.
+/// was not. Then the rest, with those that run the same shaders side by side, so that few need to be kept compiled.
 pub struct Ranking {
     /// All cases.
     pub cases: Vec<Case>,
@@ -63,7 +63,12 @@ impl Ranking {
             }
         }
         taken.extend(&covering);
-        let rest = (0..cases.len()).filter(|i| !taken.contains(i));
+        let shaders_of = |i: &usize| {
+            let names: Vec<String> = variants[*i].iter().map(Variant::name).collect();
+            (names, bindings(&cases[*i]))
+        };
+        let mut rest: Vec<usize> = (0..cases.len()).filter(|i| !taken.contains(i)).collect();
+        rest.sort_by_cached_key(shaders_of);
         let ranked: Vec<usize> = quick.iter().copied().chain(covering).chain(rest).collect();
         let mut seen = HashSet::new();
         let shaders = ranked
