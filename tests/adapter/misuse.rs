@@ -211,7 +211,7 @@ fn scratch_of_every_plan(adapter: &Adapter) -> Result<(), Failed> {
     Ok(())
 }
 
-/// A tensor that ends one word behind a multiple of the alignment, where the next one begins.
+/// A tensor that ends one word after a multiple of the alignment, where the next one begins.
 fn overlap_of_one_word(adapter: &Adapter) -> Result<(), Failed> {
     let alignment = u64::from(adapter.device.limits().min_storage_buffer_offset_alignment);
     let shape = Shape::new(&[alignment as usize / 4 + 1, 1], Layout::ChannelsFirst)?;
