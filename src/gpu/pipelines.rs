@@ -105,7 +105,7 @@ impl Kernels {
         &self.tuning
     }
 
-    /// Forgets the compiled kernels that no [`Step`](super::Step) has, to give their memory back; they are compiled again
+    /// Forgets the compiled kernels that no [`Step`](crate::Step) has, to give their memory back; they are compiled again
     /// when they are bound the next time. Steps go on as they are.
     pub fn trim(&self) {
         let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
