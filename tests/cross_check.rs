@@ -1,8 +1,8 @@
 //! The cross-check on every adapter present, each adapter a set of tests of its own: the matrix against the float64
 //! reference, the golden cases against PyTorch, planted faults, repeated runs, and what callers get wrong.
 //!
-//! The matrix is the quick choice of `bn check`; `bn check --full` runs the whole. Planted faults, and a tensor of 132 MiB, are
-//! for the first adapter; on the others those tests are ignored, and `--ignored` runs them.
+//! The matrix is the quick choice of `bn check`; `bn check --full` runs the whole. Planted faults, and a tensor of millions of elements,
+//! are for the first adapter; on the others those tests are ignored, and `--ignored` runs them.
 //!
 //! An adapter of `BATCHNORM_REQUIRE_ADAPTERS` (names as in `bn info`, separated by commas) that is missing is a failure.
 //! Without the variable the software adapters that are missing show as ignored tests.
@@ -70,9 +70,7 @@ fn of_adapter(adapter: &Adapter, is_first: bool) -> Vec<Trial> {
     let mut trials = vec![];
     // One test per operation and shape: a failure names both.
     let mut groups: BTreeMap<String, Vec<Case>> = BTreeMap::new();
-    let mut ranking = Ranking::new(matrix(&adapter.kernels), &adapter.kernels);
-    ranking.cases.truncate(ranking.quick);
-    for case in &ranking.cases {
+    for case in &quick_choice(adapter) {
         let shape = case.shape.to_string().replace(' ', "_");
         groups.entry(format!("{key}::matrix::{}::{shape}", case.operation.name())).or_default().push(case.clone());
     }
@@ -100,6 +98,13 @@ fn of_adapter(adapter: &Adapter, is_first: bool) -> Vec<Trial> {
     trials.extend(misuse::trials(adapter));
     trials.extend(faults::trials(adapter));
     trials
+}
+
+/// A choice of the matrix: see [`Ranking`].
+fn quick_choice(adapter: &Adapter) -> Vec<Case> {
+    let Ranking { mut cases, quick, .. } = Ranking::new(matrix(&adapter.kernels), &adapter.kernels);
+    cases.truncate(quick);
+    cases
 }
 
 fn matrix_holds(adapter: &Adapter, cases: &[Case]) -> Result<(), Failed> {
@@ -164,7 +169,7 @@ fn conversions_are_exact(adapter: &Adapter) -> Result<(), Failed> {
 /// A bound that results never come near would let mistakes through. Of f32, where the arithmetic makes the error; elements of
 /// 16 bits come within half a unit of their last place, which the bound must allow.
 fn bounds_are_tight(adapter: &Adapter) -> Result<(), Failed> {
-    let cases = matrix(&adapter.kernels).into_iter().filter(|case| case.config.dtype == DType::F32).step_by(23);
+    let cases = quick_choice(adapter).into_iter().filter(|case| case.config.dtype == DType::F32);
     let mut expectations = Expectations::default();
     let mut suite = Suite::new(adapter.kernels.clone(), adapter.queue.clone(), &mut expectations);
     let ratio = median(cases.filter_map(|case| suite.run(&case).ratio()).collect());
@@ -176,7 +181,7 @@ fn runtime_checks_do_not_matter(adapter: &Adapter) -> Result<(), Failed> {
     let runtime_checks = RuntimeChecks { bounds: false, loop_bounding: false, zero_workgroup_memory: true };
     let options = Options { runtime_checks, ..Options::default() };
     let unchecked = Adapter { kernels: Kernels::with_options(&adapter.device, options), ..adapter.clone() };
-    let cases: Vec<Case> = matrix(&adapter.kernels).into_iter().step_by(23).collect();
+    let cases: Vec<Case> = quick_choice(adapter).into_iter().step_by(2).collect();
     matrix_holds(&unchecked, &cases)
 }
 
@@ -215,7 +220,7 @@ fn default_limits_suffice(adapter: &Adapter) -> Result<(), Failed> {
         let Choice { geometry, workgroup_size, .. } = case.setup.choice;
         geometry.is_none() && workgroup_size.is_none() && case.setup.in_place == case.setup.pooled
     };
-    let cases: Vec<Case> = cases.iter().filter(chosen).step_by(7).cloned().collect();
+    let cases: Vec<Case> = cases.iter().filter(chosen).step_by(23).cloned().collect();
     matrix_holds(&limited, &cases)
 }
 

@@ -244,8 +244,8 @@ def parse_samples(value):
 def parse():
     parser = argparse.ArgumentParser(description="Time the batch norm of PyTorch")
     parser.add_argument("--shapes", type=parse_shapes, default=parse_shapes(SHAPES), metavar="LIST",
-                        help=f"N x C x ..., separated by commas, each with a dtype of its own after a colon if it "
-                             f"likes (default: {SHAPES})")
+                        help=f"N x C x ..., separated by commas; a dtype after a colon is that shape's own, as in 64x512:f16 "
+                             f"(default: {SHAPES})")
     parser.add_argument("--samples", type=parse_samples, default=5, metavar="N",
                         help="samples of each time (default: 5)")
     parser.add_argument("--dtype", choices=DTYPES, default="f32", help="type of x (default: f32)")

@@ -4,7 +4,7 @@ use crate::AnyError;
 use batchnorm_wgpu::Tuning;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -52,11 +52,8 @@ pub enum OutputError {
     },
 }
 
-/// How much of two reports must be alike to be of one kind: their first key or their first tag.
-const OPENING: usize = 12;
-
-/// Writes a report, whole or not at all; `-` is standard output. It replaces an earlier report, which begins as it does, since
-/// CI servers write the same file again and again; any other file only with `--force`.
+/// Writes a report, whole or not at all; `-` is standard output. It replaces an earlier report of its kind, since CI servers
+/// write the same file again and again; any other file only with `--force`.
 ///
 /// # Errors
 /// [`OutputError`].
@@ -65,8 +62,9 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<(), AnyError> {
         io::stdout().write_all(contents)?;
         return Ok(());
     }
-    let opening = &contents[..contents.len().min(OPENING)];
-    if force() || begins_with(path, opening) {
+    // A device or a pipe loses nothing, and reading it would wait for somebody to write.
+    let is_file = path.metadata().is_ok_and(|about| about.is_file());
+    if force() || (is_file && std::fs::read(path).is_ok_and(|old| is_alike(&old, contents))) {
         return Ok(replace(path, contents)?);
     }
     Ok(write_new(path, contents, || {
@@ -74,11 +72,25 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<(), AnyError> {
     })?)
 }
 
-/// Whether a file begins with some bytes, or holds nothing.
-fn begins_with(path: &Path, opening: &[u8]) -> bool {
-    let mut found = Vec::new();
-    let read = File::open(path).and_then(|file| file.take(opening.len() as u64).read_to_end(&mut found));
-    read.is_ok() && (found.is_empty() || found == opening)
+/// Whether two reports are of one kind: JSON with the same keys, or text that opens alike. A file that holds nothing is of
+/// every kind.
+fn is_alike(old: &[u8], new: &[u8]) -> bool {
+    let keys = |text: &[u8]| serde_json::from_slice(text).ok().map(|value| keys(&value));
+    match keys(new) {
+        _ if old.is_empty() => true,
+        Some(new) => keys(old).is_some_and(|old| old == new || old.is_empty() || new.is_empty()),
+        None => {
+            // An HTML page says what it is in its title, other formats do at once.
+            let opening = &new[..new.len().min(if new.starts_with(b"<!") { 200 } else { 60 })];
+            old.starts_with(opening)
+        }
+    }
+}
+
+/// The keys of an object, or of the first of a list.
+fn keys(value: &serde_json::Value) -> Vec<String> {
+    let object = value.as_array().map_or(Some(value), |list| list.first());
+    object.and_then(|one| one.as_object()).map(|one| one.keys().cloned().collect()).unwrap_or_default()
 }
 
 /// Refuses a file that exists, unless there is `--force`. Asked before anything is computed, and again when it is written.
@@ -206,7 +218,7 @@ mod tests {
             write(&file, b"{\n  \"operation\": 2}").unwrap();
             assert_eq!(fs::read(&file).unwrap(), b"{\n  \"operation\": 2}");
         }
-        for other in [b"{\n  \"name\": \"package\"}" as &[u8], b"\x93NUMPY", b"{", b"# Notes"] {
+        for other in [b"{\n  \"operation\": 1, \"name\": \"package\"}" as &[u8], b"\x93NUMPY", b"{", b"# Notes"] {
             fs::write(&file, other).unwrap();
             let error = write(&file, b"{\n  \"operation\": 3}").unwrap_err().to_string();
             assert!(error.contains("--force") && error.contains("report exists"), "{error}");
@@ -237,6 +249,19 @@ mod tests {
         assert!(failed.unwrap_err().to_string().contains("no more"));
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 1, "no partial file is left");
         fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn reports_are_told_apart() {
+        let page = |title: &str| {
+            format!("<!DOCTYPE html><html lang=\"en\"><head><meta charset=\"utf-8\"><title>{title}</title>{:200}", "")
+        };
+        assert!(is_alike(page("Benchmarks").as_bytes(), page("Benchmarks").as_bytes()));
+        assert!(!is_alike(page("My pages").as_bytes(), page("Benchmarks").as_bytes()));
+        let junit = |root: &str| format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{root}");
+        assert!(!is_alike(junit("<project>").as_bytes(), junit("<testsuites name=\"bn check\">").as_bytes()));
+        assert!(is_alike(b"[]", b"[{\"a\": 1}]") && is_alike(b"[{\"a\": 2}]", b"[{\"a\": 1}]"));
+        assert!(!is_alike(b"[{\"b\": 2}]", b"[{\"a\": 1}]"));
     }
 
     #[cfg(unix)]

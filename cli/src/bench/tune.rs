@@ -59,15 +59,19 @@ pub fn run(arguments: &TuneArgs) -> Result<Verdict, AnyError> {
     let deadline = arguments.limit.start();
     check_new(&arguments.out, another_or_force)?;
     let gpu = arguments.adapter.open_with(clock::FEATURES)?;
-    let subjects = subjects(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
+    let (subjects, too_large) = subjects(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
     let copy = CopyKernel::fastest(&gpu)?;
     let watch = Stopwatch::new(&gpu, &copy.job())?;
     let tuner = Tuner { gpu: &gpu, kernels: Kernels::new(&gpu.device), copy: &copy, watch };
     let bar = progress((subjects.len() * OPERATIONS.len()) as u64, &gpu.key());
     let measured = format!("{}: {} {} on {}", today(), gpu.info.driver, gpu.info.driver_info, processor());
     let mut tuning = Tuning { adapter: gpu.key(), measured, ..Tuning::none() };
-    let (mut left_out, mut failures) = (Vec::new(), Vec::new());
+    let (mut left_out, mut failures) = (Vec::new(), too_large);
     for Subject { shape, .. } in &subjects {
+        if deadline.passed() {
+            left_out.push(shape.to_string());
+            continue;
+        }
         let Some(tensors) = noted(&mut failures, &shape.to_string(), Tensors::new(&gpu, shape, DType::F32)) else {
             continue;
         };
@@ -90,7 +94,8 @@ pub fn run(arguments: &TuneArgs) -> Result<Verdict, AnyError> {
         eprintln!("{left_out}");
     }
     if tuning.points.is_empty() {
-        return Err(format!("nothing was measured; {}", failures.join("; ")).into());
+        let why = if failures.is_empty() { "the time limit came first".into() } else { failures.join("; ") };
+        return Err(format!("nothing was measured: {why}").into());
     }
     print(&tuning.points);
     eprintln!("tuning: {}; `bn bench --tuning {0}` goes by it", arguments.out.display());

@@ -74,10 +74,19 @@ pub struct Subject {
     pub dtypes: Vec<DType>,
 }
 
+impl Subject {
+    /// Whether a dtype can be added: those of the whole run stay apart from a shape's own.
+    fn takes(&self, dtype: Option<DType>) -> bool {
+        self.dtypes.is_empty() == dtype.is_none()
+    }
+}
+
 /// The subjects for an adapter: those of the list that a buffer holds, the large ones only where `large`. With `texts`,
 /// separated by commas, those that the texts name, in that order: a shape written out, such as `8x3x5x5`; or the shapes of
 /// the list that contain the text. After colons may stand a layout and dtypes, such as `8x5x5x3:channels_last:f16`.
-pub fn subjects(gpu: &Gpu, large: bool, texts: Option<&str>) -> Result<Vec<Subject>, AnyError> {
+///
+/// Besides, what is too large for the adapter, in words.
+pub fn subjects(gpu: &Gpu, large: bool, texts: Option<&str>) -> Result<(Vec<Subject>, Vec<String>), AnyError> {
     let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
     let buffer = gpu.device.limits().max_buffer_size;
     let most = if software { buffer.min(SOFTWARE_BYTES) } else { buffer };
@@ -90,9 +99,9 @@ pub fn subjects(gpu: &Gpu, large: bool, texts: Option<&str>) -> Result<Vec<Subje
         offered.extend(shapes(&LARGE)?);
     }
     let Some(texts) = texts else {
-        return Ok(offered.into_iter().map(|shape| Subject { shape, dtypes: Vec::new() }).collect());
+        return Ok((offered.into_iter().map(|shape| Subject { shape, dtypes: Vec::new() }).collect(), Vec::new()));
     };
-    let mut subjects: Vec<Subject> = Vec::new();
+    let (mut subjects, mut too_large): (Vec<Subject>, Vec<String>) = Default::default();
     for wanted in texts.split(',').map(Wanted::parse) {
         let wanted = wanted?;
         let (name, dtypes, found) = (wanted.name, &wanted.dtypes, wanted.among(&offered)?);
@@ -105,17 +114,26 @@ pub fn subjects(gpu: &Gpu, large: bool, texts: Option<&str>) -> Result<Vec<Subje
             .into());
         }
         for shape in found {
-            let size = dtypes.iter().map(|dtype| dtype.size()).max().unwrap_or(4);
-            if shape.elements() as u64 * size > most {
-                return Err(format!("{shape}: expected at most {} MB on this adapter", most / 1_000_000).into());
-            }
-            match subjects.iter_mut().find(|subject| subject.shape == shape) {
-                Some(known) => known.dtypes.extend(dtypes),
-                None => subjects.push(Subject { shape, dtypes: dtypes.clone() }),
+            let asked = if dtypes.is_empty() { vec![None] } else { dtypes.iter().copied().map(Some).collect() };
+            for dtype in asked {
+                if shape.elements() as u64 * dtype.map_or(4, DType::size) > most {
+                    let dtype = dtype.map_or("", DType::name);
+                    too_large
+                        .push(format!("{shape} {dtype}: expected at most {} MB on this adapter", most / 1_000_000));
+                    continue;
+                }
+                let known = subjects.iter().position(|subject| subject.shape == shape && subject.takes(dtype));
+                match (known, dtype) {
+                    (None, _) => {
+                        subjects.push(Subject { shape: shape.clone(), dtypes: dtype.into_iter().collect() });
+                    }
+                    (Some(at), Some(dtype)) if !subjects[at].dtypes.contains(&dtype) => subjects[at].dtypes.push(dtype),
+                    _ => {}
+                }
             }
         }
     }
-    Ok(subjects)
+    Ok((subjects, too_large))
 }
 
 /// What a text of `--shapes` asks for.

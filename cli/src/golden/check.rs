@@ -69,6 +69,9 @@ pub fn run(gpus: &[Gpu], request: &Request<'_>) -> Result<Verdict, AnyError> {
     let mut reports = Vec::new();
     for gpu in gpus {
         let report = Report::new(gpu, &files, request.deadline);
+        if report.files.is_empty() {
+            return Err("no file was read before the time limit; give it more seconds".into());
+        }
         if request.json != Some("-".as_ref()) {
             report.print();
         }

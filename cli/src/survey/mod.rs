@@ -66,21 +66,21 @@ struct Shapes {
 }
 
 const GPU: Shapes = Shapes {
-    first: "64x256x56x56,64x64x112x112,64x1024x14x14,64x2048x7x7,64x512x28x28,140000x256,64x56x56x64,64x56x56x65,\
+    first: "64x256x56x56,64x64x112x112,64x1024x14x14,64x2048x7x7,64x512x28x28,140000x256,64x56x56x64:channels_last,64x56x56x65:channels_last,\
             64x64x56x56,64x128x56x56,64x256x28x28,64x512x14x14,64x128x28x28,64x256x14x14,64x512x7x7",
     large: "4x128x1024x1024:f16:f32",
     rest: "128x512,8x16x7x7,2x3x1024x1024,256x4096,32x64x32x32",
     forced: "64x256x56x56,64x64x112x112,64x2048x7x7,140000x256,64x56x56x64",
     peers: "64x256x56x56,64x64x112x112,64x1024x14x14,64x2048x7x7,140000x256,64x64x56x56,4x128x1024x1024:f16,\
             4x128x1024x1024,64x512x28x28,64x65x56x56,128x512",
-    ours: "64x256x56x56,64x64x112x112,64x1024x14x14,64x2048x7x7,140000x256,64x56x56x64,64x64x56x56,\
-           4x128x1024x1024:f16:f32,64x512x28x28,64x56x56x65,128x512",
-    tuned: "64x256x56x56,64x2048x7x7,64x56x56x64,64x64x112x112,140000x256,64x1024x14x14,128x512",
+    ours: "64x256x56x56,64x64x112x112,64x1024x14x14,64x2048x7x7,140000x256,64x56x56x64:channels_last,64x64x56x56,\
+           4x128x1024x1024:f16:f32,64x512x28x28,64x56x56x65:channels_last,128x512",
+    tuned: "64x256x56x56,64x2048x7x7,64x56x56x64:channels_last,64x64x112x112,140000x256,64x1024x14x14,128x512",
 };
 
 /// A software adapter takes as long for a thousandth.
 const SOFTWARE: Shapes = Shapes {
-    first: "32x64x32x32,32x256x14x14,32x28x28x64",
+    first: "32x64x32x32,32x256x14x14,32x28x28x64:channels_last",
     large: "4x16x256x256",
     rest: "128x512,8x16x7x7",
     forced: "32x64x32x32",
@@ -172,8 +172,11 @@ pub fn run(arguments: &SurveyArgs) -> Result<Verdict, AnyError> {
 /// Variables that say which driver is loaded.
 fn environment() -> Vec<String> {
     let tells = |name: &str| ["VK_", "WGPU_", "LD_LIBRARY_PATH", "__EGL_VENDOR"].iter().any(|it| name.starts_with(it));
-    let mut found: Vec<String> =
-        std::env::vars().filter(|(name, _)| tells(name)).map(|(name, value)| format!("{name}={value}")).collect();
+    let mut found: Vec<String> = std::env::vars_os()
+        .map(|(name, value)| (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned()))
+        .filter(|(name, _)| tells(name))
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect();
     found.sort();
     found
 }
@@ -321,7 +324,7 @@ impl Run<'_> {
         write(&self.folder.path("summary.txt"), text.as_bytes())?;
         print!("{text}");
         eprintln!("results: {}", self.arguments.out.display());
-        Ok(if summary::passed(&self.survey) { Verdict::Passed } else { Verdict::Failed })
+        Ok(if summary::passed(&found) { Verdict::Passed } else { Verdict::Failed })
     }
 
     /// This program, for the adapter of the survey.

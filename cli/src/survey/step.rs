@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use std::fs::File;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// How a step ended.
@@ -103,6 +103,9 @@ impl Log {
             Ok(files) => files,
             Err(error) => return Ending::LeftOut(format!("its output cannot be written: {error}")),
         };
+        // A group of its own, so that what it starts can be ended with it.
+        #[cfg(unix)]
+        std::os::unix::process::CommandExt::process_group(command, 0);
         let mut child = match command.stdin(Stdio::null()).stdout(out).stderr(errors).spawn() {
             Ok(child) => child,
             Err(error) => return Ending::LeftOut(error.to_string()),
@@ -114,12 +117,22 @@ impl Log {
                 Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
                 // Out of time, or out of reach.
                 Ok(None) | Err(_) => {
-                    child.kill().ok();
-                    child.wait().ok();
+                    end_all(&mut child);
                     return Ending::OutOfTime;
                 }
             }
         }
+    }
+}
+
+/// Ends a process and those that it started. One that is stuck in a driver may stay; nobody waits for it.
+fn end_all(child: &mut Child) {
+    #[cfg(unix)]
+    Command::new("kill").args(["-KILL", "--", &format!("-{}", child.id())]).stderr(Stdio::null()).status().ok();
+    child.kill().ok();
+    let patience = Instant::now() + Duration::from_secs(3);
+    while matches!(child.try_wait(), Ok(None)) && Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -141,6 +154,12 @@ mod tests {
         assert_eq!(run("echo trouble >&2; exit 3", 20.0), Ending::Failed(3));
         assert_eq!(run("kill -9 $$", 20.0), Ending::Crashed);
         assert_eq!(run("exec sleep 60", 0.1), Ending::OutOfTime);
+        // What a step started ends with it.
+        let pid = folder.path().join("pid");
+        assert_eq!(run(&format!("sleep 60 & echo $! >{}; wait", pid.display()), 0.5), Ending::OutOfTime);
+        std::thread::sleep(Duration::from_millis(200));
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", std::fs::read_to_string(&pid).unwrap().trim()));
+        assert!(stat.is_err() || stat.unwrap().contains(") Z "));
         let missing = log.run("step", &mut Command::new("/no/such/program"), Duration::from_secs(1), None);
         assert!(missing.trouble().unwrap().starts_with("step: left out: "));
         let text = std::fs::read_to_string(folder.path().join("log.txt")).unwrap();

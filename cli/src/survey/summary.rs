@@ -20,6 +20,7 @@ const SURPRISE: f64 = 1.1;
 const PLAUSIBLE: [f64; 2] = [0.2, 1.15];
 
 /// All that a survey found.
+#[derive(Clone, Copy)]
 pub struct Found<'a> {
     pub survey: &'a Survey,
     pub checks: &'a Checks,
@@ -209,9 +210,11 @@ fn short(text: &str) -> String {
     }
 }
 
-/// Whether no result was judged wrong.
-pub fn passed(survey: &Survey) -> bool {
-    survey.steps.iter().all(|step| step.ending != Ending::Failed(MISMATCH))
+/// Whether golden cases and cross-check were judged, and nothing was found wrong by them or by the bench.
+pub fn passed(found: &Found<'_>) -> bool {
+    let judged = |report: &Value| report.get(0).is_some();
+    let wrong = found.survey.steps.iter().any(|step| step.ending == Ending::Failed(MISMATCH));
+    judged(&found.checks.golden) && judged(&found.checks.matrix) && !wrong
 }
 
 /// The exit code of `bn` where it found a mismatch.
@@ -307,7 +310,11 @@ mod tests {
         };
         let text = text(&found);
         assert!(text.contains("golden cases: did not run") && text.contains("nothing was timed"), "{text}");
-        let wrong = Done { ending: Ending::Failed(1), ..Done::left_out("cross-check", "") };
-        assert!(passed(&Survey::default()) && !passed(&Survey { steps: vec![wrong], ..Survey::default() }));
+        assert!(!passed(&found));
+        let checks = Checks { golden: json!([{}]), matrix: json!([{}]) };
+        assert!(passed(&Found { checks: &checks, ..found }));
+        let wrong = Done { ending: Ending::Failed(1), ..Done::left_out("bench", "") };
+        let survey = Survey { steps: vec![wrong], ..Survey::default() };
+        assert!(!passed(&Found { survey: &survey, checks: &checks, ..found }));
     }
 }
