@@ -232,14 +232,21 @@ fn check(gpu: &Gpu, arguments: &CheckArgs, deadline: Deadline) -> Result<Adapter
         let text = arguments.filter.as_deref().unwrap_or_default();
         return Err(format!("no case contains {text:?}; `bn check --full --json` lists them all").into());
     }
-    let shaders: usize = works.iter().map(|work| work.ranking.shaders(work.chosen)).sum();
-    eprintln!("{}: {chosen} of {cases_in_all} cases, with about {shaders} shaders to compile", gpu.key());
     let bar = progress(chosen as u64, &gpu.key());
     let jobs = arguments.jobs.map_or_else(|| default_jobs(gpu), usize::from);
     let mut outcomes = Vec::new();
     // What says most comes first, of both.
     for work in &works {
         outcomes.extend(work.run(gpu, 0..work.ranking.quick.min(work.chosen), jobs, deadline, &bar)?);
+    }
+    if arguments.full {
+        // Compiling takes most of the time.
+        let shaders =
+            |cases: fn(&Work) -> usize| -> usize { works.iter().map(|work| work.ranking.shaders(cases(work))).sum() };
+        let (done, all) = (shaders(|work| work.ranking.quick), shaders(|work| work.chosen));
+        let minutes = begin.elapsed().as_secs_f64() / 60.0 * (all - done) as f64 / done.max(1) as f64;
+        let left = chosen - outcomes.len();
+        eprintln!("{}: {left} cases with {} shaders are left, about {minutes:.0} minutes", gpu.key(), all - done);
     }
     for work in works.iter().filter(|work| work.chosen > work.ranking.quick) {
         outcomes.extend(work.run(gpu, work.ranking.quick..work.chosen, jobs, deadline, &bar)?);
