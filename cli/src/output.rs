@@ -72,13 +72,17 @@ pub fn write(path: &Path, contents: &[u8]) -> Result<(), AnyError> {
     })?)
 }
 
-/// Whether two reports are of one kind: JSON with the same keys, or text that opens alike. A file that holds nothing is of
+/// Whether two reports are of one kind: JSON with mostly the same keys, or text that opens alike. A file that holds nothing is of
 /// every kind.
 fn is_alike(old: &[u8], new: &[u8]) -> bool {
-    let keys = |text: &[u8]| serde_json::from_slice(text).ok().map(|value| keys(&value));
+    let keys = |text: &[u8]| serde_json::from_slice(text).ok().and_then(|value| keys(&value));
     match keys(new) {
         _ if old.is_empty() => true,
-        Some(new) => keys(old).is_some_and(|old| old == new || old.is_empty() || new.is_empty()),
+        Some(new) => keys(old).is_some_and(|old| {
+            // Some keys are left out where there is nothing to say.
+            let common = old.iter().filter(|key| new.contains(key)).count();
+            3 * common >= 2 * old.len().max(new.len()) || old.is_empty() || new.is_empty()
+        }),
         None => {
             // An HTML page says what it is in its title, other formats do at once.
             let opening = &new[..new.len().min(if new.starts_with(b"<!") { 200 } else { 60 })];
@@ -87,10 +91,12 @@ fn is_alike(old: &[u8], new: &[u8]) -> bool {
     }
 }
 
-/// The keys of an object, or of the first of a list.
-fn keys(value: &serde_json::Value) -> Vec<String> {
-    let object = value.as_array().map_or(Some(value), |list| list.first());
-    object.and_then(|one| one.as_object()).map(|one| one.keys().cloned().collect()).unwrap_or_default()
+/// The keys of an object, or of the first of a list of objects; none of an empty list.
+fn keys(value: &serde_json::Value) -> Option<Vec<String>> {
+    match value {
+        serde_json::Value::Array(list) => list.first().map_or(Some(Vec::new()), keys),
+        other => other.as_object().map(|one| one.keys().cloned().collect()),
+    }
 }
 
 /// Refuses a file that exists, unless there is `--force`. Asked before anything is computed, and again when it is written.
@@ -261,7 +267,9 @@ mod tests {
         let junit = |root: &str| format!("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n{root}");
         assert!(!is_alike(junit("<project>").as_bytes(), junit("<testsuites name=\"bn check\">").as_bytes()));
         assert!(is_alike(b"[]", b"[{\"a\": 1}]") && is_alike(b"[{\"a\": 2}]", b"[{\"a\": 1}]"));
-        assert!(!is_alike(b"[{\"b\": 2}]", b"[{\"a\": 1}]"));
+        assert!(!is_alike(b"[{\"b\": 2}]", b"[{\"a\": 1}]") && !is_alike(b"{\"a\": 2}", b"{\"a\": 1, \"b\": 1}"));
+        assert!(!is_alike(b"3", b"[{\"a\": 1}]") && !is_alike(b"[3]", b"[{\"a\": 1}]"));
+        assert!(is_alike(b"{\"a\": 1, \"b\": 1, \"c\": 1}", b"{\"a\": 1, \"b\": 1}"), "a key left out");
     }
 
     #[cfg(unix)]
