@@ -239,7 +239,7 @@ fn check(gpu: &Gpu, arguments: &CheckArgs, deadline: Deadline) -> Result<Adapter
     for work in &works {
         outcomes.extend(work.run(gpu, 0..work.ranking.quick.min(work.chosen), jobs, deadline, &bar)?);
     }
-    if arguments.full {
+    if chosen > outcomes.len() && !deadline.passed() {
         // Compiling takes most of the time.
         let shaders =
             |cases: fn(&Work) -> usize| -> usize { works.iter().map(|work| work.ranking.shaders(cases(work))).sum() };
