@@ -246,7 +246,7 @@ fn check(gpu: &Gpu, arguments: &CheckArgs, deadline: Deadline) -> Result<Adapter
         let (done, all) = (shaders(|work| work.ranking.quick), shaders(|work| work.chosen));
         let minutes = begin.elapsed().as_secs_f64() / 60.0 * (all - done) as f64 / done.max(1) as f64;
         let left = chosen - outcomes.len();
-        eprintln!("{}: {left} cases with {} shaders are left, about {minutes:.0} minutes", gpu.key(), all - done);
+        eprintln!("{}: {left} cases with {} shaders are left, about {minutes:.0} min", gpu.key(), all - done);
     }
     for work in works.iter().filter(|work| work.chosen > work.ranking.quick) {
         outcomes.extend(work.run(gpu, work.ranking.quick..work.chosen, jobs, deadline, &bar)?);

@@ -320,9 +320,8 @@ impl Run<'_> {
             peers: &self.peers,
             tuned: tuned.as_ref(),
         };
-        let text = summary::text(&found);
-        write(&self.folder.path("summary.txt"), text.as_bytes())?;
-        print!("{text}");
+        write(&self.folder.path("summary.txt"), summary::text(&found).as_bytes())?;
+        print!("{}", summary::text_to_width(&found));
         eprintln!("results: {}", self.arguments.out.display());
         Ok(if summary::passed(&found) { Verdict::Passed } else { Verdict::Failed })
     }

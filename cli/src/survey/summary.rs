@@ -3,7 +3,7 @@
 use super::results::{Checks, Peers, Survey, chosen, find, same};
 use super::step::Ending;
 use crate::bench::record::{Record, Row};
-use crate::terminal::{number, text as column, whole_table};
+use crate::terminal::{Column, number, prose, table, text as column, whole_table};
 use batchnorm_wgpu::Operation::{BackwardTraining, ForwardTraining, Inference};
 use batchnorm_wgpu::{DType, Operation};
 use serde_json::Value;
@@ -29,12 +29,24 @@ pub struct Found<'a> {
     pub tuned: Option<&'a Record>,
 }
 
-/// The text.
+/// The text for the file, with every column.
 pub fn text(found: &Found<'_>) -> String {
+    drawn(found, whole_table)
+}
+
+/// The text for a terminal, which may have no room for every column.
+pub fn text_to_width(found: &Found<'_>) -> String {
+    let text = drawn(found, table);
+    // Tables have their width already.
+    let fitted = |line: &str| if line.starts_with(['┌', '│', '╞', '└']) { line.into() } else { prose(line) };
+    text.lines().map(fitted).collect::<Vec<_>>().join("\n") + "\n"
+}
+
+fn drawn(found: &Found<'_>, draw: fn(Vec<Column>, Vec<Vec<String>>) -> String) -> String {
     let mut lines = head(found);
     if let Some(bench) = found.bench {
         lines.push(String::new());
-        lines.extend(figures(bench, found).lines().map(str::to_owned));
+        lines.extend(figures(bench, found, draw).lines().map(str::to_owned));
     }
     let surprises = surprises(found);
     let room = LINES.saturating_sub(lines.len() + 2);
@@ -93,7 +105,7 @@ fn matrix(report: &Value) -> String {
 }
 
 /// A line for each shape: forward, backward and inference.
-fn figures(bench: &Record, found: &Found<'_>) -> String {
+fn figures(bench: &Record, found: &Found<'_>, draw: fn(Vec<Column>, Vec<Vec<String>>) -> String) -> String {
     let lines = chosen(bench, ForwardTraining).take(SHAPES).map(|forward| {
         let of =
             |operation| bench.rows.iter().find(|row| row.chosen && same(row, &Row { operation, ..forward.clone() }));
@@ -124,10 +136,15 @@ fn figures(bench: &Record, found: &Found<'_>) -> String {
         ]
     });
     let figures = ["fwd us", "copy", "peer", "plan", "bwd us", "copy", "peer", "plan", "inf us", "copy"];
-    let columns: Vec<_> = std::iter::once(column("shape")).chain(figures.map(number)).collect();
+    // What inference takes, and what the plan could have been, matter least.
+    let figures = figures.into_iter().enumerate().map(|(i, name)| match i {
+        3 | 7..=9 => number(name).extra(),
+        _ => number(name),
+    });
+    let columns: Vec<_> = std::iter::once(column("shape")).chain(figures).collect();
     let legend = "copy: fraction of the copy kernel's speed. peer: time of the fastest other over ours. plan: ours over that\n\
                   of the fastest forced strategy.";
-    format!("{}\n{legend}", whole_table(columns, lines))
+    format!("{}\n{legend}", draw(columns, lines.collect()))
 }
 
 fn label(row: &Row) -> String {
