@@ -31,6 +31,39 @@ pub struct Results {
     pub dbeta: Option<Vec<f32>>,
 }
 
+impl Results {
+    /// A number that other bits of the results would almost surely change: FNV-1a (Fowler, Noll, Vo) over their words, a NaN
+    /// counting as one whatever its payload. The same on every machine for the same bits.
+    pub fn digest(&self) -> u64 {
+        let Self { kernels: _, y, batch_mean, batch_var, running, dx, dresidual, dgamma, dbeta } = self;
+        let mut digest = Digest(0xcbf2_9ce4_8422_2325);
+        for floats in [y, batch_var, dx, dresidual, dgamma, dbeta] {
+            digest.floats(floats.as_deref().unwrap_or_default());
+        }
+        batch_mean.iter().flatten().for_each(|mean| digest.word(if mean.is_nan() { u64::MAX } else { mean.to_bits() }));
+        if let Some(RunningStatistics { mean, mean_remainder, var, tracked, averaged, skipped, values }) = running {
+            [mean, mean_remainder, var].into_iter().for_each(|floats| digest.floats(floats));
+            [tracked, averaged, skipped].into_iter().flatten().for_each(|&count| digest.word(count.into()));
+            values.iter().for_each(|&count| digest.word(count));
+        }
+        digest.0
+    }
+}
+
+struct Digest(u64);
+
+impl Digest {
+    fn word(&mut self, word: u64) {
+        word.to_le_bytes().iter().for_each(|&byte| self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
+    }
+
+    /// How many, and each.
+    fn floats(&mut self, floats: &[f32]) {
+        self.word(floats.len() as u64);
+        floats.iter().for_each(|float| self.word(if float.is_nan() { u64::MAX } else { float.to_bits().into() }));
+    }
+}
+
 /// Why a call has no results.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -343,4 +376,28 @@ fn results(
         dgamma: take("dgamma", DType::F32, channels)?,
         dbeta: take("dbeta", DType::F32, channels)?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_digest_depends_on_every_bit_but_those_of_a_nan() {
+        let of = |y: &[f32], dx: &[f32]| {
+            Results { y: Some(y.to_vec()), dx: Some(dx.to_vec()), ..Results::default() }.digest()
+        };
+        let one = of(&[1.0, 2.0], &[3.0]);
+        assert_eq!(one, of(&[1.0, 2.0], &[3.0]));
+        for other in [of(&[1.0], &[2.0, 3.0]), of(&[2.0, 1.0], &[3.0]), of(&[1.0, 2.0], &[3.0f32.next_up()])] {
+            assert_ne!(one, other);
+        }
+        assert_ne!(of(&[0.0], &[]), of(&[-0.0], &[]));
+        assert_eq!(of(&[f32::NAN], &[]), of(&[f32::from_bits(0xffc0_0001)], &[]));
+        let running = |tracked| {
+            let running = RunningStatistics { tracked, ..RunningStatistics::new(2) };
+            Results { running: Some(running), ..Results::default() }.digest()
+        };
+        assert_ne!(running(vec![0, 1]), running(vec![1, 0]));
+    }
 }

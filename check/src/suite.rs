@@ -23,6 +23,8 @@ pub struct Outcome {
     pub kernels: Vec<String>,
     /// The verdicts, one per output; empty when the call failed.
     pub verdicts: Vec<Verdict>,
+    /// [`Results::digest`] of what came out, in hexadecimal; empty when the call failed.
+    pub bits: String,
     /// Why the case failed, in words; `None` when it passed.
     pub failure: Option<String>,
     /// Whether the library or the device refused the call, so that no result was judged.
@@ -108,6 +110,7 @@ impl<'a> Suite<'a> {
             tensors: String::new(),
             kernels: Vec::new(),
             verdicts: Vec::new(),
+            bits: String::new(),
             failure: Some(error.to_string()),
             refused: matches!(error, RunError::Library(_)),
         });
@@ -142,6 +145,7 @@ pub fn judge(
         case: String::new(),
         operation: operation.name(),
         tensors: String::new(),
+        bits: format!("{:016x}", results.digest()),
         kernels: results.kernels,
         verdicts,
         failure: (!failures.is_empty()).then(|| failures.join("; ")),

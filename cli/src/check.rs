@@ -3,6 +3,7 @@
 use crate::adapter::{AdapterArgs, keys};
 use crate::deadline::{Deadline, TimeLimit};
 use crate::output::{figure, progress, write};
+use crate::same_bits::{Bits, Comparison};
 use crate::terminal::{number, prose, table, text};
 use crate::{AnyError, Verdict, accuracy, browser, golden, junit};
 use batchnorm_wgpu::host::Gpu;
@@ -61,6 +62,9 @@ pub struct CheckArgs {
     /// Write a JUnit report for a CI server
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+    /// Fail if results differ by a bit from those of an earlier run with --json FILE, by the same adapter and case
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["accuracy", "golden", "browser"])]
+    same_bits: Option<PathBuf>,
 }
 
 impl CheckArgs {
@@ -133,12 +137,17 @@ pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
     if let Some(cases) = &arguments.golden {
         return golden::check::run(&gpus, &arguments.golden_request(cases));
     }
+    let earlier = arguments.same_bits.as_deref().map(Bits::read).transpose()?;
     let deadline = arguments.limit.start();
     let mut reports = Vec::new();
+    let mut all_alike = true;
     for gpu in &gpus {
         let report = check(gpu, arguments, deadline)?;
         if !quiet {
             print(&report);
+        }
+        if let Some(earlier) = &earlier {
+            all_alike &= compare_bits(&report, earlier);
         }
         reports.push(report);
     }
@@ -152,7 +161,19 @@ pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
     let failed = |report: &AdapterReport| {
         report.failures().count() > 0 || (report.is_whole() && !report.summary.holes.is_empty())
     };
-    Ok(if reports.iter().any(failed) { Verdict::Failed } else { Verdict::Passed })
+    Ok(if reports.iter().any(failed) || !all_alike { Verdict::Failed } else { Verdict::Passed })
+}
+
+/// Says on standard error how the results compare with an earlier run's; whether some were compared and all are alike.
+fn compare_bits(report: &AdapterReport, earlier: &Bits) -> bool {
+    let Comparison { compared, differing } = earlier.compare(&report.adapter, &report.outcomes);
+    differing.iter().take(PRINTED).for_each(|case| eprintln!("OTHER BITS {case}"));
+    eprintln!(
+        "{}: {compared} cases compared with the earlier run, {} have other bits",
+        report.adapter,
+        differing.len()
+    );
+    compared > 0 && differing.is_empty()
 }
 
 /// The cases for a device, those that say most first.

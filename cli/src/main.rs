@@ -17,6 +17,7 @@ mod names;
 mod output;
 mod report;
 mod run;
+mod same_bits;
 mod survey;
 mod terminal;
 mod train;
