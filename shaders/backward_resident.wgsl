@@ -1,36 +1,38 @@
 // Training backward in one dispatch: x and dz of a column stay in registers between their sums and dx.
-// A workgroup owns `tile` columns whole; each lane holds HELD values of its column, the lines between `repeat k` and `}`
-// stand once for each. Assumes that lanes * HELD covers the column, and what the forward pass saved. May run with dx or the
-// residual's gradient over dy.
+// A workgroup owns `tile` columns whole. Each lane holds several values of its column: the lines between `unroll k {` and `}`
+// stand once for each (forward_resident.wgsl). Assumes that so many values of all lanes cover the column, and what the forward
+// pass saved. May run with dx or the residual's gradient over dy.
+import package::common::bindings::{store_dresidual, store_dx};
+import package::common::gradients::{GradientSums, Seen, centre_of, column_gradient_sums, dx_of, publish_gradients, seen_at};
+import package::common::gradients::slope_of;
+import package::common::values::Value;
+import package::common::walk::{has_one, next, walk_of};
+import package::common::work::Work;
 
 fn kernel(work: Work) {
     let centre = centre_of(work);
-    let stride = stride_of_lane();
-    let first = work.begin + work.lane;
-    let start = cursor_of(work, first, stride);
-    var cursor = start;
-    var own = Pair(Value(0.0), Value(0.0));
-    // repeat k {
-    let inside$k = first + $ku * stride.lanes < work.end;
-    var x$k = Value(0.0);
-    var dz$k = Value(0.0);
-    if (inside$k) {
-        x$k = centred(centre, load_x(cursor.index));
-        dz$k = dz_of(centre, x$k, load_dy(cursor.index), load_residual(cursor.index));
-        store_dresidual(cursor.index, dz$k);
+    let start = walk_of(work);
+    var walk = start;
+    var own = GradientSums(Value(0.0), Value(0.0));
+    // unroll k {
+    let inside_k = has_one(walk);
+    var seen_k = Seen(Value(0.0), Value(0.0));
+    if (inside_k) {
+        seen_k = seen_at(centre, walk.index);
+        store_dresidual(walk.index, seen_k.dz);
     }
-    cursor = advance(cursor, stride);
-    own.a += dz$k;
-    own.b += dz$k * x$k;
+    next(&walk);
+    own.dz += seen_k.dz;
+    own.dz_x += seen_k.dz * seen_k.x;
     // }
-    let partial = lane_sum(work, own);
-    let sums = Pair(combine(partial.a), combine(partial.b));
-    let gradient = gradient_of(centre, sums.a, publish_gradients(work, centre, sums));
-    cursor = start;
-    // repeat k {
-    if (inside$k) {
-        store_dx(cursor.index, input_gradient(gradient, x$k, dz$k));
+    let sums = column_gradient_sums(work, own);
+    publish_gradients(work, centre, sums);
+    let slope = slope_of(centre, sums);
+    walk = start;
+    // unroll k {
+    if (inside_k) {
+        store_dx(walk.index, dx_of(slope, seen_k));
     }
-    cursor = advance(cursor, stride);
+    next(&walk);
     // }
 }

@@ -2,30 +2,26 @@
 // Reads x only where an activation has to be seen through.
 // A workgroup owns one segment of `tile` columns. Assumes what inference saved. May run with dx or the residual's gradient
 // over dy.
-
-struct State {
-    centre: Centre,
-}
-
-fn apply(state: State, at: u32, a: Inputs) {
-    let dz = dz_of(state.centre, centred(state.centre, a.x), a.dy, a.residual);
-    store_dresidual(at, dz);
-    store_dx(at, dz * state.centre.scale);
-}
-
-fn four(state: State, at: vec4<u32>, a: Inputs, b: Inputs, c: Inputs, d: Inputs) -> State {
-    apply(state, at.x, a);
-    apply(state, at.y, b);
-    apply(state, at.z, c);
-    apply(state, at.w, d);
-    return state;
-}
-
-fn one(state: State, at: u32, a: Inputs) -> State {
-    apply(state, at, a);
-    return state;
-}
+import package::common::gradients::{centre_of, pass_on, seen_at};
+import package::common::walk::{has_four, has_one, next, next_four, walk_of};
+import package::common::work::Work;
 
 fn kernel(work: Work) {
-    walk(work, State(centre_of(work)));
+    let centre = centre_of(work);
+    var walk = walk_of(work);
+    while (has_four(walk)) {
+        let at = next_four(&walk);
+        let a = seen_at(centre, at.x).dz;
+        let b = seen_at(centre, at.y).dz;
+        let c = seen_at(centre, at.z).dz;
+        let d = seen_at(centre, at.w).dz;
+        pass_on(centre, at.x, a);
+        pass_on(centre, at.y, b);
+        pass_on(centre, at.z, c);
+        pass_on(centre, at.w, d);
+    }
+    while (has_one(walk)) {
+        let at = next(&walk);
+        pass_on(centre, at, seen_at(centre, at).dz);
+    }
 }

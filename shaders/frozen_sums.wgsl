@@ -2,11 +2,9 @@
 // where wanted, and the partial sums of dz and of dz * (x - running mean).
 // A workgroup owns one segment of `tile` columns. Assumes what inference saved. May run with dx or the residual's gradient
 // over dy.
-
-fn visit(state: State, at: u32, dz: Value) {
-    store_dx(at, dz * state.centre.scale);
-}
+import package::common::gradients::{centre_of, leave_gradient_sums, segment_gradient_sums};
+import package::common::work::Work;
 
 fn kernel(work: Work) {
-    store_gradient_sums(work, column_sums(work, centre_of(work)));
+    leave_gradient_sums(work, segment_gradient_sums(work, centre_of(work)));
 }

@@ -1,12 +1,10 @@
 // Backward with the running statistics held fixed, in one dispatch: dx = dz * gamma * inv_std and the residual's gradient,
 // dz, where wanted, dgamma, dbeta.
 // A workgroup owns `tile` columns whole. Assumes what inference saved. May run with dx or the residual's gradient over dy.
-
-fn visit(state: State, at: u32, dz: Value) {
-    store_dx(at, dz * state.centre.scale);
-}
+import package::common::gradients::{centre_of, publish_gradients, segment_gradient_sums};
+import package::common::work::Work;
 
 fn kernel(work: Work) {
     let centre = centre_of(work);
-    publish_gradients(work, centre, column_sums(work, centre));
+    publish_gradients(work, centre, segment_gradient_sums(work, centre));
 }

@@ -1,13 +1,20 @@
 // Normalizes, scales and shifts by the running statistics, adds the residual, applies the activation; saves what the frozen
 // backward needs.
 // A workgroup owns one segment of `tile` columns. Assumes nothing; may run with y over x.
+import package::common::bindings::{RUNNING_MEAN, RUNNING_REMAINDER, RUNNING_VARIANCE, load_running};
+import package::common::normalization::{normalization_of, normalize_segment};
+import package::common::statistics::{Statistics, inv_std_of, save};
+import package::common::work::{Work, is_writer};
 
 fn kernel(work: Work) {
-    let moments = Moments(load_running(work, 0u), load_running(work, 1u), load_running(work, 2u));
-    let inv_std = inv_std_of(moments.variance);
+    let statistics = Statistics(
+        load_running(work, RUNNING_MEAN),
+        load_running(work, RUNNING_REMAINDER),
+        load_running(work, RUNNING_VARIANCE),
+    );
+    let inv_std = inv_std_of(statistics.variance);
     if (is_writer(work)) {
-        save(work, moments, inv_std);
+        save(work, statistics, inv_std);
     }
-    let scale = load_gamma(work, 0u) * inv_std;
-    walk(work, State(moments.shift, moments.remainder, scale, load_beta(work, 0u)));
+    normalize_segment(work, normalization_of(work, statistics, inv_std));
 }

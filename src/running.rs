@@ -73,7 +73,7 @@ impl RunningStatistics {
 
     /// Bytes that `channels` channels take in a buffer; `u64::MAX`, which no buffer has, where there are too many for a `u64`.
     pub fn size(channels: usize) -> u64 {
-        (channels as u64).saturating_mul(4 * u64::from(RUNNING_PLANES))
+        (channels as u64).saturating_mul(4 * RUNNING_PLANES.len() as u64)
     }
 
     /// Whether there is anything in it but zeros, which a buffer holds that was never written. A new layer has variance 1
@@ -116,7 +116,7 @@ impl RunningStatistics {
     /// [`Error::Mismatch`] when the number of bytes is not a multiple of 32, or all of them are 0: the buffer was never
     /// written, and what inference made of it means nothing.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
-        let per_channel = RUNNING_PLANES as usize * 4;
+        let per_channel = RUNNING_PLANES.len() * 4;
         if !bytes.len().is_multiple_of(per_channel) {
             return Err(Error::Mismatch {
                 name: "running",

@@ -163,7 +163,7 @@ fn quick_choice_has_all(adapter: &Adapter) -> Result<(), Failed> {
 }
 
 fn conversions_are_exact(adapter: &Adapter) -> Result<(), Failed> {
-    Ok(conversion::check(&adapter.device, &adapter.queue, |part| Cow::Borrowed(part.text))?)
+    Ok(conversion::check(&adapter.device, &adapter.queue, &|source| Cow::Borrowed(source.text))?)
 }
 
 /// A bound that results never come near would let mistakes through. Of f32, where the arithmetic makes the error; elements of

@@ -523,8 +523,7 @@ fn features_are_used_where_they_help() {
 #[test]
 fn pipelines_are_told_their_workgroup() {
     let plan = planned(&[8, 16, 32, 32], DType::F32, &Capabilities::default_limits(), by(By::Split)).unwrap();
-    assert_eq!(plan.constants(Span::Segment), [("WORKGROUP", 256.0), ("WHOLE", 0.0)]);
-    assert_eq!(plan.constants(Span::Column), [("WORKGROUP", 256.0), ("WHOLE", 1.0)]);
+    assert_eq!(plan.constants(), [("WORKGROUP", 256.0)]);
 }
 
 /// What the numbers of a plan are where they cannot be wrong, only slow.

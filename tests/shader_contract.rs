@@ -2,11 +2,15 @@
 //! its parameters out as the host does.
 
 use batchnorm_wgpu::Capabilities;
-use batchnorm_wgpu::kernels::{Access, Gradients, KERNELS, Reduction, Settings, Storage, Strategy, Variant, program};
+use batchnorm_wgpu::kernels::{
+    Access, COMMON, Gradients, KERNELS, Place, RUNNING_PLANES, Reduction, SAVED_PLANES, Settings, Shader, Source,
+    Storage, Strategy, Variant, program,
+};
 use batchnorm_wgpu::plan::{LONGEST_MERGE, LONGEST_RUN, Params};
 use batchnorm_wgpu::{Choice, Config, DType, Layout, Operation, Plan, Shape, Tuning};
 use naga::valid::{Capabilities as Allowed, ValidationFlags, Validator};
 use naga::{AddressSpace, GlobalVariable, Module, StorageAccess, TypeInner};
+use std::collections::{HashMap, HashSet};
 
 fn parse(variant: &Variant) -> Module {
     let source = variant.wgsl();
@@ -33,8 +37,7 @@ fn validate(variant: &Variant, module: &Module) {
         validated.unwrap_or_else(|error| panic!("{}: {}", variant.name(), error.emit_to_string(&variant.wgsl())));
     let shape = Shape::new(&[4, 8, 3, 5], Layout::ChannelsFirst).unwrap();
     let plan = plan_of(&shape);
-    let constants =
-        plan.constants(variant.kernel.span).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+    let constants = plan.constants().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     naga::back::pipeline_constants::process_overrides(module, &info, None, &constants)
         .unwrap_or_else(|error| panic!("{}: constants: {error}", variant.name()));
 }
@@ -140,22 +143,137 @@ fn kernels_move_what_the_operations_say() {
 fn names_are_unique_and_file_stems() {
     for (i, kernel) in KERNELS.iter().enumerate() {
         assert!(KERNELS[..i].iter().all(|other| other.name != kernel.name), "{}", kernel.name);
-        let own = kernel.parts.last().unwrap();
-        assert!(own.text.contains("fn kernel("), "{}: the last part is the kernel's own file", kernel.name);
+        assert_eq!(kernel.source.path, format!("{}.wgsl", kernel.name));
+        assert!(kernel.source.text.contains("fn kernel("), "{}", kernel.name);
+    }
+}
+
+/// Every file, those that kernels share first.
+fn sources() -> Vec<Source> {
+    COMMON.into_iter().chain(KERNELS.iter().map(|kernel| kernel.source)).collect()
+}
+
+#[test]
+fn every_line_of_every_shader_is_of_a_file() {
+    let mut used = HashSet::new();
+    for variant in Variant::all() {
+        let Shader { text, places } = variant.shader();
+        assert_eq!(text.lines().count(), places.len());
+        used.extend(places.into_iter().flatten());
+    }
+    // And every line of code of every file stands in some shader.
+    for source in sources() {
+        let mut imports = true;
+        for (i, line) in source.text.lines().enumerate() {
+            imports &= line.starts_with("//") || line.starts_with("import ");
+            let code = line.split("//").next().unwrap().trim();
+            let is_condition = code.starts_with("@if(") && code.ends_with(')') && !code.contains(' ');
+            let stands = used.contains(&Place { path: source.path, line: i + 1 });
+            assert!(
+                stands || imports || code.is_empty() || is_condition || code.starts_with("@if("),
+                "{}:{}",
+                source.path,
+                i + 1
+            );
+        }
     }
 }
 
 #[test]
-fn barriers_stand_before_no_early_return() {
-    // naga does not check uniformity; browsers do. No kernel file returns early, and only the reductions have barriers.
-    for variant in Variant::all() {
-        for part in variant.parts() {
-            let barrier = part.text.contains("Barrier()");
-            let reduction = part.path.starts_with("common/reduce_");
-            assert_eq!(barrier, reduction, "{}", part.path);
-            // The running statistics are updated by one invocation, behind the last barrier.
-            let returns = part.path == "common/running.wgsl";
-            assert!(returns || !part.text.contains("return;"), "{}", part.path);
+fn conditions_name_features() {
+    let variant = Variant::all().next().unwrap();
+    let mut conditions = 0;
+    for source in sources() {
+        for line in source.text.lines().filter_map(|line| line.trim().strip_prefix("@if(")) {
+            let condition = line.split(')').next().unwrap();
+            for term in condition
+                .split(['|', '&'])
+                .map(|term| term.trim().trim_start_matches('!'))
+                .filter(|term| !term.is_empty())
+            {
+                assert!(variant.has(term).is_some(), "{}: {term}", source.path);
+                conditions += 1;
+            }
         }
     }
+    assert!(conditions > 50, "{conditions}");
+}
+
+/// The words of a line of code that are no members of a struct.
+fn words(line: &str) -> Vec<&str> {
+    let code = line.split("//").next().unwrap();
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let starts =
+        code.char_indices().filter(|&(i, c)| is_word(c) && !code[..i].ends_with(is_word) && !code[..i].ends_with('.'));
+    starts.map(|(i, _)| code[i..].split(|c| !is_word(c)).next().unwrap()).collect()
+}
+
+/// What a file declares.
+fn declared(source: &Source) -> HashSet<&'static str> {
+    let mut names = HashSet::new();
+    for line in source.text.lines().filter(|line| !line.starts_with([' ', '}', '/'])) {
+        let words = words(line.split_once(") ").filter(|_| line.starts_with("@if(")).map_or(line, |(_, rest)| rest));
+        let begin = words.iter().position(|word| ["fn", "struct", "alias", "const", "override", "var"].contains(word));
+        let names_of_spaces = ["uniform", "workgroup"];
+        names.extend(begin.and_then(|i| words[i + 1..].iter().find(|word| !names_of_spaces.contains(word))));
+    }
+    names
+}
+
+#[test]
+fn imports_are_what_is_used() {
+    let homes: HashMap<&str, &str> = COMMON
+        .iter()
+        .flat_map(|source| declared(source).into_iter().map(|name| (name, source.path)))
+        .chain(KERNELS.iter().flat_map(|kernel| kernel.bindings).map(|binding| (binding.name, "table")))
+        .collect();
+    for source in sources() {
+        let mut imported = HashSet::new();
+        let mut used = HashSet::new();
+        for line in source.text.lines() {
+            match line.strip_prefix("import package::") {
+                None => used.extend(words(line)),
+                Some(path) => {
+                    let (file, names) = path.trim_end_matches(';').rsplit_once("::").unwrap();
+                    let file = if file == "table" { "table".to_owned() } else { file.replace("::", "/") + ".wgsl" };
+                    for name in names.trim_matches(['{', '}']).split(", ") {
+                        assert_eq!(homes.get(name).copied(), Some(file.as_str()), "{}: {name}", source.path);
+                        assert!(imported.insert(name), "{}: {name} twice", source.path);
+                    }
+                }
+            }
+        }
+        let unused: Vec<_> = imported.iter().filter(|name| !used.contains(*name)).collect();
+        assert!(unused.is_empty(), "{} imports {unused:?} and does not use it", source.path);
+        let own = declared(&source);
+        let is_foreign = |name: &&&str| homes.get(**name).is_some_and(|home| *home != "table") && !own.contains(**name);
+        let missing: Vec<_> = used.iter().filter(is_foreign).filter(|name| !imported.contains(*name)).collect();
+        assert!(missing.is_empty(), "{} does not import {missing:?}", source.path);
+    }
+}
+
+#[test]
+fn only_reductions_have_barriers() {
+    // naga does not check uniformity; browsers do.
+    for source in sources() {
+        assert_eq!(source.text.contains("Barrier()"), source.path == "common/reduce.wgsl", "{}", source.path);
+        // The running statistics are updated by one invocation, after the last barrier.
+        assert!(source.path == "common/running.wgsl" || !source.text.contains("return;"), "{}", source.path);
+    }
+}
+
+#[test]
+fn planes_are_named_as_on_the_host() {
+    let text = COMMON.iter().find(|source| source.path == "common/bindings.wgsl").unwrap().text;
+    let planes = |prefix: &str| {
+        let lines =
+            text.lines().filter_map(|line| line.strip_prefix("const ")?.strip_prefix(prefix)?.split_once(": u32 = "));
+        lines
+            .map(|(name, number)| (name.to_lowercase(), number.trim_end_matches("u;").parse().unwrap()))
+            .collect::<Vec<(String, usize)>>()
+    };
+    let numbered =
+        |names: &[&str]| names.iter().enumerate().map(|(i, name)| ((*name).to_owned(), i)).collect::<Vec<_>>();
+    assert_eq!(planes("SAVED_"), numbered(&SAVED_PLANES));
+    assert_eq!(planes("RUNNING_"), numbered(&RUNNING_PLANES));
 }

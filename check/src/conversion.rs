@@ -1,21 +1,19 @@
 //! The conversion of elements of 16 bits, by itself: every value of both types, and around every point where rounding turns.
 
 use batchnorm_wgpu::host::{download, guarded, storage, upload};
-use batchnorm_wgpu::kernels::{Part, Variant};
+use batchnorm_wgpu::kernels::{Shader, Source};
 use batchnorm_wgpu::{Error, wgpu};
 use half::{bf16, f16};
 use std::borrow::Cow;
 
 /// One invocation for each input: what it becomes, and what that is read as.
 const KERNEL: &str = "
-alias Value = f32;
-alias Bits = u32;
 @group(0) @binding(0) var<storage, read> inputs: array<f32>;
 @group(0) @binding(1) var<storage, read_write> outputs: array<vec2<u32>>;
 
 @compute @workgroup_size(64)
 fn main(@builtin(global_invocation_id) id: vec3<u32>) {
-    let bits = narrow(inputs[id.x]);
+    let bits = rounded(inputs[id.x]);
     let read = halves(bits | (bits << 16u));
     // Both halves of a word are read alike.
     outputs[id.x] = vec2<u32>(bits, select(0x7fedcba9u, bitcast<u32>(read.x), bitcast<u32>(read.x) == bitcast<u32>(read.y)));
@@ -24,19 +22,19 @@ fn main(@builtin(global_invocation_id) id: vec3<u32>) {
 
 /// A 16-bit type as the crate `half` has it.
 struct Type {
-    part: &'static str,
+    storage: &'static str,
     narrow: fn(f32) -> u16,
     widen: fn(u16) -> f32,
 }
 
 const TYPES: [Type; 2] = [
     Type {
-        part: "common/f16.wgsl",
+        storage: "f16_words",
         narrow: |value| f16::from_f32(value).to_bits(),
         widen: |bits| f16::from_bits(bits).to_f32(),
     },
     Type {
-        part: "common/bf16.wgsl",
+        storage: "bf16_words",
         narrow: |value| bf16::from_f32(value).to_bits(),
         widen: |bits| bf16::from_bits(bits).to_f32(),
     },
@@ -49,36 +47,36 @@ pub enum ConversionError {
     #[error(transparent)]
     Library(#[from] Error),
     /// A value came out wrong.
-    #[error("{part}: {what}")]
+    #[error("{storage}: {what}")]
     Wrong {
-        /// The part that converts.
-        part: &'static str,
+        /// What values are stored in.
+        storage: &'static str,
         /// The value, what it became, and what was expected.
         what: String,
     },
 }
 
-/// Whether a part of the shaders converts.
-pub fn is_tested(part: &str) -> bool {
-    TYPES.iter().any(|kind| kind.part == part)
+/// Whether a file of the shaders converts.
+pub fn is_tested(file: &str) -> bool {
+    file == "common/elements.wgsl"
 }
 
 /// Holds the conversions against the crate `half`: rounding to nearest with ties to even, overflow to infinity, NaN to NaN;
-/// subnormals of f32 may be flushed on the way. `text_of` gives the WGSL of the parts.
+/// subnormals of f32 may be flushed on the way. `text_of` gives the texts of the files.
 ///
 /// # Errors
 /// [`ConversionError`].
 pub fn check(
     device: &wgpu::Device,
     queue: &wgpu::Queue,
-    text_of: impl Fn(&Part) -> Cow<'static, str>,
+    text_of: &dyn Fn(&Source) -> Cow<'static, str>,
 ) -> Result<(), ConversionError> {
     for kind in &TYPES {
         let inputs = inputs(kind);
-        let outputs = run(device, queue, kind, &inputs, &text_of)?;
+        let outputs = run(device, queue, kind, &inputs, text_of)?;
         let wrong = inputs.iter().zip(&outputs).find_map(|(&input, &output)| kind.judge(input, output));
         if let Some(what) = wrong {
-            return Err(ConversionError::Wrong { part: kind.part, what });
+            return Err(ConversionError::Wrong { storage: kind.storage, what });
         }
     }
     Ok(())
@@ -124,15 +122,15 @@ fn run(
     queue: &wgpu::Queue,
     kind: &Type,
     inputs: &[f32],
-    text_of: impl Fn(&Part) -> Cow<'static, str>,
+    text_of: &dyn Fn(&Source) -> Cow<'static, str>,
 ) -> Result<Vec<[u32; 2]>, ConversionError> {
-    let part = Variant::apart().flat_map(|variant| variant.parts()).find(|part| part.path == kind.part);
-    let missing = || ConversionError::Wrong { part: kind.part, what: "no variant has the part".into() };
-    let wgsl = KERNEL.to_owned() + &text_of(&part.ok_or_else(missing)?);
+    let mut shader = Shader::default();
+    let has = |feature: &str| ["scalar", "words", "half_words", kind.storage].contains(&feature);
+    shader.link(&Source { path: "conversion", text: KERNEL }, &has, 1, text_of);
     let from = upload(device, queue, "inputs", bytemuck::cast_slice(inputs))?;
     let to = storage(device, "outputs", 8 * inputs.len() as u64)?;
     guarded(device, "converting", || {
-        let source = wgpu::ShaderSource::Wgsl(wgsl.into());
+        let source = wgpu::ShaderSource::Wgsl(shader.text.into());
         let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });
         let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
             label: None,

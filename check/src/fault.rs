@@ -31,13 +31,13 @@ macro_rules! fault {
 pub const FAULTS: [Fault; 61] = [
     fault!(
         "a barrier of the tree is dropped",
-        "pairs[work.thread].b += pairs[other].b;\n            }\n            workgroupBarrier();",
-        "pairs[work.thread].b += pairs[other].b;\n            }",
+        "shared_sums[work.thread].b += shared_sums[other].b;\n            }\n            workgroupBarrier();",
+        "shared_sums[work.thread].b += shared_sums[other].b;\n            }",
     ),
     fault!(
         "the barrier before the tree is dropped",
-        "pairs[work.thread] = own;\n        workgroupBarrier();",
-        "pairs[work.thread] = own;",
+        "shared_sums[work.thread] = own;\n        workgroupBarrier();",
+        "shared_sums[work.thread] = own;",
     ),
     fault!("the tree stops one level early", "half > 0u; half = half / 2u", "half > 1u; half = half / 2u"),
     fault!(
@@ -55,36 +55,36 @@ pub const FAULTS: [Fault; 61] = [
         "min(begin + params.segment, params.values), owned)",
         "min(begin + params.segment + 1u, params.values), owned)",
     ),
-    fault!("the loop skips the tail", "while (i < work.end)", "while (i + 1u < work.end)"),
+    fault!("the loop skips the tail", "return walk.i < walk.end;", "return walk.i + 1u < walk.end;"),
     fault!(
         "the unrolled loop runs past the end",
-        "while (i + 3u * stride.lanes < work.end)",
-        "while (i + 2u * stride.lanes < work.end)",
+        "return walk.i + 3u * walk.lanes < walk.end;",
+        "return walk.i + 2u * walk.lanes < walk.end;",
     ),
-    fault!("the step forgets the wrap", "let leaves = place >= stride.inner;", "let leaves = place > stride.inner;"),
+    fault!("the step forgets the wrap", "let leaves = place >= (*walk).inner;", "let leaves = place > (*walk).inner;"),
     fault!(
         "the variance is E[x^2] - E[x]^2",
         "let shift = shift_of(work);",
         "let shift = Value(0.0);",
         "(ea * ea + eb * eb) + (ec * ec + ed * ed)",
-        "((da * da + db * db) + (dc * dc + dd * dd)) - 4.0 * (mean * mean)",
+        "((a * a + b * b) + (c * c + d * d)) - 4.0 * (mean * mean)",
     ),
     fault!("the shift is a value far away", "let shift = shift_of(work);", "let shift = Value(3e4);"),
     fault!(
         "the remainder of the mean is dropped",
-        "Moments(load_scratch(work, 0u), mean,",
-        "Moments(load_scratch(work, 0u), Value(0.0),",
+        "Statistics(load_scratch(work, SCRATCH_SHIFT), mean,",
+        "Statistics(load_scratch(work, SCRATCH_SHIFT), Value(0.0),",
     ),
     fault!(
         "a run is merged without its distance",
-        "state.m2 + m2 + (delta * delta) * (state.count * share)",
-        "state.m2 + m2",
+        "one.m2 + other.m2 + (delta * delta) * (one.count * share)",
+        "one.m2 + other.m2",
     ),
-    fault!("a run of four counts as three", "merge_run(state, 4.0,", "merge_run(state, 3.0,"),
+    fault!("a run of four counts as three", "merged(own, Moments(4.0,", "merged(own, Moments(3.0,"),
     fault!(
         "lanes are merged without their distance",
-        "Pair(own.m2 + own.count * (delta * delta), Value(0.0))",
-        "Pair(own.m2, Value(0.0))",
+        "lane_sum(work, own.m2 + own.count * (delta * delta))",
+        "lane_sum(work, own.m2)",
     ),
     fault!("splits are merged without their distance", "+ (n * f32(ELEMENTS)) * (delta * delta)", ""),
     fault!(
@@ -92,15 +92,15 @@ pub const FAULTS: [Fault; 61] = [
         "let n = f32(values_in_split(split));\n        count += n;",
         "let n = 1.0;\n        count += n;",
     ),
-    fault!("the variance is divided by m - 1", "m2 / params.count_f32)", "m2 / (params.count_f32 - 1.0))"),
-    fault!("eps is forgotten", "let v = variance + Value(params.eps);", "let v = max(variance, Value(1e-30));"),
     fault!(
-        "an infinite variance gives 0",
-        "select(Value(bitcast<f32>(params.nan_bits)), refined, finite)",
-        "select(Value(0.0), refined, finite)",
+        "the variance is divided by m - 1",
+        "lane_sum(work, m2) / params.count_f32)",
+        "lane_sum(work, m2) / (params.count_f32 - 1.0))"
     ),
-    fault!("gamma is forgotten", "let scale = load_gamma(work, 0u) * inv_std;", "let scale = inv_std;"),
-    fault!("beta is forgotten", "* state.scale + state.beta;", "* state.scale;"),
+    fault!("eps is forgotten", "let v = variance + Value(params.eps);", "let v = max(variance, Value(1e-30));"),
+    fault!("an infinite variance gives 0", "select(nan(), refined, finite)", "select(Value(0.0), refined, finite)",),
+    fault!("gamma is forgotten", "load_gamma(work) * inv_std", "inv_std"),
+    fault!("beta is forgotten", "* n.scale + n.beta;", "* n.scale;"),
     fault!("momentum is swapped", "default: { return params.momentum; }", "default: { return 1.0 - params.momentum; }"),
     fault!(
         "m / (m - 1) is forgotten",
@@ -115,11 +115,11 @@ pub const FAULTS: [Fault; 61] = [
     ),
     fault!(
         "dx forgets the mean of dy",
-        "((dz - gradient.mean_dz) - centred * gradient.slope)",
-        "(dz - centred * gradient.slope)",
+        "((seen.dz - slope.mean_dz) - seen.x * slope.slope)",
+        "(seen.dz - seen.x * slope.slope)",
     ),
-    fault!("dx forgets the slope", "((dz - gradient.mean_dz) - centred * gradient.slope)", "(dz - gradient.mean_dz)",),
-    fault!("dgamma forgets inv_std", "store_dgamma(work, 0u, dgamma);", "store_dgamma(work, 0u, sums.b);"),
+    fault!("dx forgets the slope", "((seen.dz - slope.mean_dz) - seen.x * slope.slope)", "(seen.dz - slope.mean_dz)",),
+    fault!("dgamma forgets inv_std", "store_dgamma(work, dgamma_of(centre, sums));", "store_dgamma(work, sums.dz_x);"),
     fault!(
         "every split publishes",
         "work.owned && work.lane == 0u && work.split == 0u",
@@ -131,25 +131,29 @@ pub const FAULTS: [Fault; 61] = [
         "block.end = min(begin + BLOCK * params.lanes, work.end);",
         "block.end = min(begin + BLOCK * params.lanes + 1u, work.end);",
     ),
-    fault!("the second block is forgotten", "own = merge_run(own, block.count, block.mean, block.m2);", "own = block;"),
+    fault!(
+        "the second block is forgotten",
+        "own = merged(own, block_moments(block_of(work, begin), shift));",
+        "own = block_moments(block_of(work, begin), shift);"
+    ),
     fault!("folded samples are not merged", "i < params.all_splits * params.fold;", "i < params.all_splits;"),
     fault!(
         "folded samples publish again",
-        "if (channel < params.channels) {\n            update_running",
-        "if (true) {\n            update_running"
+        "if (channel < params.channels) {\n            update_channel",
+        "if (true) {\n            update_channel"
     ),
     fault!(
         "the backward order is off by one",
         "select(dispatched, params.groups - 1u - dispatched,",
         "select(dispatched, params.groups - max(dispatched, 1u),",
     ),
-    fault!("a resident lane forgets a value", "sum += d1;", ""),
+    fault!("a resident lane forgets a value", "sum += d_1;", ""),
     fault!(
         "a resident column counts values that it does not have",
-        "select(Value(0.0), d1 - remainder, inside1)",
-        "d1 - remainder",
+        "select(Value(0.0), d_1 - remainder, inside_1)",
+        "d_1 - remainder",
     ),
-    fault!("the residual is forgotten", "activated(normalized + a.residual)", "activated(normalized)"),
+    fault!("the residual is forgotten", "activated(normalized + load_residual(index))", "activated(normalized)"),
     fault!(
         "relu makes a NaN 0",
         "- Bits(0x80000000u) <= Bits(0x7f800000u)",
@@ -162,19 +166,23 @@ pub const FAULTS: [Fault; 61] = [
     ),
     fault!(
         "the mask forgets the residual",
-        "(centred * centre.scale + centre.beta) + residual",
-        "centred * centre.scale + centre.beta"
+        "(x * centre.scale + centre.beta) + load_residual(index)",
+        "x * centre.scale + centre.beta"
     ),
     fault!(
         "the mask forgets beta",
-        "(centred * centre.scale + centre.beta) + residual",
-        "centred * centre.scale + residual"
+        "(x * centre.scale + centre.beta) + load_residual(index)",
+        "x * centre.scale + load_residual(index)"
     ),
-    fault!("the residual's gradient is dy", "store_dresidual(at, dz);", "store_dresidual(at, a.dy);"),
-    fault!("dx takes dy for dz", "dz_of(state.centre, x, a.dy, a.residual));\n}", "a.dy);\n}"),
+    fault!("the residual's gradient is dy", "store_dresidual(index, dz);", "store_dresidual(index, load_dy(index));"),
+    fault!("dx takes dy for dz", "through_activation(load_dy(index), z)", "load_dy(index)"),
     fault!("from y the scale is not divided out", "(y - centre.beta) * centre.stretch", "y - centre.beta"),
     fault!("from y beta stays", "(y - centre.beta) * centre.stretch", "y * centre.stretch"),
-    fault!("gamma is not saved", "store_saved(work, 4u, load_gamma(work, 0u));", "store_saved(work, 4u, Value(1.0));"),
+    fault!(
+        "gamma is not saved",
+        "store_saved(work, SAVED_GAMMA, load_gamma(work));",
+        "store_saved(work, SAVED_GAMMA, Value(1.0));"
+    ),
     fault!(
         "f16 rounds toward 0",
         "((magnitude >> Bits(13u)) & Bits(1u)) - Bits(0x37fff001u)",
@@ -200,8 +208,12 @@ pub const FAULTS: [Fault; 61] = [
         "vec2<u32>(word << 16u, word & 0xffff0000u)",
         "vec2<u32>(word & 0xffff0000u, word << 16u)"
     ),
-    fault!("a half word overwrites its neighbour", "((old ^ narrow(v)) & 0xffffu) << at", "(old ^ narrow(v)) << at"),
-    fault!("a half word keeps what it was", "(old ^ narrow(v)) & 0xffffu", "narrow(v) & 0xffffu"),
+    fault!(
+        "a half word overwrites its neighbour",
+        "(((word >> at) ^ rounded(v)) & 0xffffu) << at",
+        "((word >> at) ^ rounded(v)) << at"
+    ),
+    fault!("a half word keeps what it was", "((word >> at) ^ rounded(v)) & 0xffffu", "rounded(v) & 0xffffu"),
     fault!(in parts "a part begins where its binding does", "return params.base + (slice", "return (slice"),
     fault!(in parts "a part has a shift of its own", "if (params.first_split == 0u) {", "if (true) {"),
     fault!(in parts "only the first part is merged", "i < params.all_splits * params.fold;", "i < params.splits * params.fold;"),
@@ -211,7 +223,11 @@ pub const FAULTS: [Fault; 61] = [
         "params.part_values"
     ),
     fault!(in parts "every part publishes", "params.first_split + split, begin, end", "split, begin, end"),
-    fault!("a resident lane writes behind its column", "if (inside1) {\n        store_", "if (true) {\n        store_"),
+    fault!(
+        "a resident lane writes behind its column",
+        "if (inside_1) {\n        store_",
+        "if (true) {\n        store_"
+    ),
 ];
 
 impl Fault {

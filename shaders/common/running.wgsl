@@ -1,18 +1,33 @@
-// The running statistics, eight planes of C words: mean, its remainder, variance (f32), then u32 counts: batches tracked,
-// batches averaged, batches skipped, and the number of values averaged as low and high word.
+// The running statistics of a channel: how a batch enters them, by the policy in `params`.
+import package::common::bindings::{RUNNING_AVERAGED, RUNNING_MEAN, RUNNING_REMAINDER, RUNNING_SKIPPED, RUNNING_TRACKED};
+import package::common::bindings::{RUNNING_VALUES_HIGH, RUNNING_VALUES_LOW, RUNNING_VARIANCE};
+import package::common::statistics::Statistics;
+import package::common::values::{CHANNELS, component};
+import package::common::work::{Work, params};
+import package::table::running;
 
-const AVERAGE_EXPONENTIAL: u32 = 0u;
 const AVERAGE_CUMULATIVE: u32 = 1u;
 const AVERAGE_POOLED: u32 = 2u;
 
-const RUNNING_MEAN: u32 = 0u;
-const RUNNING_REMAINDER: u32 = 1u;
-const RUNNING_VAR: u32 = 2u;
-const RUNNING_TRACKED: u32 = 3u;
-const RUNNING_AVERAGED: u32 = 4u;
-const RUNNING_SKIPPED: u32 = 5u;
-const RUNNING_VALUES_LOW: u32 = 6u;
-const RUNNING_VALUES_HIGH: u32 = 7u;
+// The batch enters the running statistics of the work's channels.
+@if(running)
+fn update_running(work: Work, statistics: Statistics) {
+    for (var c = 0u; c < CHANNELS; c++) {
+        let channel = work.column * CHANNELS + c;
+        // Folded samples have the same channels again.
+        if (channel < params.channels) {
+            update_channel(
+                channel,
+                component(statistics.shift, c),
+                component(statistics.remainder, c),
+                component(statistics.variance, c),
+            );
+        }
+    }
+}
+
+@if(!running)
+fn update_running(work: Work, statistics: Statistics) {}
 
 fn running_word(plane: u32, channel: u32) -> u32 {
     return plane * params.channels + channel;
@@ -28,8 +43,7 @@ fn count_up(plane: u32, channel: u32) {
     running[word] += select(1u, 0u, running[word] == 0xffffffffu);
 }
 
-// One batch enters the running statistics of one channel, or not, by the policy in `params`.
-fn update_running(channel: u32, shift: f32, remainder: f32, variance: f32) {
+fn update_channel(channel: u32, shift: f32, remainder: f32, variance: f32) {
     let tracked = running[running_word(RUNNING_TRACKED, channel)];
     count_up(RUNNING_TRACKED, channel);
     // Where tracked < window_skip the difference wraps around and is large.
@@ -47,7 +61,7 @@ fn update_running(channel: u32, shift: f32, remainder: f32, variance: f32) {
     }
     running[running_word(RUNNING_MEAN, channel)] = select(params.nan_bits, bitcast<u32>(next.mean), finite);
     running[running_word(RUNNING_REMAINDER, channel)] = select(0u, bitcast<u32>(next.remainder), finite);
-    running[running_word(RUNNING_VAR, channel)] = select(params.nan_bits, bitcast<u32>(next.variance), finite);
+    running[running_word(RUNNING_VARIANCE, channel)] = select(params.nan_bits, bitcast<u32>(next.variance), finite);
     count_up(RUNNING_AVERAGED, channel);
     let low = running[running_word(RUNNING_VALUES_LOW, channel)];
     running[running_word(RUNNING_VALUES_LOW, channel)] = low + params.count;
@@ -66,7 +80,7 @@ struct Average {
 fn average_with(channel: u32, shift: f32, remainder: f32, variance: f32) -> Average {
     let mean = running_f32(RUNNING_MEAN, channel);
     let rest = running_f32(RUNNING_REMAINDER, channel);
-    let old_variance = running_f32(RUNNING_VAR, channel);
+    let old_variance = running_f32(RUNNING_VARIANCE, channel);
     let values = f32(running[running_word(RUNNING_VALUES_HIGH, channel)]) * 4294967296.0
         + f32(running[running_word(RUNNING_VALUES_LOW, channel)]);
     let weight = weight_of_batch(running[running_word(RUNNING_AVERAGED, channel)], values);
@@ -116,4 +130,14 @@ fn pooled_variance(values: f32, old_variance: f32, variance: f32, delta: f32) ->
     }
     let biased = old_share * old_biased + share * variance + (old_share * delta) * (share * delta);
     return biased * select(1.0, total / (total - 1.0), params.unbiased != 0u);
+}
+
+fn is_finite(v: f32) -> bool {
+    return (bitcast<u32>(v) & 0x7f800000u) != 0x7f800000u;
+}
+
+// The value itself, in a form that a compiler cannot reassociate through: some take (a + b) - a for b, and the rounding
+// error of a sum is then lost.
+fn opaque(v: f32) -> f32 {
+    return bitcast<f32>(bitcast<u32>(v) ^ params.zero);
 }

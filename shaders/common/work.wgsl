@@ -1,9 +1,10 @@
-// Who owns what. The tensor is seen as values[outer][columns][inner]; a column is one channel, or four where a value
-// spans four. With inner 1 `fold` samples may count as one, with so many times the columns (rows4.wgsl).
+// Who owns what. The tensor is seen as values[outer][columns][inner]; a column is one channel, or four where a value spans
+// four (values.wgsl). With inner 1 `fold` samples may count as one, with so many times the columns.
 // A workgroup owns `tile` columns and, of each, one of `splits` segments. Within the workgroup a column has `lanes`
 // invocations, which take its segment's values in turn.
 // A tensor that is too large for one binding is split over the samples into parts, each with dispatches and splits of its
 // own; merges see the splits of all parts.
+import package::common::values::channels_of;
 
 struct Params {
     // Columns per workgroup and invocations per column, both powers of two: tile * lanes = WORKGROUP.
@@ -37,11 +38,11 @@ struct Params {
     count: u32,
     count_f32: f32,
     eps: f32,
-    // Bits of a quiet NaN; WGSL has no literal for it.
+    // Bits of a quiet NaN.
     nan_bits: u32,
-    // 0, which a compiler cannot know; see `opaque`.
+    // 0, which a compiler cannot know (running.wgsl).
     zero: u32,
-    // The running-statistics policy; see running.wgsl.
+    // The running-statistics policy (running.wgsl).
     average: u32,
     momentum: f32,
     unbiased: u32,
@@ -56,26 +57,31 @@ struct Params {
 @group(0) @binding(0) var<uniform> params: Params;
 
 override WORKGROUP: u32 = 256u;
-// Whether a workgroup owns its columns whole and their splits are only merged.
-override WHOLE: bool = false;
 
+// The part of one invocation.
 struct Work {
     column: u32,
     // False for the columns of the last tile that do not exist: they take part in barriers and touch nothing.
     owned: bool,
-    // The channel of each part of a value.
-    channel: Bits,
+    // The channels of the column (values.wgsl).
+    channels: vec4<u32>,
     lane: u32,
     thread: u32,
-    // Among those of all parts.
+    // The segment's number among those of all parts, and its values of the column.
     split: u32,
     begin: u32,
     end: u32,
+    // The invocation's subgroup, the number of subgroups, and its place in its own (reduce.wgsl).
+    subgroup: u32,
+    subgroups: u32,
+    subgroup_lane: u32,
 }
 
 fn work_of(dispatched: u32, thread: u32) -> Work {
     let group = select(dispatched, params.groups - 1u - dispatched, params.reverse != 0u);
-    let splits = select(params.splits, 1u, WHOLE);
+    // A kernel that only merges partial results has columns whole.
+    @if(merges_only) let splits = 1u;
+    @if(!merges_only) let splits = params.splits;
     let tile = group / splits;
     let split = group - tile * splits;
     let interleaved = params.interleaved != 0u;
@@ -85,7 +91,17 @@ fn work_of(dispatched: u32, thread: u32) -> Work {
     let end = select(begin, min(begin + params.segment, params.values), owned);
     let safe = min(column, params.columns - 1u);
     let lane = select(thread % params.lanes, thread / params.tile, interleaved);
-    return Work(safe, owned, channel_of(safe), lane, thread, params.first_split + split, begin, end);
+    return Work(safe, owned, channels_of(safe), lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
+}
+
+// Whether this invocation writes the results of its column: one does, in the first split.
+fn is_writer(work: Work) -> bool {
+    return work.owned && work.lane == 0u && work.split == 0u;
+}
+
+// Whether this invocation writes the partial results of its segment.
+fn is_writer_of_segment(work: Work) -> bool {
+    return work.owned && work.lane == 0u;
 }
 
 // Values of a lane that are summed before they are merged with those before: no sum gets long.
@@ -99,31 +115,10 @@ fn block_of(work: Work, begin: u32) -> Work {
     return block;
 }
 
-// Whether this invocation writes the results of its column: one does, in the first split.
-fn is_writer(work: Work) -> bool {
-    return work.owned && work.lane == 0u && work.split == 0u;
-}
-
 // Values of a column in one of the splits of all parts.
 fn values_in_split(split: u32) -> u32 {
     let part = split / params.part_splits;
     let begin = (split - part * params.part_splits) * params.segment;
     let values = min(params.part_values, params.all_values - part * params.part_values);
     return min(begin + params.segment, values) - begin;
-}
-
-// Index in the binding of value `i` of a column in this part.
-fn index_of(column: u32, i: u32) -> u32 {
-    let slice = i / params.inner;
-    return params.base + (slice * params.columns + column) * params.inner + (i - slice * params.inner);
-}
-
-fn is_finite(v: f32) -> bool {
-    return (bitcast<u32>(v) & 0x7f800000u) != 0x7f800000u;
-}
-
-// The value itself, in a form that a compiler cannot reassociate through: some take (a + b) - a for b, and the rounding
-// error of a sum is then lost.
-fn opaque(v: f32) -> f32 {
-    return bitcast<f32>(bitcast<u32>(v) ^ params.zero);
 }

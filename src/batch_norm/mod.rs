@@ -162,7 +162,7 @@ impl BatchNorm {
 
     /// Bytes of what a forward pass saves: `[6][C]` f32.
     pub fn saved_size(&self) -> u64 {
-        self.size_of(Extent::Channels(crate::kernels::SAVED_PLANES))
+        self.size_of(Extent::Channels(crate::kernels::SAVED_PLANES.len() as u32))
     }
 
     /// Both passes of a training step, bound from one description: what the forward pass leaves is what the backward pass

@@ -169,7 +169,7 @@ impl Kernels {
             module: &module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &plan.constants(variant.kernel.span),
+                constants: &plan.constants(),
                 zero_initialize_workgroup_memory: self.checks.zero_workgroup_memory,
             },
             cache: None,

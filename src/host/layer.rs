@@ -55,7 +55,7 @@ pub struct SavedStatistics {
 }
 
 /// Planes of [`SavedStatistics`].
-const PLANES: usize = crate::kernels::SAVED_PLANES as usize;
+const PLANES: usize = crate::kernels::SAVED_PLANES.len();
 
 impl SavedStatistics {
     fn plane(&self, plane: usize) -> &[f32] {

@@ -1,7 +1,6 @@
 //! A kernel with every choice made, and its WGSL.
 
-use super::binding::Form;
-use super::{Access, Binding, Extent, Geometry, Kernel, Part, Storage, part};
+use super::{Access, Binding, Extent, Geometry, Kernel, Shader, Source, Span, Storage};
 use crate::capabilities::Capabilities;
 use crate::config::Activation;
 use crate::error::{Error, Result};
@@ -54,18 +53,11 @@ impl Reduction {
     /// All, the one that runs everywhere first.
     pub const ALL: [Self; 2] = [Self::Tree, Self::Subgroup];
 
-    /// Name, also the end of the stems of its WGSL parts.
+    /// Name in tables, test ids and files.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tree => "tree",
             Self::Subgroup => "subgroup",
-        }
-    }
-
-    fn parts(self) -> [Part; 2] {
-        match self {
-            Self::Tree => [part!("common/reduce_tree.wgsl"), part!("common/main_tree.wgsl")],
-            Self::Subgroup => [part!("common/reduce_subgroup.wgsl"), part!("common/main_subgroup.wgsl")],
         }
     }
 }
@@ -105,6 +97,11 @@ impl Settings {
         Self { geometry, reduction, held, storage: Storage::F32, activation: Activation::None, from_y: false }
     }
 
+    /// Whether a tensor's binding is an array of words of which a value is one half.
+    pub(super) fn has_half_words(&self) -> bool {
+        self.storage.in_words() && self.geometry == Geometry::Scalar
+    }
+
     /// Without what `kernel` does not depend on.
     fn of(self, kernel: &Kernel) -> Self {
         let reads_x = kernel.bindings.iter().any(|binding| binding.name == "x" && !binding.behind_activation);
@@ -139,12 +136,6 @@ pub struct Variant {
     /// Whether every binding is declared read_write, because bindings share a buffer.
     pub pooled: bool,
 }
-
-const WORK: Part = part!("common/work.wgsl");
-const RUNNING: Part = part!("common/running.wgsl");
-const RUNNING_NONE: Part = part!("common/running_none.wgsl");
-const CENTRE_OF_X: Part = part!("common/centre_of_x.wgsl");
-const CENTRE_OF_Y: Part = part!("common/centre_of_y.wgsl");
 
 impl Variant {
     /// The variant with every binding present and apart. What the kernel does not depend on is left out.
@@ -182,7 +173,7 @@ impl Variant {
             for geometry in Geometry::ALL {
                 for reduction in Reduction::ALL {
                     for held in Strategy::HELD {
-                        for storage in Storage::ALL {
+                        for storage in Storage::ALL.into_iter().filter(|storage| storage.is_for(geometry)) {
                             all.extend(FUSIONS.map(|(activation, from_y)| {
                                 Self::new(kernel, Settings { geometry, reduction, held, storage, activation, from_y })
                             }));
@@ -261,63 +252,66 @@ impl Variant {
         writers.fold(0, |bits, (_, writer)| bits | mask(self.kernel, |binding| writer.over == Some(binding.name)))
     }
 
-    /// The variable through which the i-th binding is accessed, and how that is declared; `None` for an absent one.
-    fn array(&self, i: usize, binding: &Binding) -> Option<(&'static str, Access)> {
-        let mut writers = self.kernel.bindings.iter().enumerate().filter(|(w, _)| self.in_place & (1 << w) != 0);
-        match writers.find(|(_, writer)| writer.over == Some(binding.name)) {
-            Some((_, writer)) => Some((writer.name, writer.access)),
-            None if self.absent & (1 << i) != 0 => None,
-            None => Some((binding.name, binding.access)),
-        }
-    }
-
-    /// The parts of the shader that are files, in order.
-    pub fn parts(&self) -> Vec<Part> {
+    /// Whether a feature holds, as conditions in `shaders/` name it: the names of its geometry, storage and activation; of its
+    /// bindings that are there, and `y_over_x` where y is written over x; and what follows from those. `None` for what is no
+    /// feature.
+    pub fn has(&self, feature: &str) -> Option<bool> {
         let Settings { geometry, reduction, storage, activation, from_y, .. } = self.settings;
-        let mut parts = vec![geometry.part(), WORK];
-        parts.extend(reduction.parts());
-        parts.extend(storage.part());
-        if self.kernel.activates {
-            parts.push(activation_part(activation));
-        }
-        if self.kernel.centres {
-            parts.push(if from_y { CENTRE_OF_Y } else { CENTRE_OF_X });
-        }
-        for (i, binding) in self.kernel.bindings.iter().enumerate() {
-            if binding.extent == Extent::Running {
-                parts.push(if self.absent & (1 << i) == 0 { RUNNING } else { RUNNING_NONE });
-            }
-        }
-        parts.extend(self.kernel.parts);
-        parts
+        Some(match feature {
+            "scalar" | "planes4" | "rows4" => geometry.name() == feature,
+            "wide" => geometry != Geometry::Scalar,
+            "f32" | "f16" | "f16_words" | "bf16_words" => storage.name() == feature,
+            "words" => storage.in_words(),
+            "half_words" => self.settings.has_half_words(),
+            "subgroup" => reduction == Reduction::Subgroup,
+            "relu" => activation == Activation::Relu,
+            "from_y" => from_y,
+            "frozen" => self.kernel.frozen,
+            "merges_only" => self.kernel.span == Span::Column,
+            _ => match feature.split_once("_over_") {
+                Some((writer, under)) => {
+                    is_binding(writer, Some(under)).then_some(self.writer_over(under) == Some(writer))?
+                }
+                None => is_binding(feature, None).then_some(self.is_present(feature))?,
+            },
+        })
     }
 
-    /// The whole shader. Its entry point is `main`.
+    fn is_present(&self, name: &str) -> bool {
+        let mut bindings = self.kernel.bindings.iter().enumerate();
+        bindings.any(|(i, binding)| binding.name == name && self.absent & (1 << i) == 0)
+    }
+
+    /// The binding that is written over `under`.
+    fn writer_over(&self, under: &str) -> Option<&'static str> {
+        let mut writers = self.kernel.bindings.iter().enumerate().filter(|(i, _)| self.in_place & (1 << i) != 0);
+        writers.find(|(_, writer)| writer.over == Some(under)).map(|(_, writer)| writer.name)
+    }
+
+    /// The WGSL of its shader. Its entry point is `main`.
     pub fn wgsl(&self) -> String {
-        self.wgsl_from(|part| Cow::Borrowed(part.text))
+        self.shader().text
     }
 
-    /// The whole shader with the texts that `text_of` gives for its parts: for experiments on one of them, in every kernel
-    /// that has it.
-    pub fn wgsl_from(&self, text_of: impl Fn(&Part) -> Cow<'static, str>) -> String {
-        let Settings { geometry, held, storage, .. } = self.settings;
-        let form = Form { geometry, storage };
-        let mut text = format!("// {}\n{}", self.name(), storage.enable());
+    /// Its shader, with the places where its lines come from.
+    pub fn shader(&self) -> Shader {
+        self.shader_from(&|source| Cow::Borrowed(source.text))
+    }
+
+    /// Its shader with the texts that `text_of` gives for the files: for experiments on one of them, in every kernel that has it.
+    pub fn shader_from(&self, text_of: &dyn Fn(&Source) -> Cow<'static, str>) -> Shader {
+        let mut shader = Shader::default();
+        shader.push(&format!("// {}", self.name()), None);
+        if self.settings.storage == Storage::F16 {
+            shader.push("enable f16;", None);
+        }
+        shader.push("\n", None);
         for (number, binding) in self.declared() {
-            text += &binding.declaration(number as usize, self.pooled, form);
+            shader.push(&binding.declaration(number, self.pooled, &self.settings), None);
         }
-        for (i, binding) in self.kernel.bindings.iter().enumerate() {
-            text += &binding.accessors(self.array(i, binding), form);
-        }
-        for part in self.parts() {
-            text += "\n";
-            let own = text_of(&part);
-            text += &match part.again {
-                true => renamed(&own),
-                false => repeated(&own, held),
-            };
-        }
-        text
+        let has = |feature: &str| self.has(feature).unwrap_or_default();
+        shader.link(&self.kernel.source, &has, self.settings.held, text_of);
+        shader
     }
 
     /// Whether the variant runs on a device.
@@ -350,45 +344,10 @@ impl Variant {
     }
 }
 
-fn activation_part(activation: Activation) -> Part {
-    match activation {
-        Activation::None => part!("common/act_none.wgsl"),
-        Activation::Relu => part!("common/act_relu.wgsl"),
-    }
-}
-
-/// What the parts of a walk have in common (`common/walk.wgsl`).
-const WALKED: [&str; 6] = ["State", "Inputs", "inputs_at", "four", "one", "walk"];
-
-/// Appends `_again` to the names in [`WALKED`].
-fn renamed(text: &str) -> String {
-    let in_name = |c: char| c.is_alphanumeric() || c == '_';
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(begin) = rest.find(in_name) {
-        let end = rest[begin..].find(|c| !in_name(c)).map_or(rest.len(), |length| begin + length);
-        out += &rest[..end];
-        if WALKED.contains(&&rest[begin..end]) {
-            out += "_again";
-        }
-        rest = &rest[end..];
-    }
-    out + rest
-}
-
-/// Writes the lines between `// repeat k {` and `// }` once for each k below `times`, `$k` being its number: registers are
-/// only held under names of their own, not as an array with a loop over it.
-fn repeated(text: &str, times: u32) -> String {
-    let mut rest = text;
-    let mut out = String::with_capacity(text.len());
-    while let Some((before, behind)) = rest.split_once("// repeat k {\n")
-        && let Some((block, after)) = behind.split_once("// }\n")
-    {
-        out += before.trim_end_matches(' ');
-        (0..times).for_each(|k| out += block.trim_end_matches(' ').replace("$k", &k.to_string()).as_str());
-        rest = after;
-    }
-    out + rest
+/// Whether some kernel has such a binding, and writes it over `under` if that is given.
+fn is_binding(name: &str, under: Option<&str>) -> bool {
+    let mut bindings = super::KERNELS.iter().flat_map(|kernel| kernel.bindings);
+    bindings.any(|binding| binding.name == name && (under.is_none() || binding.over == under))
 }
 
 /// Bits of the bindings for which `test` holds.

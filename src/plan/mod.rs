@@ -417,8 +417,8 @@ impl Plan {
     }
 
     /// The pipeline-overridable constants.
-    pub fn constants(&self, span: Span) -> [(&'static str, f64); 2] {
-        [("WORKGROUP", f64::from(self.workgroup_size)), ("WHOLE", f64::from(u8::from(span == Span::Column)))]
+    pub fn constants(&self) -> [(&'static str, f64); 1] {
+        [("WORKGROUP", f64::from(self.workgroup_size))]
     }
 }
 
@@ -450,12 +450,15 @@ fn choose_storage(
     capabilities: &Capabilities,
     forced: Option<Storage>,
 ) -> Result<Storage> {
-    let runs = |storage: &Storage| storage.dtype() == dtype && (*storage != Storage::F16 || capabilities.shader_f16);
+    let runs = |storage: &Storage| {
+        storage.dtype() == dtype && storage.is_for(geometry) && (*storage != Storage::F16 || capabilities.shader_f16)
+    };
     match forced {
         Some(forced) if !runs(&forced) => Err(unavailable(
             forced.name(),
             format!(
-                "the layer's dtype is {dtype}; f16 wants wgpu::Features::SHADER_F16 on the device, f16_words does not"
+                "the layer's dtype is {dtype}, its geometry {geometry}; f16 wants wgpu::Features::SHADER_F16 on the device and \
+                 the geometry scalar, f16_words does not"
             ),
         )),
         Some(forced) => Ok(forced),

@@ -55,10 +55,15 @@ const FUNCTIONS: [(&str, &str); 4] = [("min", "max"), ("max", "min"), ("true", "
 const GENERIC: [&str; 7] = ["array", "atomic", "bitcast", "var", "vec2", "vec3", "vec4"];
 
 /// First words of lines that are left alone: declarations without a value of their own. (Overrides are always given one.)
-const DECLARATIONS: [&str; 4] = ["override", "struct", "enable", "@"];
+const DECLARATIONS: [&str; 6] = ["alias", "import", "override", "struct", "enable", "@"];
 
 /// Every mutation of a line: what it becomes. None for declarations and comments.
 pub fn mutations(line: &str) -> Vec<String> {
+    // A condition stays.
+    if let Some((condition, rest)) = line.strip_prefix("@if(").and_then(|line| line.split_once(") ")) {
+        let under = |line: String| if line.is_empty() { line } else { format!("@if({condition}) {line}") };
+        return mutations(rest).into_iter().map(under).collect();
+    }
     let code = line.split("//").next().unwrap_or_default();
     if DECLARATIONS.iter().any(|word| code.trim_start().starts_with(word)) {
         return Vec::new();
@@ -105,10 +110,7 @@ fn tokens(code: &str) -> Vec<Token<'_>> {
                 continue;
             }
             c if c.is_ascii_digit() => (Kind::Number, run(|c| c.is_alphanumeric() || c == '.')),
-            // `$k` is the number of a repetition, and part of a name.
-            c if c.is_alphanumeric() || "_$".contains(c) => {
-                (Kind::Name, run(|c| c.is_alphanumeric() || "_$".contains(c)))
-            }
+            c if c.is_alphanumeric() || c == '_' => (Kind::Name, run(|c| c.is_alphanumeric() || c == '_')),
             c => {
                 (Kind::Sign, LONG_SIGNS.iter().find(|sign| rest.starts_with(**sign)).map_or(c.len_utf8(), |s| s.len()))
             }

@@ -3,45 +3,37 @@
 
 mod line;
 
-use batchnorm_wgpu::kernels::{Part, Variant};
+use batchnorm_wgpu::kernels::{COMMON, KERNELS, Place, Source, Variant};
 use batchnorm_wgpu::{Edit, Kernels, Options, wgpu};
 use serde::{Deserialize, Serialize};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
-/// One change to one line, wherever the line stands.
+/// One change to one line.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Mutant {
-    /// The file below `shaders/`; [`ACCESSORS`] for the functions that `src/kernels` writes for the bindings.
+    /// The file below `shaders/`.
     pub file: &'static str,
-    /// Number of the line in the file, from 1; of an accessor, among their lines.
+    /// Number of the line in the file, from 1.
     pub number: usize,
-    /// The line without its indentation. In an accessor the binding is called `NAME`.
+    /// The line without its indentation.
     pub line: String,
     /// What it becomes.
     pub becomes: String,
 }
 
-/// Stands for a file in the mutants of generated functions.
-pub const ACCESSORS: &str = "accessors";
-/// Stands for the binding's name in generated functions.
-const NAME: &str = "NAME";
-
 impl Mutant {
     /// All of them, file by file.
     pub fn all() -> Vec<Self> {
-        let texts = parts().into_values().flat_map(|part| {
-            part.text.lines().enumerate().map(move |(i, line)| (part.path, i + 1, line.trim().to_owned()))
-        });
-        let accessors: BTreeSet<String> = Variant::all().flat_map(|variant| accessors(&variant)).collect();
-        let accessors = accessors.into_iter().enumerate().map(|(i, line)| (ACCESSORS, i + 1, line));
-        texts
-            .chain(accessors)
-            .flat_map(|(file, number, line)| {
-                let mutant = |becomes| Self { file, number, line: line.clone(), becomes };
-                line::mutations(&line).into_iter().map(mutant).collect::<Vec<_>>()
+        let lines =
+            sources().flat_map(|source| source.text.lines().enumerate().map(move |(i, line)| (source, i, line)));
+        lines
+            .flat_map(|(source, i, line)| {
+                let line = line.trim();
+                let mutant = |becomes| Self { file: source.path, number: i + 1, line: line.to_owned(), becomes };
+                line::mutations(line).into_iter().map(mutant).collect::<Vec<_>>()
             })
             .collect()
     }
@@ -52,23 +44,20 @@ impl Mutant {
         kernels(device, move |variant| mutant.wgsl(variant))
     }
 
-    /// The text of a part with the mutant in it, where it is in that part.
-    pub fn text_of(&self, part: &Part) -> Cow<'static, str> {
-        match part.path == self.file {
-            true => Cow::Owned(with_line(part.text, self.number, &self.becomes)),
-            false => Cow::Borrowed(part.text),
+    /// The text of a file with the mutant in it, where it is in that file.
+    pub fn text_of(&self, source: &Source) -> Cow<'static, str> {
+        match source.path == self.file {
+            true => Cow::Owned(with_line(source.text, self.number, &self.becomes)),
+            false => Cow::Borrowed(source.text),
         }
     }
 
     fn wgsl(&self, variant: &Variant) -> String {
-        if self.file != ACCESSORS {
-            return variant.wgsl_from(|part| self.text_of(part));
-        }
-        let changed = |line: &str| match accessor(line) {
-            Some((name, shape)) if shape == self.line => renamed(&self.becomes, NAME, name),
-            _ => line.to_owned(),
-        };
-        variant.wgsl().lines().map(|line| changed(line) + "\n").collect()
+        variant.shader_from(&|source| self.text_of(source)).text
+    }
+
+    fn place(&self) -> Place {
+        Place { path: self.file, line: self.number }
     }
 }
 
@@ -90,28 +79,25 @@ fn kernels(device: &wgpu::Device, wgsl: impl Fn(&Variant) -> String + Send + Syn
     Kernels::with_options(device, Options { edit: Some(edit), ..Options::default() })
 }
 
-/// Every part of every kernel, by path.
-fn parts() -> BTreeMap<&'static str, Part> {
-    Variant::all().flat_map(|variant| variant.parts()).map(|part| (part.path, part)).collect()
+/// Every file of every kernel.
+fn sources() -> impl Iterator<Item = Source> {
+    COMMON.into_iter().chain(KERNELS.iter().map(|kernel| kernel.source))
 }
 
-/// The shapes of all generated functions of a variant.
-fn accessors(variant: &Variant) -> Vec<String> {
-    let text = variant.wgsl_from(|_| Cow::Borrowed(""));
-    text.lines().filter_map(|line| Some(accessor(line)?.1)).collect()
-}
-
-/// Where lines stand: by file, or by shape of a generated function, the [names](Variant::name) of the variants that have it.
-pub struct Reach(BTreeMap<String, BTreeSet<String>>);
+/// Where lines stand: the [names](Variant::name) of the variants that have them.
+pub struct Reach(HashMap<Place, HashSet<String>>);
 
 impl Reach {
     /// Looks through all variants.
     pub fn new() -> Self {
-        let mut names: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        let mut names: HashMap<Place, HashSet<String>> = HashMap::new();
         for variant in Variant::all() {
-            let files = variant.parts().into_iter().map(|part| part.path.to_owned());
-            for place in files.chain(accessors(&variant)) {
-                names.entry(place).or_default().insert(variant.name());
+            let places: BTreeSet<Place> = variant.shader().places.into_iter().flatten().collect();
+            for place in places {
+                let of_place = names.entry(place).or_default();
+                if !of_place.contains(&variant.name()) {
+                    of_place.insert(variant.name());
+                }
             }
         }
         Self(names)
@@ -119,8 +105,7 @@ impl Reach {
 
     /// Whether a mutant's line stands in the text of some variant of that name.
     pub fn has(&self, mutant: &Mutant, variant: &str) -> bool {
-        let place = if mutant.file == ACCESSORS { mutant.line.as_str() } else { mutant.file };
-        self.0.get(place).is_some_and(|names| names.contains(variant))
+        self.0.get(&mutant.place()).is_some_and(|names| names.contains(variant))
     }
 }
 
@@ -130,32 +115,7 @@ impl Default for Reach {
     }
 }
 
-/// The binding that a generated function is for, and the function with [`NAME`] in its place.
-fn accessor(line: &str) -> Option<(&str, String)> {
-    let prefix = ["fn load_", "fn store_", "fn element_of_"].iter().find(|prefix| line.starts_with(**prefix))?;
-    // Functions on a line of their own are generated; those of parts have bodies below.
-    line.ends_with('}').then_some(())?;
-    let name = line[prefix.len()..].split('(').next()?;
-    Some((name, renamed(line, name, NAME)))
-}
-
-/// The line with another name for a binding: its variable, and the ends of the names of its functions.
-fn renamed(line: &str, from: &str, to: &str) -> String {
-    let in_name = |c: char| c.is_alphanumeric() || c == '_';
-    let mut out = String::new();
-    let mut rest = line;
-    while let Some(at) = rest.find(from) {
-        let (before, behind) = (&rest[..at], &rest[at + from.len()..]);
-        let begins = ["load_", "store_", "element_of_"].iter().any(|prefix| before.ends_with(prefix))
-            || !before.ends_with(|c| in_name(c) || c == '.');
-        let whole = begins && !behind.starts_with(in_name);
-        out += before;
-        out += if whole { to } else { from };
-        rest = behind;
-    }
-    out + rest
-}
-
+/// The text with another line in place of one, as far indented; a condition of the line stays.
 fn with_line(text: &str, number: usize, becomes: &str) -> String {
     let lines = text.lines().enumerate();
     lines
@@ -242,18 +202,6 @@ mod tests {
             let reached = variants.iter().filter(|(variant, _)| reach.has(mutant, &variant.name()));
             assert!(reached.into_iter().any(|(variant, wgsl)| mutant.wgsl(variant) != *wgsl), "{mutant}");
         }
-    }
-
-    #[test]
-    fn accessors_of_all_bindings_are_alike() {
-        let shape = |line: &str| accessor(line).unwrap().1;
-        let of_x = shape("fn element_of_x(work: Work) -> Value { return load_x(index_of(work.column, at.x)); }");
-        assert_eq!(of_x, "fn element_of_NAME(work: Work) -> Value { return load_NAME(index_of(work.column, at.x)); }");
-        assert_eq!(
-            shape("fn load_dy(i: u32) -> Value { return Value(dy[i]); }"),
-            shape("fn load_x(i: u32) -> Value { return Value(x[i]); }")
-        );
-        assert_eq!(renamed(&of_x, NAME, "x"), of_x.replace(NAME, "x"));
     }
 
     #[test]

@@ -71,7 +71,7 @@ pub fn all() -> Result<Vec<Shader>, AnyError> {
     let mut made = HashSet::new();
     let variants = Variant::all().map(|variant| {
         let name = variant.name();
-        let constants = plan.constants(variant.kernel.span).map(|(name, value)| (name.to_owned(), value));
+        let constants = plan.constants().map(|(name, value)| (name.to_owned(), value));
         Shader {
             kernel: variant.kernel.name.into(),
             bindings: bindings(&variant),

@@ -128,7 +128,7 @@ impl Worker {
     fn convert(&self, mutant: &Mutant) -> Option<Verdict> {
         conversion::is_tested(mutant.file).then_some(())?;
         let (device, queue) = &self.devices[0];
-        match conversion::check(device, queue, |part| mutant.text_of(part)) {
+        match conversion::check(device, queue, &|source| mutant.text_of(source)) {
             Err(wrong @ ConversionError::Wrong { .. }) => Some(Verdict::Killed { case: wrong.to_string() }),
             // What does not compile is seen again by the cases.
             Ok(()) | Err(ConversionError::Library(_)) => None,

@@ -1,0 +1,160 @@
+// What kernels bind, by name. The declarations themselves come from the table of kernels (src/kernels/binding.rs): whether a
+// binding is there, its number, and whether it is written. What is not there reads as a default, and writes to it go nowhere.
+import package::common::elements::{change_of_half, half_of, narrowed, widened};
+import package::common::values::{CHANNELS, Value, component};
+import package::common::work::{Work, params};
+import package::table::{beta, dbeta, dgamma, dresidual, dx, dy, gamma, residual, running, saved, scratch, x, y};
+
+// Tensors, by index of a value. `y_over_x` says that y is written over x, so that both are one binding, and so on.
+
+@if(!x) fn load_x(i: u32) -> Value { return Value(0.0); }
+@if(x && !y_over_x && !half_words) fn load_x(i: u32) -> Value { return widened(x[i]); }
+@if(x && !y_over_x && half_words) fn load_x(i: u32) -> Value { return half_of(x[i / 2u], i); }
+@if(y_over_x && !half_words) fn load_x(i: u32) -> Value { return widened(y[i]); }
+@if(y_over_x && half_words) fn load_x(i: u32) -> Value { return half_of(atomicLoad(&y[i / 2u]), i); }
+
+@if(!residual) fn load_residual(i: u32) -> Value { return Value(0.0); }
+@if(residual && !half_words) fn load_residual(i: u32) -> Value { return widened(residual[i]); }
+@if(residual && half_words) fn load_residual(i: u32) -> Value { return half_of(residual[i / 2u], i); }
+
+@if(!dx_over_dy && !dresidual_over_dy && !half_words) fn load_dy(i: u32) -> Value { return widened(dy[i]); }
+@if(!dx_over_dy && !dresidual_over_dy && half_words) fn load_dy(i: u32) -> Value { return half_of(dy[i / 2u], i); }
+@if(dx_over_dy && !half_words) fn load_dy(i: u32) -> Value { return widened(dx[i]); }
+@if(dx_over_dy && half_words) fn load_dy(i: u32) -> Value { return half_of(atomicLoad(&dx[i / 2u]), i); }
+@if(dresidual_over_dy && !half_words) fn load_dy(i: u32) -> Value { return widened(dresidual[i]); }
+@if(dresidual_over_dy && half_words) fn load_dy(i: u32) -> Value { return half_of(atomicLoad(&dresidual[i / 2u]), i); }
+
+@if(!half_words) fn store_y(i: u32, v: Value) { y[i] = narrowed(v); }
+@if(half_words)
+fn store_y(i: u32, v: Value) {
+    atomicXor(&y[i / 2u], change_of_half(atomicLoad(&y[i / 2u]), i, v));
+}
+
+@if(!dx) fn store_dx(i: u32, v: Value) {}
+@if(dx && !half_words) fn store_dx(i: u32, v: Value) { dx[i] = narrowed(v); }
+@if(dx && half_words)
+fn store_dx(i: u32, v: Value) {
+    atomicXor(&dx[i / 2u], change_of_half(atomicLoad(&dx[i / 2u]), i, v));
+}
+
+@if(!dresidual) fn store_dresidual(i: u32, v: Value) {}
+@if(dresidual && !half_words) fn store_dresidual(i: u32, v: Value) { dresidual[i] = narrowed(v); }
+@if(dresidual && half_words)
+fn store_dresidual(i: u32, v: Value) {
+    atomicXor(&dresidual[i / 2u], change_of_half(atomicLoad(&dresidual[i / 2u]), i, v));
+}
+
+// Parameters and their gradients, [C].
+
+@if(!gamma) fn load_gamma(work: Work) -> Value { return Value(1.0); }
+@if(gamma && !rows4) fn load_gamma(work: Work) -> Value { return Value(gamma[work.column]); }
+@if(gamma && rows4)
+fn load_gamma(work: Work) -> Value {
+    let c = work.channels;
+    return Value(gamma[c.x], gamma[c.y], gamma[c.z], gamma[c.w]);
+}
+
+@if(!beta) fn load_beta(work: Work) -> Value { return Value(0.0); }
+@if(beta && !rows4) fn load_beta(work: Work) -> Value { return Value(beta[work.column]); }
+@if(beta && rows4)
+fn load_beta(work: Work) -> Value {
+    let c = work.channels;
+    return Value(beta[c.x], beta[c.y], beta[c.z], beta[c.w]);
+}
+
+@if(!dgamma) fn store_dgamma(work: Work, v: Value) {}
+@if(dgamma)
+fn store_dgamma(work: Work, v: Value) {
+    for (var c = 0u; c < CHANNELS; c++) {
+        let channel = work.column * CHANNELS + c;
+        // Folded samples have the same channels again.
+        if (channel < params.channels) {
+            dgamma[channel] = component(v, c);
+        }
+    }
+}
+
+@if(!dbeta) fn store_dbeta(work: Work, v: Value) {}
+@if(dbeta)
+fn store_dbeta(work: Work, v: Value) {
+    for (var c = 0u; c < CHANNELS; c++) {
+        let channel = work.column * CHANNELS + c;
+        // Folded samples have the same channels again.
+        if (channel < params.channels) {
+            dbeta[channel] = component(v, c);
+        }
+    }
+}
+
+// What a forward pass leaves for the backward pass, planes of C.
+const SAVED_SHIFT: u32 = 0u;
+const SAVED_REMAINDER: u32 = 1u;
+const SAVED_VARIANCE: u32 = 2u;
+const SAVED_INV_STD: u32 = 3u;
+const SAVED_GAMMA: u32 = 4u;
+const SAVED_BETA: u32 = 5u;
+
+@if(!rows4)
+fn load_saved(work: Work, plane: u32) -> Value {
+    return Value(saved[plane * params.channels + work.column]);
+}
+
+@if(rows4)
+fn load_saved(work: Work, plane: u32) -> Value {
+    let at = plane * params.channels + work.channels;
+    return Value(saved[at.x], saved[at.y], saved[at.z], saved[at.w]);
+}
+
+@if(!saved) fn store_saved(work: Work, plane: u32, v: Value) {}
+@if(saved)
+fn store_saved(work: Work, plane: u32, v: Value) {
+    for (var c = 0u; c < CHANNELS; c++) {
+        let channel = work.column * CHANNELS + c;
+        // Folded samples have the same channels again.
+        if (channel < params.channels) {
+            saved[plane * params.channels + channel] = component(v, c);
+        }
+    }
+}
+
+// The running statistics, planes of C words: f32, then counts: batches tracked, averaged and skipped, and the number of values
+// averaged as low and high word. A kernel that only reads the first three has them as f32.
+const RUNNING_MEAN: u32 = 0u;
+const RUNNING_REMAINDER: u32 = 1u;
+const RUNNING_VARIANCE: u32 = 2u;
+const RUNNING_TRACKED: u32 = 3u;
+const RUNNING_AVERAGED: u32 = 4u;
+const RUNNING_SKIPPED: u32 = 5u;
+const RUNNING_VALUES_LOW: u32 = 6u;
+const RUNNING_VALUES_HIGH: u32 = 7u;
+
+@if(!rows4)
+fn load_running(work: Work, plane: u32) -> Value {
+    return Value(running[plane * params.channels + work.column]);
+}
+
+@if(rows4)
+fn load_running(work: Work, plane: u32) -> Value {
+    let at = plane * params.channels + work.channels;
+    return Value(running[at.x], running[at.y], running[at.z], running[at.w]);
+}
+
+// Partial results, rows of all columns; a row is `fold` planes of C. Stored by row, loaded by plane.
+const SCRATCH_SHIFT: u32 = 0u;
+
+@if(!rows4)
+fn load_scratch(work: Work, plane: u32) -> Value {
+    return Value(scratch[plane * params.channels + work.column]);
+}
+
+@if(rows4)
+fn load_scratch(work: Work, plane: u32) -> Value {
+    let at = plane * params.channels + work.channels;
+    return Value(scratch[at.x], scratch[at.y], scratch[at.z], scratch[at.w]);
+}
+
+fn store_scratch(work: Work, row: u32, v: Value) {
+    for (var c = 0u; c < CHANNELS; c++) {
+        scratch[(row * params.columns + work.column) * CHANNELS + c] = component(v, c);
+    }
+}
