@@ -1,7 +1,7 @@
 //! Batch normalization on any GPU that [wgpu] reaches: training forward, inference, backward and running statistics, as WGSL
 //! compute kernels. The kernels record into your own encoder, over your own buffers; this crate creates no device, submits
 //! nothing and waits for nothing, unless you ask its [`host`] module to. What they compute is held against a
-//! [float64 reference](reference) on the CPU, with an [error bound](reference::bound) for every element.
+//! [float64 reference](mod@reference) on the CPU, with an [error bound](reference::bound) for every element.
 //!
 //! # A training step in your own encoder
 //!
@@ -65,13 +65,14 @@
 //! let forward = layer.forward_training(x.view(), None)?; // updates layer.running too
 //! let gradients = layer.backward_training(x.view(), dy.view(), None, &forward.saved)?;
 //! let inferred = layer.inference(x.view(), None)?;
-//! println!("{} {} {inferred}", gradients.dgamma, layer.running.mean);
+//! println!("dgamma {}, running mean {:?}", gradients.dgamma, layer.running.mean);
+//! println!("{inferred}");
 //! # Ok::<(), batchnorm_wgpu::Error>(())
 //! ```
 //!
 //! # Is my GPU right?
 //!
-//! [`reference`] computes the same in float64 on the CPU, and [`reference::bound`] says how far a float32 kernel may be from
+//! [`reference`](mod@reference) computes the same in float64 on the CPU, and [`reference::bound`] says how far a float32 kernel may be from
 //! that, element by element. This works for results of any origin.
 //!
 //! ```
@@ -123,8 +124,8 @@
 //! # What is not supported
 //!
 //! - Only batch norm: no layer, group or instance normalization, and no batch norm synchronized over several devices.
-//! - Tensors are f32, f16 or bf16, densely packed, with the channels second (NCHW and its like) or last. Other strides are
-//!   refused; f64 is not supported. Arithmetic is f32 whatever is stored.
+//! - Tensors in buffers are f32, f16 or bf16, of rank 2 or more, densely packed, with the channels second (NCHW and its like) or
+//!   last. There are no strides, and no f64. Arithmetic is f32 whatever is stored.
 //! - The activation is none or ReLU.
 //! - Gradients are written, not added to what is there, and there are no gradients of gradients.
 //! - A binding holds 2 GiB at most; a larger tensor needs a device that makes buffers so large, and is worked on in parts.
