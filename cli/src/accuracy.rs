@@ -25,7 +25,7 @@ const OUTPUTS: [(&str, &str); 6] = [
     ("batch_mean", "mean"),
     ("batch_var", "variance"),
 ];
-/// The tensor: the one that PyTorch's figures in the README are for.
+/// The tensor: the one that PyTorch's figures in docs/numerics.md are for.
 const DIMS: [usize; 4] = [32, 16, 28, 28];
 
 #[derive(Serialize)]

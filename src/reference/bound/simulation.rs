@@ -94,10 +94,10 @@ pub struct Output {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Statistics {
-    shift: f32,
-    remainder: f32,
-    var: f32,
+pub struct Statistics {
+    pub shift: f32,
+    pub remainder: f32,
+    pub var: f32,
 }
 
 impl Gpu {
@@ -170,7 +170,7 @@ impl Gpu {
         Moments { n, mean, m2 }
     }
 
-    fn statistics(&self, x: &[f32], first_part: Option<usize>) -> Statistics {
+    pub fn statistics(&self, x: &[f32], first_part: Option<usize>) -> Statistics {
         let m = x.len();
         let n = first_part.unwrap_or(m);
         let mut sample = [x[0], x[n / 2], x[n - 1]];

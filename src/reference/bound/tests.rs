@@ -1,6 +1,7 @@
 //! The bound against the simulated kernels: it holds, it is not idle, and planted faults break it.
 
 mod epilogue;
+mod page;
 
 use super::simulation::{Fault, Gpu, Output, Task};
 use super::*;
