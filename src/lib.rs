@@ -161,6 +161,7 @@ pub mod host;
 pub mod kernels;
 mod operation;
 pub mod plan;
+pub mod program;
 pub mod reference;
 mod running;
 pub mod shape;

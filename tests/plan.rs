@@ -1,6 +1,6 @@
 //! The plan without a device: for random shapes, limits and choices, what the kernels and the error bound count on holds.
 
-use batchnorm_wgpu::kernels::{Geometry, Reduction, Span, Storage, Strategy as By};
+use batchnorm_wgpu::kernels::{Geometry, Reduction, Storage, Strategy as By};
 use batchnorm_wgpu::{
     Capabilities, Choice, DType, Error, Layout, Operation, Plan, Preference, RunningStatistics, Shape, Tuning,
     TuningPoint, required_limits, wgpu,

@@ -4,7 +4,7 @@
 use batchnorm_wgpu::Capabilities;
 use batchnorm_wgpu::kernels::{
     Access, COMMON, Gradients, KERNELS, Place, RUNNING_PLANES, Reduction, SAVED_PLANES, Settings, Shader, Source,
-    Storage, Strategy, Variant, program,
+    Storage, Strategy, Variant, kernels_of,
 };
 use batchnorm_wgpu::plan::{LONGEST_MERGE, LONGEST_RUN, Params};
 use batchnorm_wgpu::{Choice, Config, DType, Layout, Operation, Plan, Shape, Tuning};
@@ -127,15 +127,15 @@ fn kernels_move_what_the_operations_say() {
         kernels.iter().map(of).sum()
     };
     for (operation, strategy) in Operation::ALL.into_iter().flat_map(|one| Strategy::ALL.map(|by| (one, by))) {
-        let kernels = program(operation, strategy, Gradients::All);
+        let kernels = kernels_of(operation, strategy, Gradients::All);
         let moved = moves(kernels, &["residual", "dresidual"]);
         assert!(kernels.is_empty() || moved >= operation.least_moves(), "{operation} {strategy}");
         assert!(strategy != Strategy::Resident || kernels.is_empty() || moved == operation.least_moves());
     }
     // Two passes that read x and dy, and one dx: five tensors. With a residual, a kernel reads it once more.
-    let backward = program(Operation::BackwardTraining, Strategy::Split, Gradients::All);
+    let backward = kernels_of(Operation::BackwardTraining, Strategy::Split, Gradients::All);
     assert_eq!(moves(backward, &["residual", "dresidual"]), 5);
-    let forward = program(Operation::ForwardTraining, Strategy::Resident, Gradients::All);
+    let forward = kernels_of(Operation::ForwardTraining, Strategy::Resident, Gradients::All);
     assert_eq!((moves(forward, &["residual"]), moves(forward, &[])), (2, 3));
 }
 
@@ -143,7 +143,7 @@ fn kernels_move_what_the_operations_say() {
 fn names_are_unique_and_file_stems() {
     for (i, kernel) in KERNELS.iter().enumerate() {
         assert!(KERNELS[..i].iter().all(|other| other.name != kernel.name), "{}", kernel.name);
-        assert_eq!(kernel.source.path, format!("{}.wgsl", kernel.name));
+        assert_eq!(kernel.source.path.replace('/', "_"), format!("{}.wgsl", kernel.name));
         assert!(kernel.source.text.contains("fn kernel("), "{}", kernel.name);
     }
 }
@@ -226,6 +226,7 @@ fn imports_are_what_is_used() {
         .iter()
         .flat_map(|source| declared(source).into_iter().map(|name| (name, source.path)))
         .chain(KERNELS.iter().flat_map(|kernel| kernel.bindings).map(|binding| (binding.name, "table")))
+        .chain([("WORKGROUP", "table")])
         .collect();
     for source in sources() {
         let mut imported = HashSet::new();

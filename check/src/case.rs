@@ -3,8 +3,9 @@
 use crate::arena::rounded;
 use crate::data::{Data, normal};
 pub use batchnorm_wgpu::Operation;
-use batchnorm_wgpu::kernels::{Gradients, Settings, Storage, Variant, program};
-use batchnorm_wgpu::{Activation, Choice, Config, DType, Kernels, Plan, RunningPolicy, RunningStatistics, Shape};
+use batchnorm_wgpu::kernels::{Storage, Variant};
+use batchnorm_wgpu::program::Given;
+use batchnorm_wgpu::{Activation, Choice, Config, DType, Kernels, RunningPolicy, RunningStatistics, Shape};
 use std::fmt;
 
 /// The numbers that go in; those of tensors are values of the layer's dtype.
@@ -206,22 +207,33 @@ impl Case {
         choice: &Choice,
         kernels: &Kernels,
     ) -> batchnorm_wgpu::Result<Vec<Variant>> {
-        let Setup { dx, dresidual, dgamma, dbeta, .. } = self.setup;
-        let gradients = match (dx, dgamma || dbeta) {
-            (true, true) => Gradients::All,
-            (_, false) => Gradients::Input,
-            (false, true) => Gradients::Parameters,
-        };
-        let dtype = self.config.dtype;
-        let plan = Plan::new(operation, &self.shape, dtype, kernels.capabilities(), kernels.tuning(), choice)?;
-        // Given the residual's gradient, the second kernel of a backward pass has no activation to see through.
-        let behind = self.residual && dresidual && operation == Operation::BackwardTraining;
-        let settings = plan.settings(&self.config);
-        let plain = Settings { activation: Activation::None, ..settings };
-        let program = program(operation, plan.strategy, gradients).iter();
-        Ok(program
-            .map(|kernel| Variant::new(kernel, if behind && kernel.rereads { plain } else { settings }))
-            .collect())
+        let description = kernels.describe(self.shape.clone(), self.config, choice)?;
+        let program = description.lower(operation, &Given::apart(&self.given(operation)))?;
+        let names_apart = |variant: &Variant| Variant::new(variant.kernel, variant.settings);
+        Ok(program.dispatches.iter().map(|dispatch| names_apart(&dispatch.variant)).collect())
+    }
+
+    /// The bindings that an operation of the case is given.
+    fn given(&self, operation: Operation) -> Vec<&'static str> {
+        let Setup { running, dx, dresidual, dgamma, dbeta, .. } = self.setup;
+        let backward = matches!(operation, Operation::BackwardTraining | Operation::BackwardFrozen);
+        let forward = matches!(operation, Operation::ForwardTraining | Operation::Inference);
+        let all = [
+            ("x", true),
+            ("y", forward),
+            ("residual", self.residual && operation != Operation::Statistics),
+            ("gamma", forward && self.gamma),
+            ("beta", forward && self.beta),
+            ("saved", operation != Operation::Inference),
+            ("running", !backward && (running || operation != Operation::ForwardTraining)),
+            ("scratch", operation != Operation::Inference),
+            ("dy", backward),
+            ("dx", backward && dx),
+            ("dresidual", backward && self.residual && dresidual),
+            ("dgamma", backward && dgamma),
+            ("dbeta", backward && dbeta),
+        ];
+        all.into_iter().filter(|(_, given)| *given).map(|(name, _)| name).collect()
     }
 
     /// What its tensors are stored in and what is fused with the normalization, such as `f16 relu residual`.

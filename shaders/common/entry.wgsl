@@ -1,5 +1,6 @@
 // The entry point of every kernel. A kernel's own file has the function `kernel`.
-import package::common::work::{WORKGROUP, params, work_of};
+import package::common::work::{params, work_of};
+import package::table::WORKGROUP;
 
 @if(!subgroup)
 @compute @workgroup_size(WORKGROUP)

@@ -2,7 +2,8 @@
 // repeated runs agree to the bit; and within subgroups first, which needs subgroups and one column per workgroup, and is
 // correct for every subgroup size.
 import package::common::values::Value;
-import package::common::work::{WORKGROUP, Work, params};
+import package::common::work::{Work, params};
+import package::table::WORKGROUP;
 
 // Two sums that are taken at once.
 struct Two {

@@ -56,8 +56,6 @@ struct Params {
 
 @group(0) @binding(0) var<uniform> params: Params;
 
-override WORKGROUP: u32 = 256u;
-
 // The part of one invocation.
 struct Work {
     column: u32,

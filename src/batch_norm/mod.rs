@@ -8,14 +8,15 @@ pub use bindings::{Backward, ForwardTraining, Inference, Statistics, Training};
 pub use saved::Saved;
 pub use step::Step;
 
-use crate::config::{Activation, Config};
+use crate::config::Config;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::scope::{guarded, refused};
-use crate::gpu::{Dispatch, Kernels, Pipeline, label_of};
-use crate::kernels::{Access, Binding, Extent, Gradients, Kernel, Settings, Strategy, Variant, program};
+use crate::gpu::{BoundDispatch, Kernels, label_of};
+use crate::kernels::{Extent, SAVED_PLANES};
 use crate::operation::Operation;
 use crate::plan::{Choice, LARGEST_BINDING, Plan, most_bytes};
+use crate::program::{Description, Dispatch, Given, planes};
 use crate::running::RunningStatistics;
 use crate::shape::Shape;
 use std::sync::Arc;
@@ -48,10 +49,7 @@ pub fn required_limits(shape: &Shape, dtype: DType) -> wgpu::Limits {
 #[derive(Debug)]
 pub struct BatchNorm {
     kernels: Kernels,
-    shape: Shape,
-    config: Config,
-    choice: Choice,
-    scratch_planes: u64,
+    description: Description,
     label: Option<Arc<str>>,
 }
 
@@ -64,20 +62,18 @@ pub struct TrainingSteps {
     pub backward: Step,
 }
 
-/// Bytes of planes of C words.
-fn planes(count: u64, shape: &Shape) -> u64 {
-    (shape.channels() as u64).saturating_mul(4).saturating_mul(count)
-}
-
-/// What an operation binds by any plan: what is refused on one device is refused on every one.
-fn bindings_of(operation: Operation) -> impl Iterator<Item = &'static Binding> {
-    let plans = Strategy::ALL.into_iter().flat_map(|strategy| Gradients::ALL.map(|gradients| (strategy, gradients)));
-    let kernels = plans.flat_map(move |(strategy, gradients)| program(operation, strategy, gradients));
-    kernels.flat_map(|kernel| kernel.bindings)
-}
-
 /// A binding by its name in the table of kernels.
 type Named<'a> = (&'static str, Option<BufferBinding<'a>>);
+
+impl Kernels {
+    /// Describes a layer on this device, as [`BatchNorm::with_choice`] does.
+    ///
+    /// # Errors
+    /// As [`Description::new`].
+    pub fn describe(&self, shape: Shape, config: Config, choice: &Choice) -> Result<Description> {
+        Description::new(shape, config, choice, self.capabilities(), self.shared_tuning().clone())
+    }
+}
 
 impl BatchNorm {
     /// A layer whose plan is chosen for the shape and the device.
@@ -95,24 +91,8 @@ impl BatchNorm {
     /// # Errors
     /// As [`BatchNorm::new`]; [`Error::KernelUnavailable`] when no operation can run with the forced choice.
     pub fn with_choice(kernels: &Kernels, shape: Shape, config: Config, choice: &Choice) -> Result<Self> {
-        config.check()?;
-        let mut layer =
-            Self { kernels: kernels.clone(), shape, config, choice: *choice, scratch_planes: 0, label: None };
-        let mut plans = Vec::new();
-        let mut refused = None;
-        for operation in Operation::ALL {
-            match layer.plan(operation) {
-                Ok(plan) => plans.push(plan),
-                Err(error) => refused = refused.or(Some(error)),
-            }
-        }
-        match refused {
-            Some(error) if plans.is_empty() || *choice == Choice::default() => return Err(error),
-            _ => {}
-        }
-        // A binding of no bytes is none: there is always some.
-        layer.scratch_planes = plans.iter().map(Plan::scratch_planes).max().unwrap_or_default().max(1);
-        Ok(layer)
+        let description = kernels.describe(shape, config, choice)?;
+        Ok(Self { kernels: kernels.clone(), description, label: None })
     }
 
     /// Gives the layer a name, such as `layer3.bn1`. Its errors begin with it ([`Error::InLayer`]), and so do the labels of
@@ -138,7 +118,12 @@ impl BatchNorm {
 
     /// The shape that the layer was made for.
     pub fn shape(&self) -> &Shape {
-        &self.shape
+        self.description.shape()
+    }
+
+    /// What its operations dispatch is made from.
+    pub fn description(&self) -> &Description {
+        &self.description
     }
 
     /// The plan of an operation. Pure and cheap; binding goes by the same.
@@ -146,23 +131,22 @@ impl BatchNorm {
     /// # Errors
     /// As [`Plan::new`].
     pub fn plan(&self, operation: Operation) -> Result<Plan> {
-        let (capabilities, tuning) = (self.kernels.capabilities(), self.kernels.tuning());
-        self.named(Plan::new(operation, &self.shape, self.config.dtype, capabilities, tuning, &self.choice))
+        self.named(self.description.plan(operation))
     }
 
     /// Bytes of scratch that a training, backward or statistics step of this layer needs.
     pub fn scratch_size(&self) -> u64 {
-        self.size_of(Extent::Scratch)
+        self.description.size_of(Extent::Scratch)
     }
 
     /// Bytes of a tensor of this layer.
     pub fn tensor_size(&self) -> u64 {
-        self.size_of(Extent::Elements)
+        self.description.size_of(Extent::Elements)
     }
 
     /// Bytes of what a forward pass saves: `[6][C]` f32.
     pub fn saved_size(&self) -> u64 {
-        self.size_of(Extent::Channels(crate::kernels::SAVED_PLANES.len() as u32))
+        self.description.size_of(Extent::Channels(SAVED_PLANES.len() as u32))
     }
 
     /// Both passes of a training step, bound from one description: what the forward pass leaves is what the backward pass
@@ -193,16 +177,15 @@ impl BatchNorm {
     fn bind_forward_training(&self, bindings: &ForwardTraining<'_>) -> Result<Step> {
         self.check_trainable()?;
         let ForwardTraining { x, y, residual, gamma, beta, saved, running, scratch } = bindings.clone();
-        if !self.config.in_place && same_bytes(&x, &y) {
+        if !self.description.config().in_place && same_bytes(&x, &y) {
             let hint = "the backward pass needs x; Config::in_place lets it work from y";
             return Err(Error::Overlap { first: "x", second: "y", hint });
         }
         self.refuse_residual_in_place(&residual)?;
-        let read_again = if self.config.in_place { y.clone() } else { x.clone() };
+        let read_again = if self.description.config().in_place { y.clone() } else { x.clone() };
         let left = self.saved_from(Operation::ForwardTraining, read_again, residual.clone(), saved.clone())?;
         let step = self.bind(
             Operation::ForwardTraining,
-            Gradients::All,
             &[
                 ("x", Some(x)),
                 ("y", Some(y)),
@@ -232,7 +215,7 @@ impl BatchNorm {
             self.refuse_residual_in_place(&residual)?;
         }
         let left = saved.clone().map(|saved| {
-            let (over, in_place) = (same_bytes(&x, &y), self.config.in_place);
+            let (over, in_place) = (same_bytes(&x, &y), self.description.config().in_place);
             let read_again = if in_place { y.clone() } else { x.clone() };
             let left = self.saved_from(Operation::Inference, read_again, residual.clone(), saved)?;
             Ok::<_, Error>(if over && !in_place { left.without_x() } else { left })
@@ -240,7 +223,6 @@ impl BatchNorm {
         let left = left.transpose()?;
         let step = self.bind(
             Operation::Inference,
-            Gradients::All,
             &[
                 ("x", Some(x)),
                 ("y", Some(y)),
@@ -276,7 +258,6 @@ impl BatchNorm {
     fn backward(&self, operation: Operation, forward: Operation, bindings: &Backward<'_>) -> Result<Step> {
         let Backward { saved, dy, dx, dresidual, dgamma, dbeta, scratch } = bindings.clone();
         let parameters = dgamma.is_some() || dbeta.is_some();
-        let wanted = gradients(dx.is_some() || (dresidual.is_some() && !parameters), parameters)?;
         saved.check(self, forward)?;
         saved.check_x(operation, parameters)?;
         let residual = saved.residual();
@@ -290,7 +271,6 @@ impl BatchNorm {
         }
         self.bind(
             operation,
-            wanted,
             &[
                 ("x", Some(saved.x())),
                 ("dy", Some(dy)),
@@ -308,7 +288,7 @@ impl BatchNorm {
     /// The sum with a residual does not lead back to x.
     fn refuse_residual_in_place(&self, residual: &Option<BufferBinding<'_>>) -> Result<()> {
         match residual {
-            Some(_) if self.config.in_place => Err(Error::Mismatch {
+            Some(_) if self.description.config().in_place => Err(Error::Mismatch {
                 name: "residual",
                 expected: "none, since the backward pass works from y (Config::in_place)".into(),
                 actual: "one".into(),
@@ -333,24 +313,14 @@ impl BatchNorm {
         }
         self.bind(
             Operation::Statistics,
-            Gradients::All,
             &[("x", Some(x)), ("saved", saved), ("running", running), ("scratch", Some(scratch))],
         )
     }
 
     fn check_trainable(&self) -> Result<()> {
-        match self.shape.values_per_channel() {
-            1 => Err(Error::OneValuePerChannel { dims: self.shape.dims().to_vec() }),
+        match self.shape().values_per_channel() {
+            1 => Err(Error::OneValuePerChannel { dims: self.shape().dims().to_vec() }),
             _ => Ok(()),
-        }
-    }
-
-    fn size_of(&self, extent: Extent) -> u64 {
-        match extent {
-            Extent::Elements => self.config.dtype.bytes(self.shape.elements()),
-            Extent::Channels(count) => planes(count.into(), &self.shape),
-            Extent::Running => RunningStatistics::size(self.shape.channels()),
-            Extent::Scratch => planes(self.scratch_planes, &self.shape),
         }
     }
 
@@ -371,7 +341,7 @@ impl BatchNorm {
         if !actual.contains(expected) {
             return Err(Error::BufferUsage { name: NAME, expected, actual });
         }
-        let bytes = RunningStatistics::new(self.shape.channels()).to_bytes()?;
+        let bytes = RunningStatistics::new(self.shape().channels()).to_bytes()?;
         let device = self.kernels.device();
         let (during, usage) = ("creating new running statistics", wgpu::BufferUsages::COPY_SRC);
         let source = filled_buffer(device, &label_of(self.label(), NAME), during, usage, &bytes)?;
@@ -379,46 +349,54 @@ impl BatchNorm {
         Ok(())
     }
 
-    /// Checks the buffers against every kernel that the operation may run, then makes pipelines and bind groups.
-    fn bind(&self, operation: Operation, gradients: Gradients, buffers: &[Named<'_>]) -> Result<Step> {
-        let plan = self.plan(operation)?;
-        let kernels = program(operation, plan.strategy, gradients);
-        let present = |name| buffers.iter().find(|(given, _)| *given == name).and_then(|(_, buffer)| buffer.as_ref());
-        let mut uses: Vec<(&Binding, &BufferBinding<'_>)> = Vec::new();
-        for binding in bindings_of(operation) {
-            let known = uses.iter().any(|(known, _)| *known == binding);
-            uses.extend(present(binding.name).filter(|_| !known).map(|buffer| (binding, buffer)));
-        }
-        for (binding, buffer) in &uses {
-            self.check_buffer(binding.name, binding.extent, buffer)?;
-        }
-        self.check_overlaps(&uses)?;
-        let mut dispatches = Vec::new();
-        for &kernel in kernels {
-            let (seen_through, given) = self.behind_activation(kernel, &present);
-            let variant = self.variant(kernel, &plan, seen_through, &given)?;
-            let pipeline = self.kernels.pipeline(&variant, &plan)?;
-            for part in 0..plan.parts(kernel.span) {
-                dispatches.push(self.dispatch(&variant, &pipeline, &plan, part, &given)?);
+    /// Checks the buffers against what the operation may do with them, then makes pipelines and bind groups.
+    fn bind(&self, operation: Operation, buffers: &[Named<'_>]) -> Result<Step> {
+        let present: Vec<(&'static str, &BufferBinding<'_>)> =
+            buffers.iter().filter_map(|(name, buffer)| Some((*name, buffer.as_ref()?))).collect();
+        for (name, extent) in self.description.bindings(operation) {
+            for (_, buffer) in present.iter().filter(|(given, _)| *given == name) {
+                self.check_buffer(name, extent, buffer)?;
             }
         }
+        let given = |&(name, binding): &(&'static str, &BufferBinding<'_>)| {
+            // The first equal one stands for the buffer.
+            let buffer = present.iter().position(|(_, other)| other.buffer == binding.buffer).unwrap_or_default();
+            Given { name, buffer, offset: binding.offset }
+        };
+        let given: Vec<Given> = present.iter().map(given).collect();
+        let program = self.description.lower(operation, &given)?;
+        let bound = program.dispatches.iter().map(|dispatch| self.bind_dispatch(dispatch, &present));
+        let dispatches = bound.collect::<Result<_>>()?;
         Ok(Step { operation, label: label_of(self.label(), operation.name()), dispatches, saved: None })
     }
 
-    /// What a kernel is given, and whether the activation lies behind it already: the residual's gradient is dz, so the
-    /// kernel after the one that wrote it takes it for dy.
-    fn behind_activation<'a>(
+    fn bind_dispatch(
         &self,
-        kernel: &'static Kernel,
-        present: &'a dyn Fn(&'static str) -> Option<&'a BufferBinding<'a>>,
-    ) -> (bool, impl Fn(&'static str) -> Option<&'a BufferBinding<'a>>) {
-        let writes = |name| kernel.bindings.iter().any(|binding| binding.name == name);
-        let dz = present("dresidual").filter(|_| writes("dx") && !writes("dresidual"));
-        let given = move |name| match (name, dz) {
-            ("dy", Some(dz)) => Some(dz),
-            _ => present(name),
-        };
-        (dz.is_some(), given)
+        dispatch: &Dispatch,
+        buffers: &[(&'static str, &BufferBinding<'_>)],
+    ) -> Result<BoundDispatch> {
+        let (device, variant) = (self.kernels.device(), &dispatch.variant);
+        let pipeline = self.kernels.pipeline(variant, dispatch.workgroup_size)?;
+        let (during, usage) = ("creating the parameters' buffer", wgpu::BufferUsages::UNIFORM);
+        let label = label_of(self.label(), "batch norm parameters");
+        let params = filled_buffer(device, &label, during, usage, bytemuck::bytes_of(&dispatch.params))?;
+        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() }];
+        for bound in &dispatch.bindings {
+            if let Some((_, given)) = buffers.iter().find(|(name, _)| *name == bound.name) {
+                let (buffer, offset) = (given.buffer, given.offset + bound.begin);
+                let size = wgpu::BufferSize::new(bound.bytes);
+                let resource = wgpu::BindingResource::Buffer(BufferBinding { buffer, offset, size });
+                entries.push(wgpu::BindGroupEntry { binding: bound.number, resource });
+            }
+        }
+        let bind_group = guarded(device, "binding buffers", || {
+            device.create_bind_group(&wgpu::BindGroupDescriptor {
+                label: Some(&label_of(self.label(), variant.kernel.name)),
+                layout: &pipeline.layout,
+                entries: &entries,
+            })
+        })?;
+        Ok(BoundDispatch { name: variant.name(), pipeline, bind_group, grid: dispatch.grid })
     }
 
     fn check_buffer(&self, name: &'static str, extent: Extent, given: &BufferBinding<'_>) -> Result<()> {
@@ -433,7 +411,7 @@ impl BatchNorm {
         }
         let behind_offset = given.buffer.size().saturating_sub(given.offset);
         let actual = given.size.map_or(behind_offset, |size| size.get().min(behind_offset));
-        let expected = self.size_of(extent);
+        let expected = self.description.size_of(extent);
         if actual < expected {
             return Err(Error::BufferTooSmall { name, expected, actual });
         }
@@ -447,150 +425,6 @@ impl BatchNorm {
         }
         Ok(())
     }
-
-    fn check_overlaps(&self, uses: &[(&Binding, &BufferBinding<'_>)]) -> Result<()> {
-        for (i, (first, one)) in uses.iter().enumerate() {
-            for (second, other) in &uses[i + 1..] {
-                let written = first.access == Access::Write || second.access == Access::Write;
-                if first.name == second.name || !written || !self.overlap((first, one), (second, other)) {
-                    continue;
-                }
-                let over = |binding: &Binding, name| binding.over == Some(name);
-                let may = uses.iter().any(|(binding, _)| {
-                    (binding.name == first.name && over(binding, second.name))
-                        || (binding.name == second.name && over(binding, first.name))
-                });
-                if may && one.offset == other.offset {
-                    continue;
-                }
-                let hint = match may {
-                    true => "in place, both start at the same offset",
-                    false => "give each its own bytes",
-                };
-                return Err(Error::Overlap { first: first.name, second: second.name, hint });
-            }
-        }
-        Ok(())
-    }
-
-    /// One dispatch of a kernel: over a part of the tensors, or over columns of partial results.
-    fn dispatch<'a>(
-        &self,
-        variant: &Variant,
-        pipeline: &Arc<Pipeline>,
-        plan: &Plan,
-        part: u32,
-        present: &dyn Fn(&'static str) -> Option<&'a BufferBinding<'a>>,
-    ) -> Result<Dispatch> {
-        let (device, kernel) = (self.kernels.device(), variant.kernel);
-        let window = self.window(plan, part);
-        let params = plan.params(&self.shape, &self.config, kernel, part, window.base);
-        let (during, usage) = ("creating the parameters' buffer", wgpu::BufferUsages::UNIFORM);
-        let label = label_of(self.label(), "batch norm parameters");
-        let params = filled_buffer(device, &label, during, usage, bytemuck::bytes_of(&params))?;
-        let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() }];
-        for (number, binding) in variant.declared() {
-            // Only what the kernel touches is bound: where the device checks bounds, it checks these.
-            if let Some(given) = present(binding.name) {
-                let [begin, bytes] = match binding.extent {
-                    Extent::Elements => [window.begin, window.bytes],
-                    extent => [0, self.size_of(extent)],
-                };
-                let (buffer, offset, size) = (given.buffer, given.offset + begin, wgpu::BufferSize::new(bytes));
-                let resource = wgpu::BindingResource::Buffer(BufferBinding { buffer, offset, size });
-                entries.push(wgpu::BindGroupEntry { binding: number, resource });
-            }
-        }
-        let bind_group = guarded(device, "binding buffers", || {
-            device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some(&label_of(self.label(), kernel.name)),
-                layout: &pipeline.layout,
-                entries: &entries,
-            })
-        })?;
-        let grid = plan.grid(kernel.span, part);
-        Ok(Dispatch { name: variant.name(), pipeline: pipeline.clone(), bind_group, grid })
-    }
-
-    /// What is bound of a tensor for one of its parts. Bindings begin at the device's alignment, parts where they do.
-    fn window(&self, plan: &Plan, part: u32) -> Window {
-        let size = self.config.dtype.size();
-        let [elements, before] = plan.elements_of(part);
-        let alignment = u64::from(self.kernels.capabilities().limits.min_storage_buffer_offset_alignment);
-        let begin = before * size / alignment * alignment;
-        let lead = before * size - begin;
-        let value = size * plan.geometry.elements() as u64;
-        Window { begin, bytes: (lead + elements * size).next_multiple_of(4), base: (lead / value) as u32 }
-    }
-
-    /// Settles which bindings are absent, in place, or share a buffer.
-    fn variant<'a>(
-        &self,
-        kernel: &'static Kernel,
-        plan: &Plan,
-        seen_through: bool,
-        present: &dyn Fn(&'static str) -> Option<&'a BufferBinding<'a>>,
-    ) -> Result<Variant> {
-        let settings = plan.settings(&self.config);
-        let activation = if seen_through { Activation::None } else { settings.activation };
-        let mut variant = Variant::new(kernel, Settings { activation, ..settings });
-        for (i, binding) in kernel.bindings.iter().enumerate() {
-            if variant.absent & (1 << i) != 0 {
-                continue;
-            }
-            let Some(given) = present(binding.name) else {
-                if !binding.optional {
-                    return Err(missing(binding.name));
-                }
-                variant.absent |= 1 << i;
-                continue;
-            };
-            let over = binding.over.and_then(present);
-            if over.is_some_and(|under| same_bytes(under, given)) {
-                variant.in_place |= 1 << i;
-            }
-        }
-        // wgpu tracks use by whole buffer and dispatch: a buffer that is written may not be bound read-only too.
-        let uses: Vec<_> = variant
-            .declared()
-            .filter_map(|(_, binding)| present(binding.name).map(|given| (binding.access, given.buffer)))
-            .collect();
-        variant.pooled =
-            uses.iter().any(|(access, buffer)| uses.iter().any(|(other, same)| buffer == same && access != other));
-        self.check_aliases(&variant, present)?;
-        Ok(variant)
-    }
-
-    /// In a pooled variant bindings that are only read are declared writable, and browsers refuse writable bindings of the
-    /// same bytes.
-    fn check_aliases<'a>(
-        &self,
-        variant: &Variant,
-        present: &dyn Fn(&'static str) -> Option<&'a BufferBinding<'a>>,
-    ) -> Result<()> {
-        let declared: Vec<_> =
-            variant.declared().filter_map(|(_, binding)| Some((binding, present(binding.name)?))).collect();
-        for (i, first) in declared.iter().enumerate().filter(|_| variant.pooled) {
-            if let Some(second) = declared[i + 1..].iter().find(|second| self.overlap(*first, **second)) {
-                let hint = "where tensors share a buffer with an output, each needs its own bytes, inputs too";
-                return Err(Error::Overlap { first: first.0.name, second: second.0.name, hint });
-            }
-        }
-        Ok(())
-    }
-
-    fn overlap(&self, first: (&Binding, &BufferBinding<'_>), second: (&Binding, &BufferBinding<'_>)) -> bool {
-        first.1.buffer == second.1.buffer
-            && first.1.offset < second.1.offset + self.size_of(second.0.extent)
-            && second.1.offset < first.1.offset + self.size_of(first.0.extent)
-    }
-}
-
-/// Part of a tensor's binding, in bytes, and where in it a part of the tensor begins, in values.
-struct Window {
-    begin: u64,
-    bytes: u64,
-    base: u32,
 }
 
 /// Whether two tensors are the same.
@@ -598,21 +432,8 @@ fn same_bytes(one: &BufferBinding<'_>, other: &BufferBinding<'_>) -> bool {
     one.buffer == other.buffer && one.offset == other.offset
 }
 
-fn missing(name: &'static str) -> Error {
-    Error::Mismatch { name, expected: "a binding".into(), actual: "none".into() }
-}
-
 fn none_wanted(names: &'static str) -> Error {
     Error::Mismatch { name: names, expected: "at least one of them".into(), actual: "none".into() }
-}
-
-fn gradients(input: bool, parameters: bool) -> Result<Gradients> {
-    match (input, parameters) {
-        (true, true) => Ok(Gradients::All),
-        (true, false) => Ok(Gradients::Input),
-        (false, true) => Ok(Gradients::Parameters),
-        (false, false) => Err(none_wanted("dx, dresidual, dgamma, dbeta")),
-    }
 }
 
 fn filled_buffer(

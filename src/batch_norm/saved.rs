@@ -63,7 +63,7 @@ impl BatchNorm {
             other => return Err(nothing_saved(other)),
         }
         let (x, residual, saved) = (Region::of(&x), residual.as_ref().map(Region::of), Region::of(&saved));
-        let (shape, config) = (self.shape.clone(), self.config);
+        let (shape, config) = (self.shape().clone(), *self.description.config());
         Ok(Saved { forward, shape, config, x, residual, saved, x_is_lost: false })
     }
 }
@@ -107,10 +107,10 @@ impl Saved {
                 format!("in_place {}", config.in_place),
             ]
         };
-        let wanted = described(forward, &layer.shape, &layer.config);
+        let wanted = described(forward, layer.shape(), layer.description.config());
         let found = described(self.forward, &self.shape, &self.config);
         // Channels first or last is the same where there are no other dimensions after N.
-        let same_shape = self.shape.reduced() == layer.shape.reduced();
+        let same_shape = self.shape.reduced() == layer.shape().reduced();
         let differs = |i: &usize| if *i == 1 { !same_shape } else { wanted[*i] != found[*i] };
         let differing: Vec<usize> = (0..wanted.len()).filter(differs).collect();
         if differing.is_empty() {

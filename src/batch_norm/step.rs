@@ -5,7 +5,7 @@ use super::saved::nothing_saved;
 #[cfg(doc)]
 use super::{Backward, Inference};
 use crate::error::Result;
-use crate::gpu::Dispatch;
+use crate::gpu::BoundDispatch;
 use crate::operation::Operation;
 
 /// A bound operation: one or two dispatches over the caller's buffers, for tensors in parts so many for each.
@@ -18,7 +18,7 @@ use crate::operation::Operation;
 pub struct Step {
     pub(crate) operation: Operation,
     pub(crate) label: String,
-    pub(crate) dispatches: Vec<Dispatch>,
+    pub(crate) dispatches: Vec<BoundDispatch>,
     pub(crate) saved: Option<Box<Saved>>,
 }
 

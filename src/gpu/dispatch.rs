@@ -5,14 +5,14 @@ use std::sync::Arc;
 
 /// One dispatch of a step.
 #[derive(Debug)]
-pub(crate) struct Dispatch {
+pub(crate) struct BoundDispatch {
     pub(crate) name: String,
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) bind_group: wgpu::BindGroup,
     pub(crate) grid: [u32; 2],
 }
 
-impl Dispatch {
+impl BoundDispatch {
     /// Records it.
     pub(crate) fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
         pass.set_pipeline(&self.pipeline.pipeline);

@@ -6,7 +6,7 @@ mod pipelines;
 pub(crate) mod readback;
 pub(crate) mod scope;
 
-pub(crate) use dispatch::Dispatch;
+pub(crate) use dispatch::BoundDispatch;
 pub(crate) use pipelines::Pipeline;
 pub use pipelines::{Edit, Kernels, Options, RuntimeChecks};
 

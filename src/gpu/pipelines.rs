@@ -4,7 +4,6 @@ use super::scope::guarded;
 use crate::capabilities::Capabilities;
 use crate::error::Result;
 use crate::kernels::{Access, Variant};
-use crate::plan::Plan;
 use crate::tuning::Tuning;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -105,6 +104,10 @@ impl Kernels {
         &self.tuning
     }
 
+    pub(crate) fn shared_tuning(&self) -> &Arc<Tuning> {
+        &self.tuning
+    }
+
     /// Forgets the compiled kernels that no [`Step`](crate::Step) has, to give their memory back; they are compiled again
     /// when they are bound the next time. Steps go on as they are.
     pub fn trim(&self) {
@@ -122,9 +125,9 @@ impl Kernels {
     /// # Errors
     /// [`crate::Error::KernelUnavailable`] when the device lacks what the variant needs; what the device says when it
     /// refuses the shader.
-    pub(crate) fn pipeline(&self, variant: &Variant, plan: &Plan) -> Result<Arc<Pipeline>> {
+    pub(crate) fn pipeline(&self, variant: &Variant, workgroup_size: u32) -> Result<Arc<Pipeline>> {
         variant.check(&self.capabilities)?;
-        let key = Key { variant: *variant, workgroup_size: plan.workgroup_size };
+        let key = Key { variant: *variant, workgroup_size };
         // A panic of another thread while it held the lock leaves a map that is still sound.
         let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pipeline) = pipelines.get(&key) {
@@ -134,13 +137,13 @@ impl Kernels {
             Some(edit) => edit(variant, variant.wgsl()),
             None => variant.wgsl(),
         };
-        let made = guarded(&self.device, "compiling a kernel", || self.create(variant, plan, wgsl))?;
+        let made = guarded(&self.device, "compiling a kernel", || self.create(variant, workgroup_size, wgsl))?;
         let pipeline = Arc::new(made);
         pipelines.insert(key, pipeline.clone());
         Ok(pipeline)
     }
 
-    fn create(&self, variant: &Variant, plan: &Plan, wgsl: String) -> Pipeline {
+    fn create(&self, variant: &Variant, workgroup_size: u32, wgsl: String) -> Pipeline {
         let device = &self.device;
         let name = variant.name();
         log::debug!("compiling {name}");
@@ -169,7 +172,7 @@ impl Kernels {
             module: &module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &plan.constants(),
+                constants: &[("WORKGROUP", f64::from(workgroup_size))],
                 zero_initialize_workgroup_memory: self.checks.zero_workgroup_memory,
             },
             cache: None,

@@ -1,7 +1,7 @@
 //! The table of kernels: one row per kernel. Tests, checks and benchmarks iterate over it.
 //!
 //! A row names its file and what it binds. A [`Variant`] is a row with its [`Settings`] and its bindings settled, and gives the
-//! text of its [`Shader`]. [`program`] says which kernels an operation runs.
+//! text of its [`Shader`]. [`kernels_of`] says which kernels an operation runs.
 
 mod binding;
 mod geometry;
@@ -40,7 +40,7 @@ pub struct Kernel {
     pub source: Source,
     /// What it binds, in the order of the binding numbers, which start at 1; the uniform parameters are binding 0.
     pub bindings: &'static [Binding],
-    /// Whether it sums over the lanes of a workgroup, so that the choice of [`Reduction`] matters.
+    /// Whether the choice of [`Reduction`] matters to it: it sums over the lanes of a workgroup, and is not one of the textbook's.
     pub reduces: bool,
     /// Which part of a column a workgroup owns.
     pub span: Span,
@@ -56,6 +56,13 @@ pub struct Kernel {
     pub holds: bool,
     /// Whether the statistics are held fixed, so that dx needs no sums.
     pub frozen: bool,
+}
+
+impl Kernel {
+    /// Whether it is one of the textbook's, which go about a column element by element.
+    pub(crate) fn is_plain(&self) -> bool {
+        self.source.path.starts_with("plain/")
+    }
 }
 
 /// What most rows have in common.
@@ -120,6 +127,16 @@ const INFER: Kernel = Kernel {
     ..ROW
 };
 
+const PLAIN_FORWARD: Kernel = Kernel {
+    name: "plain_forward",
+    source: source!("plain/forward.wgsl"),
+    bindings: &[X, RESIDUAL, GAMMA, BETA, SAVED_OUT, RUNNING_UPDATE, Y],
+    reduces: false,
+    passes: 3,
+    activates: true,
+    ..ROW
+};
+
 /// What most rows of the backward pass have in common.
 const BACKWARD: Kernel = Kernel { activates: true, centres: true, ..ROW };
 
@@ -158,6 +175,15 @@ const BACKWARD_WHOLE: Kernel = Kernel {
     passes: 2,
     ..BACKWARD
 };
+const PLAIN_BACKWARD: Kernel = Kernel {
+    name: "plain_backward",
+    source: source!("plain/backward.wgsl"),
+    bindings: &[X, DY, RESIDUAL_BEHIND, SAVED, DGAMMA, DBETA, DRESIDUAL, DX],
+    reduces: false,
+    passes: 2,
+    ..BACKWARD
+};
+
 /// What the rows of the frozen backward pass have in common.
 const FROZEN: Kernel = Kernel { frozen: true, ..BACKWARD };
 
@@ -182,7 +208,9 @@ const FROZEN_WHOLE: Kernel = Kernel {
 };
 
 /// The table.
-pub static KERNELS: [&Kernel; 15] = [
+pub static KERNELS: [&Kernel; 17] = [
+    &PLAIN_FORWARD,
+    &PLAIN_BACKWARD,
     &MOMENTS,
     &NORMALIZE,
     &COLLECT,
@@ -218,23 +246,25 @@ impl Gradients {
 
 /// The kernels that an operation runs, in order; none where there is no such strategy. `gradients` matters to the backward
 /// operations only.
-pub fn program(operation: Operation, strategy: Strategy, gradients: Gradients) -> &'static [&'static Kernel] {
+pub fn kernels_of(operation: Operation, strategy: Strategy, gradients: Gradients) -> &'static [&'static Kernel] {
     use {Gradients as Of, Operation as Op, Strategy as By};
     match (operation, strategy, gradients) {
         (Op::ForwardTraining, By::Split, _) => &[&MOMENTS, &NORMALIZE],
         (Op::ForwardTraining, By::Whole, _) => &[&FORWARD_WHOLE],
         (Op::ForwardTraining, By::Resident, _) => &[&FORWARD_RESIDENT],
+        (Op::ForwardTraining, By::Plain, _) => &[&PLAIN_FORWARD],
         (Op::Inference, By::Split, _) => &[&INFER],
         (Op::BackwardTraining, By::Split, Of::All | Of::Input) => &[&GRADIENT_SUMS, &GRADIENT_INPUT],
         (Op::BackwardTraining, By::Split, Of::Parameters) => &[&GRADIENT_SUMS, &GRADIENT_MERGE],
         (Op::BackwardTraining, By::Whole, _) => &[&BACKWARD_WHOLE],
         (Op::BackwardTraining, By::Resident, _) => &[&BACKWARD_RESIDENT],
+        (Op::BackwardTraining, By::Plain, _) => &[&PLAIN_BACKWARD],
         (Op::BackwardFrozen, By::Split, Of::All | Of::Parameters) => &[&FROZEN_SUMS, &GRADIENT_MERGE],
         (Op::BackwardFrozen, By::Whole, Of::All | Of::Parameters) => &[&FROZEN_WHOLE],
         (Op::BackwardFrozen, By::Split | By::Whole, Of::Input) => &[&FROZEN_INPUT],
         (Op::Statistics, By::Split, _) => &[&MOMENTS, &COLLECT],
         (Op::Statistics, By::Whole, _) => &[&STATISTICS_WHOLE],
         (Op::Inference, By::Whole, _) => &[],
-        (Op::Inference | Op::BackwardFrozen | Op::Statistics, By::Resident, _) => &[],
+        (Op::Inference | Op::BackwardFrozen | Op::Statistics, By::Resident | By::Plain, _) => &[],
     }
 }

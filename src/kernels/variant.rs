@@ -20,11 +20,14 @@ pub enum Strategy {
     /// One workgroup holds a column in registers, one dispatch does it all: each lane has at most
     /// [`Strategy::HELD`] values.
     Resident,
+    /// As the textbook has it, in one dispatch (`shaders/plain/`), for training and columns of few values: to be read, and checked
+    /// like the others. No plan chooses it.
+    Plain,
 }
 
 impl Strategy {
     /// All, the one that runs for every shape first.
-    pub const ALL: [Self; 3] = [Self::Split, Self::Whole, Self::Resident];
+    pub const ALL: [Self; 4] = [Self::Split, Self::Whole, Self::Resident, Self::Plain];
 
     /// How many values a lane can hold: a resident kernel exists for each.
     pub const HELD: [u32; 4] = [4, 8, 16, 32];
@@ -35,6 +38,7 @@ impl Strategy {
             Self::Split => "split",
             Self::Whole => "whole",
             Self::Resident => "resident",
+            Self::Plain => "plain",
         }
     }
 }
@@ -171,6 +175,9 @@ impl Variant {
         super::KERNELS.into_iter().flat_map(|kernel| {
             let mut all: Vec<Self> = Vec::new();
             for geometry in Geometry::ALL {
+                if kernel.is_plain() && geometry != Geometry::Scalar {
+                    continue;
+                }
                 for reduction in Reduction::ALL {
                     for held in Strategy::HELD {
                         for storage in Storage::ALL.into_iter().filter(|storage| storage.is_for(geometry)) {
@@ -295,17 +302,30 @@ impl Variant {
 
     /// Its shader, with the places where its lines come from.
     pub fn shader(&self) -> Shader {
-        self.shader_from(&|source| Cow::Borrowed(source.text))
+        self.shader_of(None)
+    }
+
+    /// The same, with workgroups of a fixed size if one is given, instead of a pipeline constant.
+    pub fn shader_of(&self, workgroup_size: Option<u32>) -> Shader {
+        self.linked(workgroup_size, &|source| Cow::Borrowed(source.text))
     }
 
     /// Its shader with the texts that `text_of` gives for the files: for experiments on one of them, in every kernel that has it.
     pub fn shader_from(&self, text_of: &dyn Fn(&Source) -> Cow<'static, str>) -> Shader {
+        self.linked(None, text_of)
+    }
+
+    fn linked(&self, workgroup_size: Option<u32>, text_of: &dyn Fn(&Source) -> Cow<'static, str>) -> Shader {
         let mut shader = Shader::default();
         shader.push(&format!("// {}", self.name()), None);
         if self.settings.storage == Storage::F16 {
             shader.push("enable f16;", None);
         }
         shader.push("\n", None);
+        match workgroup_size {
+            Some(size) => shader.push(&format!("const WORKGROUP: u32 = {size}u;"), None),
+            None => shader.push("override WORKGROUP: u32 = 256u;", None),
+        }
         for (number, binding) in self.declared() {
             shader.push(&binding.declaration(number, self.pooled, &self.settings), None);
         }

@@ -10,7 +10,7 @@ use crate::capabilities::Capabilities;
 use crate::config::Config;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::kernels::{Geometry, Gradients, Reduction, Settings, Span, Storage, Strategy, program};
+use crate::kernels::{Geometry, Gradients, Reduction, Settings, Span, Storage, Strategy, kernels_of};
 use crate::operation::Operation;
 use crate::shape::Shape;
 use crate::tuning::{Preference, Tuning};
@@ -44,6 +44,8 @@ const INTERLEAVED_TILES: [u32; 3] = [32, 16, 8];
 pub const LONGEST_MERGE: u32 = 16;
 /// Most values that one lane takes: the error bound counts on it (`reference::bound`).
 pub const LONGEST_RUN: u32 = 8192;
+/// Most values that one lane of [`Strategy::Plain`] takes, which sums them one after the other.
+pub const LONGEST_PLAIN_RUN: u32 = 64;
 
 /// An operation settled for one shape on one device.
 #[derive(Clone, Debug, PartialEq)]
@@ -133,7 +135,7 @@ impl Plan {
         let in_parts = !fits_binding(shape, dtype, &capabilities.limits);
         let preferred = if in_parts { Strategy::Split } else { preference.strategy };
         let strategy = choice.strategy.unwrap_or(preferred);
-        if program(operation, strategy, Gradients::All).is_empty() {
+        if kernels_of(operation, strategy, Gradients::All).is_empty() {
             return Err(unavailable(strategy.name(), format!("{operation} has no such kernel")));
         }
         if in_parts && strategy != Strategy::Split {
@@ -146,7 +148,7 @@ impl Plan {
         let storage = choose_storage(dtype, geometry, capabilities, choice.storage)?;
         let sizes = workgroup_sizes(preference, &capabilities.limits, choice)?;
         let fold = geometry.fold(shape).unwrap_or(1) as u32;
-        let rereads = program(operation, strategy, Gradients::All).iter().any(|kernel| kernel.rereads);
+        let rereads = kernels_of(operation, strategy, Gradients::All).iter().any(|kernel| kernel.rereads);
         if choice.reverse == Some(true) && !rereads {
             return Err(unavailable("reverse", format!("{operation} by {strategy} reads nothing twice")));
         }
@@ -172,14 +174,15 @@ impl Plan {
             held: 0,
             reverse,
             storage,
-            merges: strategy == Strategy::Split && program(operation, strategy, Gradients::All).len() > 1,
+            merges: strategy == Strategy::Split && kernels_of(operation, strategy, Gradients::All).len() > 1,
             max_workgroups_per_dimension: capabilities.limits.max_compute_workgroups_per_dimension,
             plane: 4 * shape.channels() as u64,
             max_scratch: most_bytes(&capabilities.limits),
         };
         let laid_out = match strategy {
             Strategy::Split => open.split_in_one_of(&sizes, preference, choice)?,
-            Strategy::Whole => open.whole(&sizes, choice)?,
+            Strategy::Whole => open.whole(&sizes, choice, LONGEST_RUN)?,
+            Strategy::Plain => open.whole(&sizes, choice, LONGEST_PLAIN_RUN)?,
             Strategy::Resident => open.resident(&sizes, preference, choice)?,
         };
         let reduction = choose_reduction(laid_out.tile, capabilities, choice.reduction, preference)?;
@@ -245,20 +248,17 @@ impl Plan {
     }
 
     /// Gives a column to one workgroup.
-    fn whole(self, sizes: &[u32], choice: &Choice) -> Result<Self> {
+    fn whole(self, sizes: &[u32], choice: &Choice, longest_run: u32) -> Result<Self> {
         self.refuse_split(choice)?;
-        refuse(
-            choice.held.map(|held| format!("held {held}")),
-            "whole keeps no values in registers; force resident too",
-        )?;
+        refuse(choice.held.map(|held| format!("held {held}")), "it keeps no values in registers; force resident too")?;
         // Forced, a larger workgroup may do it; what is preferred is preferred in its size.
         let sizes = if choice.strategy.is_some() { sizes } else { &sizes[..1] };
         let sized = sizes.iter().map(|&workgroup_size| Self { workgroup_size, segment: self.values, ..self.clone() });
         let tiled = sized.map(|sized| Self { tile: sized.tile_in_flight(), ..sized });
-        let longest = |plan: &Self| (plan.workgroup_size / plan.tile).saturating_mul(LONGEST_RUN);
+        let longest = |plan: &Self| (plan.workgroup_size / plan.tile).saturating_mul(longest_run);
         tiled.into_iter().find(|plan| plan.values <= longest(plan)).ok_or_else(|| {
             let reason = format!("{} values per channel exceed what one workgroup sums", self.values);
-            unavailable(Strategy::Whole.name(), reason)
+            unavailable(self.strategy.name(), reason)
         })
     }
 
@@ -485,12 +485,13 @@ fn choose_geometry(
         Strategy::Split => geometry.fold(shape).is_some(),
         // The columns of folded samples would have to meet in one workgroup.
         Strategy::Whole | Strategy::Resident => geometry.fold(shape) == Some(1),
+        Strategy::Plain => *geometry == Geometry::Scalar,
     };
     match forced {
         Some(forced) if !runs(&forced) => Err(unavailable(
             forced.name(),
             format!(
-                "planes4 needs inner to be a multiple of 4; rows4 needs inner 1 and C to be a multiple of 4, or for split \
+                "plain has scalar only; planes4 needs inner to be a multiple of 4; rows4 needs inner 1 and C to be a multiple of 4, or for split \
                  that of 2 or 4 samples together; {shape} has inner {}, {} channels and {} values in each",
                 shape.inner(),
                 shape.channels(),

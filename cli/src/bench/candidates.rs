@@ -1,6 +1,6 @@
 //! The plans that `bn bench --kernels` and `bn tune` compare.
 
-use batchnorm_wgpu::kernels::{Geometry, Gradients, Reduction, Storage, Strategy, program};
+use batchnorm_wgpu::kernels::{Geometry, Gradients, Reduction, Storage, Strategy, kernels_of};
 use batchnorm_wgpu::{
     Capabilities, Choice, DType, Kernels, Operation, Plan, Preference, Shape, Tuning, TuningPoint, wgpu,
 };
@@ -36,7 +36,7 @@ pub fn variants(
 ) -> Vec<Choice> {
     let mut found: Vec<Choice> = Vec::new();
     for strategy in Strategy::ALL {
-        let reduces = program(operation, strategy, Gradients::All).iter().any(|kernel| kernel.reduces);
+        let reduces = kernels_of(operation, strategy, Gradients::All).iter().any(|kernel| kernel.reduces);
         let reductions = &Reduction::ALL[..if reduces { 2 } else { 1 }];
         for geometry in Geometry::ALL {
             for &reduction in reductions {
@@ -60,8 +60,9 @@ pub fn variants(
 pub fn strategies(choice: &Choice) -> impl Iterator<Item = Choice> {
     let choice = Choice { splits: None, reverse: None, held: None, workgroup_size: None, ..*choice };
     let forced = move |strategy, held| Choice { strategy: Some(strategy), held, ..choice };
-    let others = Strategy::ALL.into_iter().filter(|&strategy| strategy != Strategy::Resident);
+    let others = [Strategy::Split, Strategy::Whole];
     others
+        .into_iter()
         .map(move |strategy| forced(strategy, None))
         .chain(Strategy::HELD.into_iter().map(move |held| forced(Strategy::Resident, Some(held))))
 }
@@ -78,7 +79,7 @@ pub fn refinements(
     shape: &Shape,
     capabilities: &Capabilities,
 ) -> Vec<Candidate> {
-    let kernels = program(operation, best.strategy, Gradients::All);
+    let kernels = kernels_of(operation, best.strategy, Gradients::All);
     let mut all = vec![best];
     if capabilities.subgroups && kernels.iter().any(|kernel| kernel.reduces) {
         all.push(Preference { reduction: Some(Reduction::Tree), ..best });

@@ -9,7 +9,7 @@ use crate::AnyError;
 use crate::output::figure;
 use crate::terminal::{number, table, text};
 use batchnorm_wgpu::host::guarded;
-use batchnorm_wgpu::kernels::{Gradients, Kernel, Variant, program};
+use batchnorm_wgpu::kernels::{Gradients, Kernel, Variant, kernels_of};
 use batchnorm_wgpu::{Activation, BatchNorm, Choice, Config, Operation, Plan, Step, wgpu};
 
 /// Operations that are timed.
@@ -44,7 +44,7 @@ fn moves(operation: Operation, plan: &Plan, config: &Config, residual: bool) -> 
         }
         variant.moves()
     };
-    program(operation, plan.strategy, Gradients::All).iter().map(of).sum()
+    kernels_of(operation, plan.strategy, Gradients::All).iter().map(of).sum()
 }
 
 fn is_backward(operation: Operation) -> bool {

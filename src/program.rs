@@ -1,0 +1,368 @@
+//! From the description of a layer to what its operations dispatch. Pure: no wgpu handles, so that all of it is tested, and
+//! printed by `bn plan`, without a GPU.
+
+use crate::capabilities::Capabilities;
+use crate::config::{Activation, Config};
+use crate::error::{Error, Result};
+use crate::kernels::{Access, Binding, Extent, Gradients, Kernel, Settings, Shader, Strategy, Variant, kernels_of};
+use crate::operation::Operation;
+use crate::plan::{Choice, Params, Plan};
+use crate::running::RunningStatistics;
+use crate::shape::Shape;
+use crate::tuning::Tuning;
+use std::sync::Arc;
+
+/// A layer on a kind of device: all that its dispatches depend on but where its buffers lie.
+#[derive(Clone, Debug)]
+pub struct Description {
+    shape: Shape,
+    config: Config,
+    choice: Choice,
+    capabilities: Capabilities,
+    tuning: Arc<Tuning>,
+    scratch_planes: u64,
+}
+
+/// Where a binding lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// Its name in the table of kernels.
+    pub name: &'static str,
+    /// A number for its buffer; equal numbers are equal buffers.
+    pub buffer: usize,
+    /// Where it begins in its buffer, in bytes.
+    pub offset: u64,
+}
+
+/// What an operation dispatches, in order.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// The numbers behind it.
+    pub plan: Plan,
+    /// One or two kernels; of a tensor in parts a dispatch for each.
+    pub dispatches: Vec<Dispatch>,
+}
+
+/// One dispatch, as data.
+#[derive(Clone, Debug)]
+pub struct Dispatch {
+    /// The kernel.
+    pub variant: Variant,
+    /// Invocations per workgroup.
+    pub workgroup_size: u32,
+    /// Workgroups in x and y.
+    pub grid: [u32; 2],
+    /// The uniform parameters, binding 0.
+    pub params: Params,
+    /// The storage buffers.
+    pub bindings: Vec<Bound>,
+}
+
+/// A storage buffer of a dispatch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bound {
+    /// Its number in the bind group; they are contiguous but for bindings that are absent.
+    pub number: u32,
+    /// What the kernel takes it for: its name in the shader.
+    pub role: &'static str,
+    /// Which binding of the operation it is.
+    pub name: &'static str,
+    /// How it is declared.
+    pub access: Access,
+    /// Where it begins in the binding, in bytes.
+    pub begin: u64,
+    /// How much of it is bound, in bytes.
+    pub bytes: u64,
+}
+
+impl Dispatch {
+    /// The kernel's text with the size of its workgroups in it, so that no pipeline constant has to be set.
+    pub fn shader(&self) -> Shader {
+        self.variant.shader_of(Some(self.workgroup_size))
+    }
+}
+
+/// What an operation binds by any plan: what is refused on one device is refused on every one.
+fn bindings_of(operation: Operation) -> impl Iterator<Item = &'static Binding> {
+    let plans = Strategy::ALL.into_iter().flat_map(|strategy| Gradients::ALL.map(|gradients| (strategy, gradients)));
+    let kernels = plans.flat_map(move |(strategy, gradients)| kernels_of(operation, strategy, gradients));
+    kernels.flat_map(|kernel| kernel.bindings)
+}
+
+/// Bytes of planes of C words.
+pub(crate) fn planes(count: u64, shape: &Shape) -> u64 {
+    (shape.channels() as u64).saturating_mul(4).saturating_mul(count)
+}
+
+impl Description {
+    /// Describes a layer. Some of the choices of its plans may be forced; a strategy that only some operations have may be, and
+    /// the others are then refused when they are lowered.
+    ///
+    /// # Errors
+    /// What [`Config::check`] says; [`Error::Limit`] when a sample or the scratch exceeds what the device binds;
+    /// [`Error::KernelUnavailable`] when no operation can run with the forced choice.
+    pub fn new(
+        shape: Shape,
+        config: Config,
+        choice: &Choice,
+        capabilities: &Capabilities,
+        tuning: Arc<Tuning>,
+    ) -> Result<Self> {
+        config.check()?;
+        let (choice, capabilities) = (*choice, capabilities.clone());
+        let mut description = Self { shape, config, choice, capabilities, tuning, scratch_planes: 0 };
+        let mut plans = Vec::new();
+        let mut refused = None;
+        for operation in Operation::ALL {
+            match description.plan(operation) {
+                Ok(plan) => plans.push(plan),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        match refused {
+            Some(error) if plans.is_empty() || choice == Choice::default() => return Err(error),
+            _ => {}
+        }
+        // A binding of no bytes is none: there is always some.
+        description.scratch_planes = plans.iter().map(Plan::scratch_planes).max().unwrap_or_default().max(1);
+        Ok(description)
+    }
+
+    /// The shape of the layer's tensors.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
+    }
+
+    /// How the layer is configured.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The plan of an operation.
+    ///
+    /// # Errors
+    /// As [`Plan::new`].
+    pub fn plan(&self, operation: Operation) -> Result<Plan> {
+        let Self { shape, config, choice, capabilities, tuning, .. } = self;
+        Plan::new(operation, shape, config.dtype, capabilities, tuning, choice)
+    }
+
+    /// Bytes of what a binding holds.
+    pub fn size_of(&self, extent: Extent) -> u64 {
+        match extent {
+            Extent::Elements => self.config.dtype.bytes(self.shape.elements()),
+            Extent::Channels(count) => planes(count.into(), &self.shape),
+            Extent::Running => RunningStatistics::size(self.shape.channels()),
+            Extent::Scratch => planes(self.scratch_planes, &self.shape),
+        }
+    }
+
+    /// The bindings that an operation may have, by name, each with how much it holds.
+    pub fn bindings(&self, operation: Operation) -> Vec<(&'static str, Extent)> {
+        let mut found: Vec<(&'static str, Extent)> = Vec::new();
+        for binding in bindings_of(operation) {
+            if !found.iter().any(|(name, _)| *name == binding.name) {
+                found.push((binding.name, binding.extent));
+            }
+        }
+        found
+    }
+
+    /// What an operation dispatches, given the bindings that there are.
+    ///
+    /// # Errors
+    /// As [`Plan::new`]; [`Error::Mismatch`] for a binding that is missing; [`Error::Overlap`] for bindings that share bytes
+    /// and must not.
+    pub fn lower(&self, operation: Operation, given: &[Given]) -> Result<Program> {
+        self.check_overlaps(operation, given)?;
+        let plan = self.plan(operation)?;
+        let mut dispatches = Vec::new();
+        for &kernel in kernels_of(operation, plan.strategy, wanted(operation, given)?) {
+            let roles = Roles::new(kernel, given);
+            let variant = self.variant(kernel, &plan, &roles)?;
+            self.check_aliases(&variant, &roles)?;
+            for part in 0..plan.parts(kernel.span) {
+                dispatches.push(self.dispatch(&variant, &plan, part, &roles));
+            }
+        }
+        Ok(Program { plan, dispatches })
+    }
+
+    /// Settles which bindings are absent, in place, or share a buffer.
+    fn variant(&self, kernel: &'static Kernel, plan: &Plan, roles: &Roles<'_>) -> Result<Variant> {
+        let settings = plan.settings(&self.config);
+        let activation = if roles.takes_dz { Activation::None } else { settings.activation };
+        let mut variant = Variant::new(kernel, Settings { activation, ..settings });
+        for (i, binding) in kernel.bindings.iter().enumerate() {
+            if variant.absent & (1 << i) != 0 {
+                continue;
+            }
+            let Some(given) = roles.of(binding.name) else {
+                if !binding.optional {
+                    return Err(missing(binding.name));
+                }
+                variant.absent |= 1 << i;
+                continue;
+            };
+            let under = binding.over.and_then(|under| roles.of(under));
+            if under.is_some_and(|under| under.begins_as(given)) {
+                variant.in_place |= 1 << i;
+            }
+        }
+        // wgpu tracks use by whole buffer and dispatch: a buffer that is written may not be bound read-only too.
+        let uses: Vec<(Access, usize)> = variant
+            .declared()
+            .filter_map(|(_, binding)| roles.of(binding.name).map(|given| (binding.access, given.buffer)))
+            .collect();
+        variant.pooled =
+            uses.iter().any(|(access, buffer)| uses.iter().any(|(other, same)| buffer == same && access != other));
+        Ok(variant)
+    }
+
+    /// One dispatch of a kernel: over a part of the tensors, or over columns of partial results.
+    fn dispatch(&self, variant: &Variant, plan: &Plan, part: u32, roles: &Roles<'_>) -> Dispatch {
+        let kernel = variant.kernel;
+        let window = self.window(plan, part);
+        let bound = |(number, binding): (u32, &Binding)| {
+            let given = roles.of(binding.name)?;
+            // Only what the kernel touches is bound: where the device checks bounds, it checks these.
+            let [begin, bytes] = match binding.extent {
+                Extent::Elements => [window.begin, window.bytes],
+                extent => [0, self.size_of(extent)],
+            };
+            let access = variant.access(binding);
+            Some(Bound { number, role: binding.name, name: given.name, access, begin, bytes })
+        };
+        Dispatch {
+            variant: *variant,
+            workgroup_size: plan.workgroup_size,
+            grid: plan.grid(kernel.span, part),
+            params: plan.params(&self.shape, &self.config, kernel, part, window.base),
+            bindings: variant.declared().filter_map(bound).collect(),
+        }
+    }
+
+    /// What is bound of a tensor for one of its parts. Bindings begin at the device's alignment, parts where they do.
+    fn window(&self, plan: &Plan, part: u32) -> Window {
+        let size = self.config.dtype.size();
+        let [elements, before] = plan.elements_of(part);
+        let alignment = u64::from(self.capabilities.limits.min_storage_buffer_offset_alignment);
+        let begin = before * size / alignment * alignment;
+        let lead = before * size - begin;
+        let value = size * plan.geometry.elements() as u64;
+        Window { begin, bytes: (lead + elements * size).next_multiple_of(4), base: (lead / value) as u32 }
+    }
+
+    /// Refuses what is written where something else lies, but for what may run in place.
+    fn check_overlaps(&self, operation: Operation, given: &[Given]) -> Result<()> {
+        let mut uses: Vec<(&Binding, &Given)> = Vec::new();
+        for binding in bindings_of(operation) {
+            let known = uses.iter().any(|(known, _)| *known == binding);
+            uses.extend(
+                given.iter().filter(|given| given.name == binding.name && !known).map(|given| (binding, given)),
+            );
+        }
+        for (i, &first) in uses.iter().enumerate() {
+            for &second in &uses[i + 1..] {
+                let written = first.0.access == Access::Write || second.0.access == Access::Write;
+                if first.0.name == second.0.name || !written || !self.overlap(first, second) {
+                    continue;
+                }
+                let over = |binding: &Binding, name| binding.over == Some(name);
+                let may = uses.iter().any(|(binding, _)| {
+                    (binding.name == first.0.name && over(binding, second.0.name))
+                        || (binding.name == second.0.name && over(binding, first.0.name))
+                });
+                if may && first.1.offset == second.1.offset {
+                    continue;
+                }
+                let hint = match may {
+                    true => "in place, both start at the same offset",
+                    false => "give each its own bytes",
+                };
+                return Err(Error::Overlap { first: first.0.name, second: second.0.name, hint });
+            }
+        }
+        Ok(())
+    }
+
+    /// In a pooled variant bindings that are only read are declared writable, and browsers refuse writable bindings of the
+    /// same bytes.
+    fn check_aliases(&self, variant: &Variant, roles: &Roles<'_>) -> Result<()> {
+        let declared: Vec<(&Binding, &Given)> =
+            variant.declared().filter_map(|(_, binding)| Some((binding, roles.of(binding.name)?))).collect();
+        for (i, &first) in declared.iter().enumerate().filter(|_| variant.pooled) {
+            if let Some(second) = declared[i + 1..].iter().find(|&&second| self.overlap(first, second)) {
+                let hint = "where tensors share a buffer with an output, each needs its own bytes, inputs too";
+                return Err(Error::Overlap { first: first.0.name, second: second.0.name, hint });
+            }
+        }
+        Ok(())
+    }
+
+    fn overlap(&self, first: (&Binding, &Given), second: (&Binding, &Given)) -> bool {
+        first.1.buffer == second.1.buffer
+            && first.1.offset < second.1.offset + self.size_of(second.0.extent)
+            && second.1.offset < first.1.offset + self.size_of(first.0.extent)
+    }
+}
+
+impl Given {
+    /// Bindings that have a buffer each: enough for what depends on neither the buffers nor where in them anything lies.
+    pub fn apart(names: &[&'static str]) -> Vec<Self> {
+        names.iter().enumerate().map(|(buffer, &name)| Self { name, buffer, offset: 0 }).collect()
+    }
+
+    fn begins_as(&self, other: &Self) -> bool {
+        self.buffer == other.buffer && self.offset == other.offset
+    }
+}
+
+/// What a kernel takes the bindings of its operation for.
+struct Roles<'a> {
+    given: &'a [Given],
+    /// Whether it takes the residual's gradient, which is dz, for dy: what wrote it has seen through the activation. So does
+    /// the kernel after the one that wrote it.
+    takes_dz: bool,
+}
+
+impl<'a> Roles<'a> {
+    fn new(kernel: &Kernel, given: &'a [Given]) -> Self {
+        let has = |name| kernel.bindings.iter().any(|binding| binding.name == name);
+        let written_before = given.iter().any(|given| given.name == "dresidual") && !has("dresidual");
+        Self { given, takes_dz: written_before && has("dx") }
+    }
+
+    fn of(&self, role: &'static str) -> Option<&'a Given> {
+        let name = if role == "dy" && self.takes_dz { "dresidual" } else { role };
+        self.given.iter().find(|given| given.name == name)
+    }
+}
+
+/// Part of a tensor's binding, in bytes, and where in it a part of the tensor begins, in values.
+struct Window {
+    begin: u64,
+    bytes: u64,
+    base: u32,
+}
+
+fn missing(name: &'static str) -> Error {
+    Error::Mismatch { name, expected: "a binding".into(), actual: "none".into() }
+}
+
+/// Which gradients a backward operation is asked for; forward operations have them all.
+fn wanted(operation: Operation, given: &[Given]) -> Result<Gradients> {
+    let is_given = |name| given.iter().any(|given| given.name == name);
+    let parameters = is_given("dgamma") || is_given("dbeta");
+    let input = is_given("dx") || (is_given("dresidual") && !parameters);
+    match (operation, input, parameters) {
+        (Operation::BackwardTraining | Operation::BackwardFrozen, false, false) => Err(Error::Mismatch {
+            name: "dx, dresidual, dgamma, dbeta",
+            expected: "at least one of them".into(),
+            actual: "none".into(),
+        }),
+        (Operation::BackwardTraining | Operation::BackwardFrozen, true, false) => Ok(Gradients::Input),
+        (Operation::BackwardTraining | Operation::BackwardFrozen, false, true) => Ok(Gradients::Parameters),
+        _ => Ok(Gradients::All),
+    }
+}
