@@ -1,6 +1,6 @@
 //! Test accuracy over epochs as an SVG that needs nothing else.
 
-use super::contest::{Epoch, History};
+use super::history::{Epoch, History};
 use std::fmt::Write;
 
 /// Width of the drawing.
@@ -77,7 +77,7 @@ fn draw_curve(svg: &mut String, history: &[Epoch], epochs: usize, colour: &str, 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::train::contest::Figures;
+    use crate::train::history::Figures;
 
     #[test]
     fn draws_every_epoch_of_both() {

@@ -3,12 +3,13 @@
 //! Without an adapter they fail.
 
 use super::{
-    TrainError,
     check::{Row, check_step},
     checkpoint,
-    contest::{self, Contest, Contestant, History, Settings},
+    contest::{self, Contest, Contestant},
     data::{CLASSES, Images, Mnist, PIXELS},
+    error::TrainError,
     gpu::Gpu,
+    history::{History, Settings},
     kernels::Kernel,
     parameters::{HIDDEN, LAYERS, Parameters, SIZES},
     stages,
@@ -178,7 +179,7 @@ fn train(gpu: Gpu<'_>, mnist: &Mnist, epochs: u32, from: Option<&Path>, file: &P
     if let Some(from) = from {
         contest.restore(checkpoint::resume(from, &FOUR_EPOCHS, mnist).unwrap()).unwrap();
     }
-    contest.train(epochs, |contest| checkpoint::save(file, contest, &FOUR_EPOCHS, mnist)).unwrap();
+    contest.train(epochs, |contest| checkpoint::save(file, &contest.checkpoint()?, &FOUR_EPOCHS, mnist)).unwrap();
     contest.history
 }
 
