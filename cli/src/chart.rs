@@ -220,7 +220,7 @@ impl Chart {
             }
             @for (figure, label) in &self.y.ticks {
                 @let at = self.y.at(*figure);
-                line.grid x1=(left) x2=(right) y1=(place(at)) y2=(place(at)) {}
+                line.grid x1=(AREA[0]) x2=(AREA[2]) y1=(place(at)) y2=(place(at)) {}
                 text.tick x=(AREA[0] - 6.0) y=(place(at + 4.0)) text-anchor="end" { (label) }
             }
             text.value x=((left + right) / 2.0) y=(place(bottom + 34.0)) text-anchor="middle" { (self.x.name) }
@@ -244,9 +244,9 @@ impl Chart {
 
     /// A dotted line from left to right, with its tooltip.
     pub fn limit(&self, series: usize, figure: f64, text: &str) -> Markup {
-        let (y, [left, right]) = (place(self.y.at(figure)), self.x.places);
+        let y = place(self.y.at(figure));
         html! {
-            line class={ "limit " (colour(series)) } x1=(left) x2=(right) y1=(y) y2=(y) { title { (text) } }
+            line class={ "limit " (colour(series)) } x1=(AREA[0]) x2=(AREA[2]) y1=(y) y2=(y) { title { (text) } }
         }
     }
 

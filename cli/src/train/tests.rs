@@ -10,7 +10,7 @@ use super::{
     error::TrainError,
     gpu::Gpu,
     history::{History, Settings},
-    kernels::Kernel,
+    kernels::{Kernel, Pipelines},
     parameters::{HIDDEN, LAYERS, Parameters, SIZES},
     stages,
 };
@@ -162,6 +162,22 @@ fn a_batch_larger_than_the_data_is_refused() {
     let settings = Settings { batch: 71, ..SETTINGS };
     let error = Contest::new(gpu, &mnist(), &settings, |kernel| kernel.source().into()).err().unwrap();
     assert_eq!(error.to_string(), "--batch: expected at most 70, the number of training images in noise, found 71");
+}
+
+#[test]
+fn what_the_device_refuses_names_the_kernel() {
+    let (device, queue) = device();
+    let gpu = Gpu { device: &device, queue: &queue };
+    let buffer = gpu.storage("u", 16).unwrap();
+    let refused = |wgsl: &str, buffers: &[wgpu::BufferBinding<'_>]| {
+        let mut pipelines = Pipelines::new(&device, |_| wgsl.into());
+        pipelines.bind(Kernel::Sigmoid, &[("COUNT", 4.0)], buffers, 1).err().unwrap().to_string()
+    };
+    let whole = || buffer.as_entire_buffer_binding();
+    let unread = refused("fn main(", &[whole(), whole()]);
+    assert!(unread.contains("compiling a kernel") && unread.contains("sigmoid"), "{unread}");
+    let unbound = refused(Kernel::Sigmoid.source(), &[whole()]);
+    assert!(unbound.contains("binding a kernel") && unbound.contains("sigmoid"), "{unbound}");
 }
 
 /// A folder of the test's own.
