@@ -449,26 +449,21 @@ impl BatchNorm {
     }
 
     fn check_overlaps(&self, uses: &[(&Binding, &BufferBinding<'_>)]) -> Result<()> {
-        for (i, (first, one)) in uses.iter().enumerate() {
-            for (second, other) in &uses[i + 1..] {
-                let written = first.access == Access::Write || second.access == Access::Write;
-                if first.name == second.name || !written || !self.overlap((first, one), (second, other)) {
-                    continue;
-                }
-                let over = |binding: &Binding, name| binding.over == Some(name);
-                let may = uses.iter().any(|(binding, _)| {
-                    (binding.name == first.name && over(binding, second.name))
-                        || (binding.name == second.name && over(binding, first.name))
-                });
-                if may && one.offset == other.offset {
-                    continue;
-                }
-                let hint = match may {
-                    true => "in place, both start at the same offset",
-                    false => "give each its own bytes",
-                };
-                return Err(Error::Overlap { first: first.name, second: second.name, hint });
+        for (&(first, one), &(second, other)) in pairs(uses) {
+            let written = first.access == Access::Write || second.access == Access::Write;
+            if first.name == second.name || !written || !self.overlap((first, one), (second, other)) {
+                continue;
             }
+            let over = |upper: &Binding, lower: &Binding| upper.over == Some(lower.name);
+            let may = over(first, second) || over(second, first);
+            if may && one.offset == other.offset {
+                continue;
+            }
+            let hint = match may {
+                true => "in place, both start at the same offset",
+                false => "give each its own bytes",
+            };
+            return Err(Error::Overlap { first: first.name, second: second.name, hint });
         }
         Ok(())
     }
@@ -535,9 +530,6 @@ impl BatchNorm {
         let activation = if seen_through { Activation::None } else { settings.activation };
         let mut variant = Variant::new(kernel, Settings { activation, ..settings });
         for (i, binding) in kernel.bindings.iter().enumerate() {
-            if variant.absent & (1 << i) != 0 {
-                continue;
-            }
             let Some(given) = present(binding.name) else {
                 if !binding.optional {
                     return Err(missing(binding.name));
@@ -570,13 +562,14 @@ impl BatchNorm {
     ) -> Result<()> {
         let declared: Vec<_> =
             variant.declared().filter_map(|(_, binding)| Some((binding, present(binding.name)?))).collect();
-        for (i, first) in declared.iter().enumerate().filter(|_| variant.pooled) {
-            if let Some(second) = declared[i + 1..].iter().find(|second| self.overlap(*first, **second)) {
+        let over_each_other = |(first, second): &(&_, &_)| self.overlap(**first, **second);
+        match pairs(&declared).find(over_each_other) {
+            Some((first, second)) if variant.pooled => {
                 let hint = "where tensors share a buffer with an output, each needs its own bytes, inputs too";
-                return Err(Error::Overlap { first: first.0.name, second: second.0.name, hint });
+                Err(Error::Overlap { first: first.0.name, second: second.0.name, hint })
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn overlap(&self, first: (&Binding, &BufferBinding<'_>), second: (&Binding, &BufferBinding<'_>)) -> bool {
@@ -591,6 +584,11 @@ struct Window {
     begin: u64,
     bytes: u64,
     base: u32,
+}
+
+/// Every two of `all`.
+fn pairs<T>(all: &[T]) -> impl Iterator<Item = (&T, &T)> {
+    all.iter().enumerate().flat_map(|(i, first)| all[i + 1..].iter().map(move |second| (first, second)))
 }
 
 /// Whether two tensors are the same.
@@ -634,4 +632,15 @@ fn filled_buffer(
     buffer.get_mapped_range_mut(..).map_err(|error| refused(device, during, error))?.copy_from_slice(bytes);
     buffer.unmap();
     Ok(buffer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_of_two_and_come_once() {
+        assert_eq!(pairs(&[1, 2, 3]).collect::<Vec<_>>(), [(&1, &2), (&1, &3), (&2, &3)]);
+        assert_eq!(pairs(&[1]).count(), 0);
+    }
 }
