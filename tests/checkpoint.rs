@@ -132,6 +132,29 @@ fn one_error_lists_everything() {
 }
 
 #[test]
+fn the_advice_is_what_helps_and_what_is_known_comes_first() {
+    const CONVERT: &str = "convert F64 to F32";
+    const LOOK: &str = "check the prefix";
+    let advice = |contents: &Contents| {
+        let said = contents.to_string();
+        let mut found: Vec<_> = [CONVERT, LOOK].into_iter().filter_map(|hint| Some((said.find(hint)?, hint))).collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, hint)| hint).collect::<Vec<_>>()
+    };
+    let missing = Contents { missing: vec!["bn1.weight".into()], ..Contents::default() };
+    let unexpected = Contents { unexpected: vec!["bn2.weight".into()], ..Contents::default() };
+    let wide = Reader::new(&one("t", "F64", "[1]", &[0; 8])).unwrap().tensor("t", &[1]).unwrap_err();
+    assert_eq!(advice(&missing), [LOOK]);
+    assert_eq!(advice(&unexpected), [LOOK]);
+    assert_eq!(advice(&wide), [CONVERT]);
+    for other in [missing, unexpected] {
+        let mut all = wide.clone();
+        assert_eq!(all.gather(Err::<(), _>(other)), None);
+        assert_eq!(advice(&all), [CONVERT, LOOK]);
+    }
+}
+
+#[test]
 fn errors_of_several_layers_become_one() {
     let bytes = network();
     let mut reader = Reader::new(&bytes).unwrap();

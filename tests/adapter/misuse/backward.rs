@@ -7,7 +7,7 @@ use batchnorm_wgpu::kernels::Strategy;
 use batchnorm_wgpu::reference::{self, Layer, bound, bound::Execution};
 use batchnorm_wgpu::{
     Activation, Backward, BatchNorm, Choice, Config, DType, Error, ForwardTraining, Inference, Layout, Operation,
-    RunningStatistics, Shape, Statistics, Step, Training, TrainingSteps, wgpu,
+    RunningStatistics, Shape, Statistics, Training, TrainingSteps, wgpu,
 };
 use batchnorm_wgpu_check::case::{Case, Inputs};
 use batchnorm_wgpu_check::data::normal;
@@ -266,7 +266,7 @@ fn runs_what_is_wanted(adapter: &Adapter) -> Result<(), Failed> {
     Ok(())
 }
 
-/// What a name of [`Step::kernels`] says of the kernel and its activation.
+/// The kernel and its activation, of the name that a step has for them.
 fn kernel_and_activation(name: &str) -> String {
     let kernel = name.split('.').next().unwrap_or_default();
     if name.contains(".relu") { format!("{kernel} relu") } else { kernel.into() }
