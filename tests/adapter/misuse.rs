@@ -660,6 +660,8 @@ fn few_bindings(adapter: &Adapter) -> Result<(), Failed> {
 fn small_bindings(adapter: &Adapter) -> Result<(), Failed> {
     let limits = wgpu::Limits { max_storage_buffer_binding_size: 4096, ..wgpu::Limits::default() };
     let own = Gpu::from_adapter(&adapter.adapter, limits, wgpu::Features::empty())?;
+    let absurd = HostBatchNorm::new(&own.device, &own.queue, usize::MAX, Layout::ChannelsFirst, Config::default());
+    owed("channels", absurd, |error| matches!(error, Error::Limit { what: "running", .. }))?;
     let mut layer = HostBatchNorm::new(&own.device, &own.queue, 256, Layout::ChannelsFirst, Config::default())?;
     let Err(error) = layer.forward_training(Array2::<f32>::ones((2, 256)).view(), None) else {
         return Err("6144 bytes were bound where a binding holds 4096".into());

@@ -12,7 +12,7 @@ mod workload;
 use crate::adapter::AdapterArgs;
 use crate::deadline::{Deadline, TimeLimit};
 use crate::names::{dtype, named, operation};
-use crate::output::{figure, progress, read_tuning, write};
+use crate::output::{Claim, Folder, Kind, OutputError, Replaces, figure, progress, read_tuning};
 use crate::terminal::{Column, number, prose, table, text};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::Gpu;
@@ -216,6 +216,8 @@ struct Bench<'a> {
     rounds: usize,
     least: Duration,
     copy_times: Vec<f64>,
+    /// The day on which it began.
+    date: String,
     deadline: Deadline,
     /// What the results of a shape must be, whatever the plan.
     expectations: Expectations,
@@ -241,7 +243,10 @@ struct Found {
 /// Verifies and times every operation.
 pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
     let deadline = arguments.limit.start();
+    let json = Claim::report(arguments.json.as_deref(), RECORD)?;
     let gpu = arguments.adapter.open_with(clock::FEATURES)?;
+    let date = today();
+    let file = arguments.record.as_ref().map(|folder| record_file(folder, &gpu.key(), &date)).transpose()?;
     let (subjects, too_large) = subjects(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
     let dtypes = arguments.dtypes()?;
     let tuning = arguments.tuning.as_deref().map(read_tuning).transpose()?;
@@ -255,6 +260,7 @@ pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
         rounds: if arguments.quick { 5 } else { 7 },
         least: Duration::from_millis(if arguments.quick { 20 } else { 30 }),
         copy_times: Vec::new(),
+        date,
         deadline,
         expectations: Expectations::default(),
     };
@@ -274,24 +280,26 @@ pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
     for &(shape, dtype) in &timed {
         bench.time(shape, dtype, arguments, &bar, &mut found);
         bench.time_fused(shape, dtype, arguments, &epilogues, &bar, &mut found);
-        save_so_far(&bench.record(&found), arguments)?;
+        save_so_far(&bench.record(&found), json.as_ref())?;
     }
     // What the library would not choose comes last: it matters least.
     for &(shape, dtype) in timed.iter().filter(|(shape, _)| arguments.others(shape) != Others::None) {
         bench.time_others(shape, dtype, arguments, &bar, &mut found);
-        save_so_far(&bench.record(&found), arguments)?;
+        save_so_far(&bench.record(&found), json.as_ref())?;
     }
     bar.finish_and_clear();
     let record = bench.record(&found);
-    save(&record, arguments)?;
+    if !record.is_empty() {
+        [&json, &file].into_iter().flatten().try_for_each(|file| file.write_json(&record))?;
+    }
     if record.is_empty() && found.failures.is_empty() {
         return Err("nothing was timed before the time limit; give it more seconds".into());
     }
-    if !record.is_empty() && arguments.json.as_deref() != Some("-".as_ref()) {
+    if !record.is_empty() && !json.as_ref().is_some_and(Claim::is_standard_output) {
         print(&record);
     }
-    if let Some(folder) = arguments.record.as_deref().filter(|_| !record.is_empty()) {
-        eprintln!("record: {}", record_path(folder, &record).display());
+    if let Some(file) = file.filter(|_| !record.is_empty()) {
+        eprintln!("record: {}", file.path().display());
     }
     if let Some(left_out) = arguments.limit.left_out(&found.left_out) {
         eprintln!("{left_out}");
@@ -310,37 +318,20 @@ pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
 
 /// Writes the file of `--json` after every shape: whatever ends the run early, what was measured is there. Standard output
 /// takes one document, and a record of the day is replaced only by a whole one.
-fn save_so_far(record: &Record, arguments: &BenchArgs) -> Result<(), AnyError> {
-    match arguments.json.as_deref() {
-        Some(path) if path != Path::new("-") && !record.is_empty() => write(path, json(record)?.as_bytes()),
+fn save_so_far(record: &Record, json: Option<&Claim>) -> Result<(), AnyError> {
+    match json {
+        Some(json) if !json.is_standard_output() && !record.is_empty() => json.write_json(record),
         _ => Ok(()),
     }
 }
 
-fn json(record: &Record) -> Result<String, AnyError> {
-    Ok(serde_json::to_string_pretty(record)? + "\n")
-}
+/// What the records look like.
+const RECORD: Kind = Kind::Json(&["schema", "adapter", "copy", "rows"]);
 
-fn record_path(folder: &Path, record: &Record) -> PathBuf {
-    folder.join(&record.adapter).join(format!("{}.json", record.date))
-}
-
-/// Writes the files that were asked for, where there is something to write.
-fn save(record: &Record, arguments: &BenchArgs) -> Result<(), AnyError> {
-    if record.is_empty() {
-        return Ok(());
-    }
-    let json = json(record)?;
-    if let Some(path) = arguments.json.as_deref() {
-        write(path, json.as_bytes())?;
-    }
-    if let Some(folder) = arguments.record.as_deref() {
-        let path = record_path(folder, record);
-        let parent = path.parent().unwrap_or(folder);
-        std::fs::create_dir_all(parent).map_err(|error| format!("cannot create {}: {error}", parent.display()))?;
-        write(&path, json.as_bytes())?;
-    }
-    Ok(())
+/// The file of a record, named after the day on which the timing began.
+fn record_file(folder: &Path, adapter: &str, date: &str) -> Result<Claim, OutputError> {
+    let path = folder.join(adapter).join(format!("{date}.json"));
+    Claim::new(&path, Replaces::Reports(RECORD), Folder::Made)
 }
 
 impl Bench<'_> {
@@ -501,7 +492,7 @@ impl Bench<'_> {
         let info = &self.gpu.info;
         Record {
             schema: SCHEMA.into(),
-            date: today(),
+            date: self.date.clone(),
             adapter: self.gpu.key(),
             name: info.name.clone(),
             driver: format!("{} {}", info.driver, info.driver_info).trim().into(),

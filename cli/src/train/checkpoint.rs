@@ -11,7 +11,7 @@ use super::{
     network::Snapshot,
     parameters::{Parameters, SIZES},
 };
-use crate::output;
+use crate::output::Claim;
 use batchnorm_wgpu::{
     Error, RunningStatistics,
     checkpoint::{Contents, LayerState, Parts, Reader, Writer},
@@ -95,7 +95,7 @@ fn from_bits(bits: &EpochBits) -> Epoch {
 ///
 /// # Errors
 /// [`TrainError`] when the device fails or the file cannot be written.
-pub fn save(file: &Path, contest: &Contest<'_>, settings: &Settings, mnist: &Mnist) -> Result<(), TrainError> {
+pub fn save(file: &Claim, contest: &Contest<'_>, settings: &Settings, mnist: &Mnist) -> Result<(), TrainError> {
     let checkpoint = contest.checkpoint()?;
     let training = Training {
         settings: described(settings, mnist),
@@ -107,7 +107,7 @@ pub fn save(file: &Path, contest: &Contest<'_>, settings: &Settings, mnist: &Mni
         put(&mut writer, place, snapshot)?;
     }
     writer.metadata(TRAINING, serde_json::to_string(&training)?);
-    Ok(output::replace(file, &writer.serialize()?)?)
+    Ok(file.write(&writer.serialize()?)?)
 }
 
 /// Reads what [`save`] wrote, for a run of the same settings over the same data.

@@ -10,11 +10,15 @@ const HEIGHT: f64 = 400.0;
 /// The area of the curves: left, top, right, bottom.
 const AREA: [f64; 4] = [64.0, 40.0, 620.0, 344.0];
 
+/// What tells the chart from other drawings.
+pub const TITLE: &str = "<title>bn train: test accuracy on MNIST</title>";
+
 /// The chart of `history`.
 pub fn draw(history: &History) -> String {
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {HEIGHT}\" width=\"{WIDTH}\" \
          height=\"{HEIGHT}\" font-family=\"sans-serif\" font-size=\"13\" fill=\"#333\">\n\
+         {TITLE}\n\
          <rect width=\"{WIDTH}\" height=\"{HEIGHT}\" fill=\"#fff\"/>\n"
     );
     let epochs = history.plain.len().max(history.batch_norm.len());
