@@ -80,6 +80,7 @@ pub struct Suite<'a> {
     kernels: Kernels,
     queue: wgpu::Queue,
     expectations: &'a mut Expectations,
+    is_worn: bool,
 }
 
 /// Compiled kernels that are kept at the most.
@@ -88,7 +89,13 @@ const MOST_COMPILED: usize = 100;
 impl<'a> Suite<'a> {
     /// A suite for the device of `kernels`.
     pub fn new(kernels: Kernels, queue: wgpu::Queue, expectations: &'a mut Expectations) -> Self {
-        Self { kernels, queue, expectations }
+        Self { kernels, queue, expectations, is_worn: false }
+    }
+
+    /// Whether so many kernels were compiled that another device should take over: drivers keep something of every shader until
+    /// the device goes.
+    pub fn is_worn(&self) -> bool {
+        self.is_worn
     }
 
     /// Runs one case.
@@ -96,6 +103,7 @@ impl<'a> Suite<'a> {
         // Thousands of compiled kernels would take gigabytes.
         if self.kernels.compiled() > MOST_COMPILED {
             self.kernels.trim();
+            self.is_worn = true;
         }
         let inputs = case.inputs();
         let outcome = first_parts(&self.kernels, case.operation, &inputs, &case.setup)

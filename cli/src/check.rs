@@ -55,6 +55,9 @@ pub struct CheckArgs {
     #[arg(long, value_name = "PATH", num_args = 0..=1,
         conflicts_with_all = ["adapter", "all_adapters", "require", "accuracy", "golden"])]
     browser: Option<Option<PathBuf>>,
+    /// Fail if the process held more memory than this at any time; only Linux tells
+    #[arg(long, value_name = "MIB", hide = true)]
+    memory_limit: Option<u64>,
     /// Write every case with its verdicts as JSON to FILE, or to standard output
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
@@ -174,10 +177,23 @@ pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
         let suites: Vec<_> = reports.iter().map(suite).collect();
         junit::write(file, "bn check", &suites)?;
     }
+    arguments.memory_limit.map_or(Ok(()), check_memory)?;
     let failed = |report: &AdapterReport| {
         report.failures().count() > 0 || (report.is_whole() && !report.summary.holes.is_empty())
     };
     Ok(if reports.iter().any(failed) { Verdict::Failed } else { Verdict::Passed })
+}
+
+/// Refuses a process that held more than so many MiB.
+fn check_memory(limit: u64) -> Result<(), AnyError> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes: Option<u64> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    match kibibytes.map(|kibibytes| kibibytes / 1024) {
+        Some(peak) if peak <= limit => Ok(eprintln!("memory: at most {peak} MiB at a time")),
+        Some(peak) => Err(format!("memory: expected at most {limit} MiB at a time, found {peak} MiB").into()),
+        None => Err("--memory-limit: this system does not tell how much memory a process held; leave it out".into()),
+    }
 }
 
 /// The cases for a device, those that say most first.
@@ -218,21 +234,22 @@ impl Work {
         // Of many cases neighbours have the same shaders, which one job should compile.
         let block = if cases.start > 0 { 16 } else { 1 };
         let job = || -> Result<(), AnyError> {
-            let own = Gpu::from_adapter(&gpu.adapter, self.limits.clone(), gpu.device.features())?;
             let mut expectations = Expectations::default();
-            let mut suite = Suite::new(Kernels::new(&own.device), own.queue.clone(), &mut expectations);
             loop {
-                let first = next.fetch_add(block, Ordering::Relaxed);
-                for i in first..first + block {
-                    let Some(case) = self.ranking.cases[..cases.end].get(i) else { return Ok(()) };
-                    if deadline.passed() {
-                        return Ok(());
+                let own = Gpu::from_adapter(&gpu.adapter, self.limits.clone(), gpu.device.features())?;
+                let mut suite = Suite::new(Kernels::new(&own.device), own.queue.clone(), &mut expectations);
+                while !suite.is_worn() {
+                    let first = next.fetch_add(block, Ordering::Relaxed);
+                    for i in first..first + block {
+                        let Some(case) = self.ranking.cases[..cases.end].get(i).filter(|_| !deadline.passed()) else {
+                            return Ok(());
+                        };
+                        let begin = Instant::now();
+                        let outcome = suite.run(case);
+                        let seconds = begin.elapsed().as_secs_f64();
+                        done.lock().unwrap_or_else(PoisonError::into_inner).push((i, outcome, seconds));
+                        each();
                     }
-                    let begin = Instant::now();
-                    let outcome = suite.run(case);
-                    let seconds = begin.elapsed().as_secs_f64();
-                    done.lock().unwrap_or_else(PoisonError::into_inner).push((i, outcome, seconds));
-                    each();
                 }
             }
         };
@@ -249,7 +266,8 @@ impl Work {
 
 /// How fast cases go, and how long the others will take at that.
 ///
-/// What the quick choice took says little of it: its cases share few shaders, which a driver may have in its cache or not.
+/// The time of the quick choice says little of it: nearly each of its cases has shaders of its own, which the driver compiles or
+/// has in its cache; the others share theirs.
 struct Pace {
     all: usize,
     state: Mutex<PaceState>,
@@ -265,7 +283,7 @@ struct PaceState {
 
 impl Pace {
     fn new(all: usize) -> Self {
-        // By then the first cases, which share few shaders either, are a small part.
+        // Later than the cases that come first, one for each shader that had none yet.
         Self { all, state: Mutex::new(PaceState { done: 0, due: all.div_ceil(16), last: (0, Instant::now()) }) }
     }
 
