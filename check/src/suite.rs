@@ -3,6 +3,7 @@
 use crate::case::{Case, Inputs, Operation, Setup};
 use crate::judge::{Expected, FirstParts, Verdict, expected};
 use crate::matrix::must_be_covered;
+use crate::memory::give_back;
 use crate::run::{RunError, first_parts, run};
 use batchnorm_wgpu::kernels::Variant;
 use batchnorm_wgpu::{Capabilities, Kernels, wgpu};
@@ -89,6 +90,8 @@ const MOST_COMPILED: usize = 100;
 impl<'a> Suite<'a> {
     /// A suite for the device of `kernels`.
     pub fn new(kernels: Kernels, queue: wgpu::Queue, expectations: &'a mut Expectations) -> Self {
+        // What the suite before this one had.
+        give_back();
         Self { kernels, queue, expectations, is_worn: false }
     }
 
@@ -104,6 +107,7 @@ impl<'a> Suite<'a> {
         if self.kernels.compiled() > MOST_COMPILED {
             self.kernels.trim();
             self.is_worn = true;
+            give_back();
         }
         let inputs = case.inputs();
         let outcome = first_parts(&self.kernels, case.operation, &inputs, &case.setup)
