@@ -190,7 +190,10 @@ fn check_memory(limit: u64) -> Result<(), AnyError> {
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
     let kibibytes: Option<u64> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
     match kibibytes.map(|kibibytes| kibibytes / 1024) {
-        Some(peak) if peak <= limit => Ok(eprintln!("memory: at most {peak} MiB at a time")),
+        Some(peak) if peak <= limit => {
+            eprintln!("memory: at most {peak} MiB at a time");
+            Ok(())
+        }
         Some(peak) => Err(format!("memory: expected at most {limit} MiB at a time, found {peak} MiB").into()),
         None => Err("--memory-limit: this system does not tell how much memory a process held; leave it out".into()),
     }

@@ -103,7 +103,6 @@ pub fn run(arguments: &GoldenArgs) -> Result<Verdict, AnyError> {
     let contents =
         recipes.iter().zip(&files).map(|(recipe, file)| contents(recipe, file)).collect::<Result<Vec<_>, _>>()?;
     claims.iter().zip(&contents).try_for_each(|(claim, contents)| claim.write(contents))?;
-    drop(claims);
     let rows = recipes.iter().zip(files.iter().zip(&contents));
     let columns = [text("file"), text("shape"), text("dtype"), text("data").extra(), number("bytes").extra()];
     println!("{}", table(columns, rows.map(|(recipe, (file, contents))| row(recipe, file, contents))));
