@@ -475,12 +475,7 @@ fn refuse(forced: Option<String>, reason: &str) -> Result<()> {
     forced.map_or(Ok(()), |forced| Err(unavailable(forced, reason.into())))
 }
 
-fn choose_geometry(
-    shape: &Shape,
-    strategy: Strategy,
-    choice: &Choice,
-    preference: &Preference,
-) -> Result<Geometry> {
+fn choose_geometry(shape: &Shape, strategy: Strategy, choice: &Choice, preference: &Preference) -> Result<Geometry> {
     let runs = |geometry: &Geometry| match strategy {
         Strategy::Split => geometry.fold(shape).is_some(),
         // The columns of folded samples would have to meet in one workgroup.
