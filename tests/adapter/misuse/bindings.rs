@@ -285,11 +285,13 @@ fn few_bindings(adapter: &Adapter) -> Result<(), Failed> {
 
 /// Of what has a value per channel, all is bound at once.
 fn small_bindings(adapter: &Adapter) -> Result<(), Failed> {
-    let binds = |bytes| {
+    let layer_of = |bytes, channels| {
         let limits = wgpu::Limits { max_storage_buffer_binding_size: bytes, ..wgpu::Limits::default() };
         let own = Gpu::from_adapter(&adapter.adapter, limits, wgpu::Features::empty())?;
-        HostBatchNorm::new(&own.device, &own.queue, 256, Layout::ChannelsFirst, Config::default())
+        HostBatchNorm::new(&own.device, &own.queue, channels, Layout::ChannelsFirst, Config::default())
     };
+    let binds = |bytes| layer_of(bytes, 256);
+    owed("channels", layer_of(4096, usize::MAX), |error| matches!(error, Error::Limit { what: "running", .. }))?;
     // The running statistics, the largest of them, fill the binding to its last byte.
     binds(RunningStatistics::size(256))?.forward_training(Array2::<f32>::ones((2, 256)).view(), None)?;
     let mut layer = binds(4096)?;
