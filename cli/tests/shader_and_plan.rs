@@ -72,9 +72,15 @@ fn names_are_listed_and_found() {
     );
     assert_says(&refused(&["shader", "infer.scalar.f8"]), &["infer.scalar.f16"]);
     let several = refused(&["shader", "forward"]);
-    assert_says(&several, &["2 kernels", "\n  forward_resident\n", "\n  forward_whole\n"]);
+    assert_says(
+        &several,
+        &["one kernel, got \"forward\", which 2 begin with", "\n  forward_resident\n", "\n  forward_whole\n"],
+    );
     let several = refused(&["shader", "infer.sc"]);
-    assert_says(&several, &["variants", "\n  infer.scalar\n", "\n  infer.scalar.f16_words.relu"]);
+    assert_says(
+        &several,
+        &["one variant, got \"infer.sc\", which 8 begin with", "\n  infer.scalar\n", "\n  infer.scalar.f16_words.relu"],
+    );
     assert_says(
         &refused(&["shader", "backward_resident."]),
         &["more, which bn shader --list backward_resident. shows"],
@@ -171,6 +177,7 @@ fn plans_say_what_would_be_dispatched() {
             "6422528",
         ],
     );
+    assert_eq!(text.matches("bindings: number, name and bytes").count(), 1, "{text}");
     let records = records(&["32x64x28x28", "8x5x5x3:channels_last:f16"]);
     assert_eq!(records.len(), 10);
     for record in &records {
@@ -202,7 +209,7 @@ fn plans_follow_the_layer_and_the_device() {
     assert_eq!(kernels, ["moments.scalar.tree", "normalize.scalar.tree"]);
     assert_says(
         &said(&[&["plan"], &forced[..]].concat()),
-        &["Splits 2: ", "2 dispatches", "In all 3 elements are moved"],
+        &["Splits 2: ", "2 dispatches", "3 elements are read or written"],
     );
 
     let fused = &records(&["8x16x8x8", "--operation", "inference", "--relu", "--residual", "--without", "gamma"])[0];

@@ -11,7 +11,7 @@ mod words;
 use crate::forced::Forced;
 use crate::names::{dtype, layout, operation};
 use crate::output::read_tuning;
-use crate::terminal::{number, prose, table, text};
+use crate::terminal::{Column, number, prose, table, text};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::kernels::{Access, KERNELS};
@@ -248,33 +248,37 @@ pub fn run(arguments: &PlanArgs) -> Result<Verdict, AnyError> {
         return Ok(Verdict::Passed);
     }
     println!("{}", prose(&format!("For {}.", target.name)));
-    all.iter().for_each(print);
+    // What the columns mean is said once, below the last table.
+    let last = all.iter().rposition(|planned| planned.program.is_ok());
+    all.iter().enumerate().for_each(|(i, planned)| print(planned, Some(i) == last));
     Ok(Verdict::Passed)
 }
 
-fn print(planned: &Planned<'_>) {
+fn print(planned: &Planned<'_>, is_last: bool) {
     let Planned { shape, dtype, operation, program } = planned;
     println!("\n{operation} {shape} {dtype}");
     match program {
         Ok(program) => {
             println!("{}", prose(&words::sentences(*operation, program)));
-            println!("{}", dispatches(program));
+            println!("{}", dispatches(program, is_last));
         }
         Err(error) => println!("{}", prose(&format!("refused: {error}"))),
     }
 }
 
-fn dispatches(program: &Program) -> String {
+fn dispatches(program: &Program, explained: bool) -> String {
+    let means = |column: Column, meaning| if explained { column.means(meaning) } else { column };
     let columns = [
         number("dispatch"),
         text("kernel"),
-        number("workgroup\nsize").means("invocations in a workgroup"),
+        means(number("workgroup\nsize"), "invocations in a workgroup"),
         text("grid"),
-        number("workgroups").means("those that have work; a grid of two rows may have a few more"),
-        number("moves").means("elements of tensors that are read and written for each element of x"),
-        text("bindings").means(
-            "the number, name and bytes of each storage buffer, * where it is written, and where it begins unless at 0; binding 0 is \
-             the uniform parameters, which --json shows",
+        means(number("workgroups"), "those that have work; a grid of two rows may have a few more"),
+        means(number("moves"), "elements of tensors that are read or written for each element of x"),
+        means(
+            text("bindings"),
+            "number, name and bytes of each storage buffer, * where it is written, and where the bytes begin if not at 0; \
+             binding 0 is the uniform parameters, which --json shows",
         ),
     ];
     let rows = program.dispatches.iter().enumerate().map(|(i, dispatch)| {

@@ -144,7 +144,7 @@ impl From<&Bound> for BindingRecord {
 macro_rules! object {
     ($from:expr, $struct:ident { $($field:ident),* $(,)? }) => {{
         let $struct { $($field),* } = $from;
-        serde_json::json!({ $((stringify!($field)): $field),* })
+        Value::Object([$((stringify!($field).to_owned(), Value::from($field))),*].into_iter().collect())
     }};
 }
 

@@ -43,7 +43,7 @@ fn values(plan: &Plan) -> String {
         text += &format!(", {} samples side by side counting as one", plan.fold);
     }
     if plan.parts > 1 {
-        text += &format!(", in {} parts of up to {}, since a binding holds no more", plan.parts, plan.part_values);
+        text += &format!(", in {} parts of up to {} each, since a binding holds no more", plan.parts, plan.part_values);
     }
     text + "."
 }
@@ -86,10 +86,10 @@ fn moves(operation: Operation, program: &Program) -> String {
     let mut kernels: Vec<&Variant> = program.dispatches.iter().map(|dispatch| &dispatch.variant).collect();
     kernels.dedup();
     let moved: u32 = kernels.iter().map(|variant| variant.moves()).sum();
+    let least = operation.least_moves();
     format!(
-        "In all {} moved for each of x; with every output and without a residual, {operation} takes {} at the least.",
-        count(moved, "element is", "elements are"),
-        operation.least_moves()
+        "For each element of x, {} read or written; with every output and no residual {operation} needs {least}.",
+        count(moved, "element is", "elements are")
     )
 }
 

@@ -138,9 +138,9 @@ fn find(wanted: &str) -> Result<Variant, AnyError> {
         ([_], [first, ..]) | ([], [first]) => Ok(*first),
         ([], all) => {
             let names: Vec<String> = all.iter().map(Variant::name).collect();
-            Err(ambiguous(wanted, "variants", &names))
+            Err(ambiguous(wanted, "variant", &names))
         }
-        (kernels, _) => Err(ambiguous(wanted, "kernels", kernels)),
+        (kernels, _) => Err(ambiguous(wanted, "kernel", kernels)),
     }
 }
 
@@ -152,8 +152,8 @@ fn ambiguous(wanted: &str, what: &str, names: &[impl AsRef<str>]) -> AnyError {
         0 => String::new(),
         more => format!("\nand {more} more, which bn shader --list {wanted} shows"),
     };
-    format!("{wanted:?} begins the names of {} {what}; give more of one:\n  {}{more}", names.len(), shown.join("\n  "))
-        .into()
+    let (number, shown) = (names.len(), shown.join("\n  "));
+    format!("expected one {what}, got {wanted:?}, which {number} begin with; give one of them:\n  {shown}{more}").into()
 }
 
 /// No name begins so.
@@ -163,7 +163,7 @@ fn unknown(wanted: &str) -> AnyError {
         false => KERNELS.iter().map(|kernel| kernel.name.to_owned()).collect(),
     };
     near.sort_by(|a, b| {
-        let likeness = |name| strsim::normalized_damerau_levenshtein(wanted, name);
+        let likeness = |name: &str| strsim::normalized_damerau_levenshtein(wanted, name);
         likeness(b).total_cmp(&likeness(a))
     });
     near.truncate(3);
