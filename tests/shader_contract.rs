@@ -24,7 +24,7 @@ fn plan_of(shape: &Shape) -> Plan {
     Plan::new(Operation::ForwardTraining, shape, DType::F32, &capabilities, &tuning, &Choice::default()).unwrap()
 }
 
-fn validate(variant: &Variant, module: &Module) -> ModuleInfo {
+fn info_of(variant: &Variant, module: &Module) -> ModuleInfo {
     // Only what every WebGPU device has, and subgroups and f16 where the variant is for devices that have them.
     let Settings { reduction, storage, .. } = variant.settings;
     let mut allowed = Allowed::SHADER_FLOAT16_IN_FLOAT32;
@@ -34,14 +34,16 @@ fn validate(variant: &Variant, module: &Module) -> ModuleInfo {
     validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE);
     validator.subgroup_operations(naga::valid::SubgroupOperationSet::all());
     let validated = validator.validate(module);
-    let info =
-        validated.unwrap_or_else(|error| panic!("{}: {}", variant.name(), error.emit_to_string(&variant.wgsl())));
+    validated.unwrap_or_else(|error| panic!("{}: {}", variant.name(), error.emit_to_string(&variant.wgsl())))
+}
+
+fn validate(variant: &Variant, module: &Module) {
+    let info = info_of(variant, module);
     let shape = Shape::new(&[4, 8, 3, 5], Layout::ChannelsFirst).unwrap();
     let plan = plan_of(&shape);
     let constants = plan.constants().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
     naga::back::pipeline_constants::process_overrides(module, &info, None, &constants)
         .unwrap_or_else(|error| panic!("{}: constants: {error}", variant.name()));
-    info
 }
 
 fn bound(module: &Module) -> Vec<(u32, &GlobalVariable)> {
@@ -89,7 +91,7 @@ fn translate(variant: &Variant) {
     let text = variant.shader_of(Some(256)).text;
     let name = variant.name();
     let module = naga::front::wgsl::parse_str(&text).unwrap();
-    let info = validate(variant, &module);
+    let info = info_of(variant, &module);
     // The first versions with subgroups and f16.
     let spirv = spv::Options { lang_version: (1, 3), ..Default::default() };
     let words = spv::write_vec(&module, &info, &spirv, None).unwrap_or_else(|error| panic!("{name}: SPIR-V: {error}"));
