@@ -260,7 +260,7 @@ fn what_cannot_be_planned_is_said() {
     assert_says(&refused(&["plan", "8x3", "--in-place", "--relu"]), &["--in-place", "--relu"]);
     let gradients = ["plan", "8x3", "--operation", "backward_training", "--without", "dx,dgamma,dbeta"];
     assert_says(&refused(&gradients), &["at least one of them"]);
-    assert_says(&refused(&["plan", "4x128x1024x1024"]), &["one sample", "128 MiB"]);
+    assert_says(&refused(&["plan", "4x128x1024x1024"]), &["one sample", "128.0 MiB"]);
     assert_says(&refused(&["plan"]), &["<SHAPE>"]);
 }
 
