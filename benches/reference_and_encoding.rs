@@ -2,7 +2,7 @@
 //!
 //! `cargo bench --bench reference_and_encoding`. Times of kernels on a GPU are not measured here.
 
-use batchnorm_wgpu::host::Gpu;
+use batchnorm_wgpu::host::{Gpu, storage};
 use batchnorm_wgpu::reference::{self, Layer};
 use batchnorm_wgpu::{
     BatchNorm, Config, Kernels, Layout, RunningStatistics, Shape, Step, Training, TrainingSteps, wgpu,
@@ -67,14 +67,12 @@ fn bound_step() -> Result<(Gpu, [Step; 2]), Box<dyn Error>> {
     let layer =
         BatchNorm::new(&Kernels::new(&gpu.device), Shape::new(&DIMS, Layout::ChannelsFirst)?, Config::default())?;
     let (tensor, channels) = (layer.shape().elements() as u64 * 4, layer.shape().channels());
-    let storage = |size| {
-        let usage = wgpu::BufferUsages::STORAGE;
-        gpu.device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false })
-    };
-    let [x, y, dy, dx] = [tensor; 4].map(storage);
-    let [gamma, beta, dgamma, dbeta] = [channels as u64 * 4; 4].map(storage);
-    let [saved, running, scratch] =
-        [layer.saved_size(), RunningStatistics::size(channels), layer.scratch_size()].map(storage);
+    let storage = |size| storage(&gpu.device, "tensor", size);
+    let (x, y, dy, dx) = (storage(tensor)?, storage(tensor)?, storage(tensor)?, storage(tensor)?);
+    let plane = || storage(channels as u64 * 4);
+    let (gamma, beta, dgamma, dbeta) = (plane()?, plane()?, plane()?, plane()?);
+    let (saved, scratch) = (storage(layer.saved_size())?, storage(layer.scratch_size())?);
+    let running = storage(RunningStatistics::size(channels))?;
     let whole = wgpu::Buffer::as_entire_buffer_binding;
     let TrainingSteps { forward, backward } = layer.training(&Training {
         x: whole(&x),

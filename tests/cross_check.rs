@@ -124,8 +124,11 @@ fn matrix_holds(adapter: &Adapter, cases: &[Case]) -> Result<(), Failed> {
 /// The matrix runs every kernel that the device can run; what runs is told by the plans, the matrix tests judge it.
 fn every_kernel_is_covered(adapter: &Adapter) -> Result<(), Failed> {
     let capabilities = adapter.capabilities();
-    let mut covered = BTreeSet::new();
+    let (mut covered, mut ids) = (BTreeSet::new(), BTreeSet::new());
     for case in matrix(&adapter.kernels) {
+        if !ids.insert(case.to_string()) {
+            return Err(format!("two cases are called {case}").into());
+        }
         covered.extend(case.variants(&adapter.kernels)?.iter().map(Variant::name));
     }
     let needed = |variant: &Variant| must_be_covered(variant) && variant.check(&capabilities).is_ok();

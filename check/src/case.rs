@@ -5,7 +5,7 @@ use crate::data::{Data, normal};
 pub use batchnorm_wgpu::Operation;
 use batchnorm_wgpu::kernels::{Storage, Variant};
 use batchnorm_wgpu::program::Given;
-use batchnorm_wgpu::{Activation, Choice, Config, DType, Kernels, RunningPolicy, RunningStatistics, Shape};
+use batchnorm_wgpu::{Activation, Choice, Config, DType, Kernels, RunningPolicy, RunningStatistics, Shape, Window};
 use std::fmt;
 
 /// The numbers that go in; those of tensors are values of the layer's dtype.
@@ -297,8 +297,11 @@ impl fmt::Display for Case {
             (self.config.running != Case::new(self.operation, &self.shape).config.running, " policy"),
         ];
         flags.iter().filter(|(set, _)| *set).try_for_each(|(_, flag)| f.write_str(flag))?;
-        if self.config.running != Case::new(self.operation, &self.shape).config.running {
-            write!(f, "({:?}, {:?})", self.config.running.average, self.config.running.variance)?;
+        let policy = self.config.running;
+        if policy != Case::new(self.operation, &self.shape).config.running {
+            write!(f, "({:?}, {:?}, {:?}, {:?}", policy.average, policy.variance, policy.spread, policy.non_finite)?;
+            let Window { skip, take } = policy.window;
+            write!(f, ", {skip}..{})", take.map_or(String::new(), |take| (skip + take).to_string()))?;
         }
         Ok(())
     }

@@ -1,6 +1,7 @@
 //! The conversion of elements of 16 bits, by itself: every value of both types, and around every point where rounding turns.
 
-use batchnorm_wgpu::host::{download, guarded, storage, upload};
+use crate::compute::{Access, Pipeline};
+use batchnorm_wgpu::host::{download, storage, upload};
 use batchnorm_wgpu::kernels::{Shader, Source};
 use batchnorm_wgpu::{Error, wgpu};
 use half::{bf16, f16};
@@ -129,33 +130,9 @@ fn run(
     shader.link(&Source { path: "conversion", text: KERNEL }, &has, 1, text_of);
     let from = upload(device, queue, "inputs", bytemuck::cast_slice(inputs))?;
     let to = storage(device, "outputs", 8 * inputs.len() as u64)?;
-    guarded(device, "converting", || {
-        let source = wgpu::ShaderSource::Wgsl(shader.text.into());
-        let module = device.create_shader_module(wgpu::ShaderModuleDescriptor { label: None, source });
-        let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: None,
-            layout: None,
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: Default::default(),
-            cache: None,
-        });
-        let entries = [
-            wgpu::BindGroupEntry { binding: 0, resource: from.as_entire_binding() },
-            wgpu::BindGroupEntry { binding: 1, resource: to.as_entire_binding() },
-        ];
-        let layout = &pipeline.get_bind_group_layout(0);
-        let bind_group =
-            device.create_bind_group(&wgpu::BindGroupDescriptor { label: None, layout, entries: &entries });
-        let mut encoder = device.create_command_encoder(&Default::default());
-        {
-            let mut pass = encoder.begin_compute_pass(&Default::default());
-            pass.set_pipeline(&pipeline);
-            pass.set_bind_group(0, &bind_group, &[]);
-            pass.dispatch_workgroups((inputs.len() / 64) as u32, 1, 1);
-        }
-        queue.submit([encoder.finish()])
-    })?;
+    let pipeline = Pipeline::new(device, kind.storage, &shader.text, &[Access::Read, Access::Write], &[])?;
+    let buffers = [&from, &to].map(wgpu::Buffer::as_entire_buffer_binding);
+    pipeline.bind(&buffers, (inputs.len() / 64) as u32)?.run(queue)?;
     let bytes = download(device, queue, &[&to])?.remove(0);
     Ok(bytes.chunks_exact(8).map(bytemuck::pod_read_unaligned).collect())
 }

@@ -5,6 +5,7 @@
 
 mod arena;
 pub mod case;
+pub mod compute;
 pub mod conversion;
 pub mod data;
 pub mod fault;

@@ -6,6 +6,7 @@ mod accuracy;
 mod adapter;
 mod bench;
 mod browser;
+mod chart;
 mod check;
 mod deadline;
 mod folded;

@@ -14,7 +14,7 @@
 //! where it comes from.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, HashMap};
 
 /// A file of WGSL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -76,7 +76,7 @@ impl Shader {
         }
     }
 
-    /// Appends what `main` needs of `own`, and of the files that kernels share. `has` says which features hold; `unrolled` is how
+    /// Appends what `main`, and what stands there already, need of `own` and of the files that kernels share. `has` says which features hold; `unrolled` is how
     /// often repeated lines stand; `text_of` gives the texts of the files.
     pub fn link(
         &mut self,
@@ -90,34 +90,39 @@ impl Shader {
             .iter()
             .flat_map(|(path, text)| declarations(path, text))
             .filter(|declaration| declaration.condition.is_none_or(|condition| holds(condition, has)))
-            .map(|declaration| Declaration { lines: lines(declaration.lines, has, unrolled), ..declaration })
             .collect();
-        let needed = needed(&declarations);
-        for (i, declaration) in declarations.iter().enumerate().filter(|(i, _)| needed.contains(i)) {
-            let is_constant = |i: usize| declarations[i].lines.len() == 1 && needed.contains(&i);
-            if i == 0 || !(is_constant(i) && is_constant(i - 1)) {
+        let stands_already = self.text.lines().flat_map(|line| words(code_of(line)));
+        let roots = stands_already.chain(["main"]);
+        let needed = needed(&declarations, roots, |lines| as_it_stands(lines, has, unrolled));
+        let mut after_constant = false;
+        for (i, lines) in needed {
+            let is_constant = lines.len() == 1;
+            if !(is_constant && after_constant) {
                 self.push("\n", None);
             }
-            for (line, text) in &declaration.lines {
-                self.push(text, Some(Place { path: declaration.path, line: *line }));
+            after_constant = is_constant;
+            for (line, text) in &lines {
+                self.push(text, Some(Place { path: declarations[i].path, line: *line }));
             }
         }
     }
 }
+
+/// Lines of a file with their numbers, from 1.
+type Lines<'a> = Vec<(usize, Cow<'a, str>)>;
 
 /// A declaration of a file, with the comment above it.
 struct Declaration<'a> {
     path: &'static str,
     name: &'a str,
     condition: Option<&'a str>,
-    /// Its lines and their numbers, from 1.
-    lines: Vec<(usize, Cow<'a, str>)>,
+    lines: Lines<'a>,
 }
 
 /// The declarations of a file, but for its imports.
 fn declarations<'a>(path: &'static str, text: &'a str) -> Vec<Declaration<'a>> {
     let mut found = Vec::new();
-    let mut pending: Vec<(usize, Cow<'a, str>)> = Vec::new();
+    let mut pending: Lines<'a> = Vec::new();
     let (mut name, mut condition, mut depth) = (None, None, 0);
     for (i, line) in text.lines().enumerate() {
         let (rest, own_condition) = conditional(line);
@@ -152,15 +157,11 @@ fn name_of(code: &str) -> Option<&str> {
 }
 
 /// Lines as they stand in a shader: without statements whose condition does not hold, and repeated.
-fn lines<'a>(
-    lines: Vec<(usize, Cow<'a, str>)>,
-    has: &dyn Fn(&str) -> bool,
-    unrolled: u32,
-) -> Vec<(usize, Cow<'a, str>)> {
+fn as_it_stands<'a>(lines: &Lines<'a>, has: &dyn Fn(&str) -> bool, unrolled: u32) -> Lines<'a> {
     let mut out = Vec::new();
-    let mut repeated: Option<Vec<(usize, Cow<'a, str>)>> = None;
+    let mut repeated: Option<Lines<'a>> = None;
     let mut skipped = None;
-    for (number, text) in lines {
+    for (number, text) in lines.iter().cloned() {
         if let Some(depth) = skipped {
             let depth = depth + depth_of(code_of(&text));
             skipped = (depth > 0 || !code_of(&text).trim_end().ends_with([';', '}'])).then_some(depth);
@@ -210,20 +211,26 @@ fn numbered(line: &str, k: u32) -> String {
     out + rest
 }
 
-/// Which declarations `main` needs.
-fn needed(declarations: &[Declaration<'_>]) -> BTreeSet<usize> {
-    let mut by_name: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (i, declaration) in declarations.iter().enumerate() {
-        by_name.entry(declaration.name).or_default().push(i);
-    }
-    // The first is the kernel's own, where it has one.
-    let mut open: Vec<usize> = by_name.get("main").and_then(|all| all.first()).copied().into_iter().collect();
-    let mut needed: BTreeSet<usize> = open.iter().copied().collect();
+/// Which declarations the roots need, and their lines as they stand.
+fn needed<'a, 'b>(
+    declarations: &[Declaration<'a>],
+    roots: impl Iterator<Item = &'b str>,
+    as_it_stands: impl Fn(&Lines<'a>) -> Lines<'a>,
+) -> BTreeMap<usize, Lines<'a>> {
+    let mut by_name: HashMap<&str, usize> = HashMap::new();
+    // Where there are two, which is one `main` of the kernel's own, it is the first.
+    declarations.iter().enumerate().for_each(|(i, declaration)| {
+        by_name.entry(declaration.name).or_insert(i);
+    });
+    let mut open: Vec<usize> = roots.filter_map(|name| by_name.get(name).copied()).collect();
+    let mut needed = BTreeMap::new();
     while let Some(i) = open.pop() {
-        for word in declarations[i].lines.iter().flat_map(|(_, line)| words(code_of(line))) {
-            let uses = by_name.get(word).into_iter().flatten().filter(|_| word != "main");
-            open.extend(uses.filter(|&&used| needed.insert(used)));
+        if needed.contains_key(&i) {
+            continue;
         }
+        let lines = as_it_stands(&declarations[i].lines);
+        open.extend(lines.iter().flat_map(|(_, line)| words(code_of(line))).filter_map(|name| by_name.get(name)));
+        needed.insert(i, lines);
     }
     needed
 }
@@ -264,4 +271,88 @@ fn in_word(c: char) -> bool {
 /// Names, keywords and numbers.
 fn words(code: &str) -> impl Iterator<Item = &str> {
     code.split(|c| !in_word(c)).filter(|word| !word.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::{KERNELS, Variant};
+    use std::collections::HashSet;
+
+    const OWN: Source = Source {
+        path: "own.wgsl",
+        text: "\
+// What the file is about.
+import package::common::work::{Work};
+
+// Says so.
+@if(loud && !mute)
+fn say() -> u32 {
+    return LOUD;
+}
+
+@if(!loud || mute) fn say() -> u32 { return 0u; }
+const LOUD: u32 = 11u; // Up to here.
+const UNUSED: u32 = 1u;
+
+fn main() {
+    @if(loud) let volume = say();
+    @if(!loud) let volume = min(
+        say(),
+        2u);
+    // unroll k {
+    let x_k = volume; // x_key stays
+    // }
+    @if(mute)
+    return;
+}
+",
+    };
+
+    fn linked(features: &[&str], unrolled: u32) -> Shader {
+        let mut shader = Shader::default();
+        shader.link(&OWN, &|feature| features.contains(&feature), unrolled, &|source| Cow::Borrowed(source.text));
+        shader
+    }
+
+    #[test]
+    fn conditions_choose_and_lines_repeat() {
+        let loud = linked(&["loud"], 2);
+        let text = "
+// Says so.
+fn say() -> u32 {
+    return LOUD;
+}
+
+const LOUD: u32 = 11u; // Up to here.
+
+fn main() {
+    let volume = say();
+    let x_0 = volume; // x_key stays
+    let x_1 = volume; // x_key stays
+}
+";
+        assert_eq!(loud.text, text);
+        let numbers: Vec<_> = loud.places.iter().map(|place| place.map_or(0, |place| place.line)).collect();
+        assert_eq!(numbers, [0, 4, 6, 7, 8, 0, 11, 0, 14, 15, 20, 20, 24]);
+        let quiet = linked(&["mute"], 0).text;
+        assert!(quiet.contains("fn say() -> u32 { return 0u; }") && !quiet.contains("LOUD"), "{quiet}");
+        assert!(quiet.contains("let volume = min(\n        say(),\n        2u);\n    return;\n}\n"), "{quiet}");
+    }
+
+    #[test]
+    fn no_two_declarations_of_a_name_hold() {
+        for variant in Variant::apart() {
+            let has = |feature: &str| variant.has(feature).unwrap();
+            let mut names = HashSet::new();
+            for source in std::iter::once(&variant.kernel.source).chain(&COMMON) {
+                let declared = declarations(source.path, source.text).into_iter();
+                for declaration in declared.filter(|one| one.condition.is_none_or(|condition| holds(condition, &has))) {
+                    assert!(names.insert(declaration.name), "{}: {}", variant.name(), declaration.name);
+                }
+            }
+            assert!(names.contains("kernel") && names.contains("main"));
+        }
+        assert_eq!(KERNELS.len(), 17);
+    }
 }

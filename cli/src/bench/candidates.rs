@@ -5,6 +5,17 @@ use batchnorm_wgpu::{
     Capabilities, Choice, DType, Kernels, Operation, Plan, Preference, Shape, Tuning, TuningPoint, wgpu,
 };
 
+/// What is timed beside the plan that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    /// Nothing.
+    None,
+    /// One plan for each strategy.
+    Strategies,
+    /// Every kernel.
+    Kernels,
+}
+
 /// Workgroup sizes that are tried.
 fn workgroup_sizes(capabilities: &Capabilities) -> &'static [u32] {
     match capabilities.device_type {

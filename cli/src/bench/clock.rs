@@ -19,6 +19,17 @@ pub struct Job<'a> {
     pub encode: Box<dyn Fn(usize, &mut wgpu::ComputePass<'_>) + 'a>,
 }
 
+/// Bytes of tensors that are gone through before one is used again, so that no cache holds it. Larger than the last-level
+/// caches of today's desktop processors and GPUs.
+const ROTATION: u64 = 256 << 20;
+/// Most sets of tensors: small ones would need thousands, and where dispatch dominates the cache does not matter.
+const MOST_SETS: u64 = 16;
+
+/// How many sets of `tensors` tensors of `bytes` bytes are gone through in turn.
+pub fn sets(tensors: u64, bytes: u64) -> u64 {
+    (ROTATION / (tensors * bytes)).clamp(2, MOST_SETS)
+}
+
 /// Measures on one device.
 pub struct Stopwatch<'a> {
     gpu: &'a Gpu,

@@ -1,11 +1,11 @@
 //! The copy kernel that all others are measured against.
 
-use super::clock::{Job, Samples, Stopwatch};
+use super::clock::{Job, Samples, Stopwatch, sets};
 use super::record;
-use super::workload::sets;
 use crate::AnyError;
-use batchnorm_wgpu::host::{Gpu, guarded, storage};
+use batchnorm_wgpu::host::{Gpu, storage};
 use batchnorm_wgpu::wgpu;
+use batchnorm_wgpu_check::compute::{Access, Dispatch, Pipeline};
 use std::time::Duration;
 
 /// Its WGSL.
@@ -21,8 +21,8 @@ const GPU_CANDIDATES: (&[u32], &[u32]) = (&[64, 128, 256, 512, 1024], &[64, 512,
 
 /// A copy kernel with the shape of its dispatch.
 pub struct CopyKernel {
-    pipeline: wgpu::ComputePipeline,
-    bind_groups: Vec<wgpu::BindGroup>,
+    /// One for each pair of tensors.
+    dispatches: Vec<Dispatch>,
     workgroup_size: u32,
     workgroups: u32,
     segments: bool,
@@ -66,17 +66,14 @@ impl CopyKernel {
                 continue;
             }
             for segments in [false, true] {
-                let pipeline = pipeline(gpu, workgroup_size, segments)?;
+                let constants = constants(workgroup_size, segments);
+                let pipeline = Pipeline::new(&gpu.device, "copy", TEXT, &[Access::Read, Access::Write], &constants)?;
                 for &workgroups in numbers {
-                    let bind_groups = pairs.iter().map(|pair| bind(gpu, &pipeline, pair)).collect();
-                    all.push(Self {
-                        pipeline: pipeline.clone(),
-                        bind_groups,
-                        workgroup_size,
-                        workgroups,
-                        segments,
-                        bytes,
-                    });
+                    let bind = |pair: &[wgpu::Buffer; 2]| {
+                        pipeline.bind(&pair.each_ref().map(wgpu::Buffer::as_entire_buffer_binding), workgroups)
+                    };
+                    let dispatches = pairs.iter().map(bind).collect::<Result<_, _>>()?;
+                    all.push(Self { dispatches, workgroup_size, workgroups, segments, bytes });
                 }
             }
         }
@@ -85,12 +82,7 @@ impl CopyKernel {
 
     /// The kernel as something to time.
     pub fn job(&self) -> Job<'_> {
-        let encode = |i: usize, pass: &mut wgpu::ComputePass<'_>| {
-            pass.set_pipeline(&self.pipeline);
-            pass.set_bind_group(0, &self.bind_groups[i], &[]);
-            pass.dispatch_workgroups(self.workgroups, 1, 1);
-        };
-        Job { steps: self.bind_groups.len(), encode: Box::new(encode) }
+        Job { steps: self.dispatches.len(), encode: Box::new(|i, pass| self.dispatches[i].encode(pass)) }
     }
 
     /// Invocations per workgroup, workgroups, and whether each has a segment of its own: what suits a kernel that goes over
@@ -115,31 +107,7 @@ impl CopyKernel {
     }
 }
 
-fn pipeline(gpu: &Gpu, workgroup_size: u32, segments: bool) -> Result<wgpu::ComputePipeline, AnyError> {
-    Ok(guarded(&gpu.device, "compiling the copy kernel", || {
-        let source = wgpu::ShaderSource::Wgsl(TEXT.into());
-        let module = gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor { label: Some("copy"), source });
-        gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-            label: Some("copy"),
-            layout: None,
-            module: &module,
-            entry_point: Some("main"),
-            compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &[("WORKGROUP", workgroup_size.into()), ("SEGMENTS", f64::from(u8::from(segments)))],
-                ..Default::default()
-            },
-            cache: None,
-        })
-    })?)
-}
-
-fn bind(gpu: &Gpu, pipeline: &wgpu::ComputePipeline, [from, to]: &[wgpu::Buffer; 2]) -> wgpu::BindGroup {
-    gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-        label: Some("copy"),
-        layout: &pipeline.get_bind_group_layout(0),
-        entries: &[
-            wgpu::BindGroupEntry { binding: 0, resource: from.as_entire_binding() },
-            wgpu::BindGroupEntry { binding: 1, resource: to.as_entire_binding() },
-        ],
-    })
+/// The overrides of a kernel that is laid out so.
+pub fn constants(workgroup_size: u32, segments: bool) -> [(&'static str, f64); 2] {
+    [("WORKGROUP", workgroup_size.into()), ("SEGMENTS", u8::from(segments).into())]
 }

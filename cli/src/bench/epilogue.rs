@@ -1,10 +1,11 @@
 //! The elementwise kernels of a network that does not fuse: what follows a batch norm, as a pass of its own.
 
-use super::copy::CopyKernel;
-use super::workload::{decode, encode};
+use super::copy::{CopyKernel, constants};
+use super::elements::{decode, encode};
 use crate::AnyError;
-use batchnorm_wgpu::host::{Gpu, download, guarded, storage, upload};
+use batchnorm_wgpu::host::{Gpu, download, storage, upload};
 use batchnorm_wgpu::{DType, wgpu};
+use batchnorm_wgpu_check::compute::{Access, Dispatch, Pipeline};
 use batchnorm_wgpu_check::data::normal;
 
 /// What an epilogue computes of its tensors, the first of which it writes.
@@ -52,6 +53,15 @@ impl Function {
         }
     }
 
+    /// How it uses its tensors.
+    fn accesses(self) -> &'static [Access] {
+        match self {
+            Self::Relu => &[Access::Write],
+            Self::AddRelu => &[Access::Write, Access::Read],
+            Self::Gate => &[Access::Write, Access::Read, Access::Read],
+        }
+    }
+
     /// What it makes of an element, given what is bound in order.
     fn of(self, [z, second, third]: [f32; 3]) -> f32 {
         match self {
@@ -87,7 +97,7 @@ pub fn texts() -> impl Iterator<Item = (String, String)> {
 pub struct Epilogue {
     function: Function,
     dtype: DType,
-    pipeline: wgpu::ComputePipeline,
+    pipeline: Pipeline,
     workgroup_size: u32,
     workgroups: u32,
 }
@@ -112,44 +122,24 @@ impl Epilogues {
 impl Epilogue {
     fn new(gpu: &Gpu, copy: &CopyKernel, dtype: DType, function: Function) -> Result<Self, AnyError> {
         let (workgroup_size, workgroups, segments) = copy.layout();
-        let pipeline = guarded(&gpu.device, "compiling an epilogue", || {
-            let source = wgpu::ShaderSource::Wgsl(text(dtype, function).into());
-            let label = Some("epilogue");
-            let module = gpu.device.create_shader_module(wgpu::ShaderModuleDescriptor { label, source });
-            gpu.device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-                label,
-                layout: None,
-                module: &module,
-                entry_point: Some("main"),
-                compilation_options: wgpu::PipelineCompilationOptions {
-                    constants: &[("WORKGROUP", workgroup_size.into()), ("SEGMENTS", f64::from(u8::from(segments)))],
-                    ..Default::default()
-                },
-                cache: None,
-            })
-        })?;
+        let (wgsl, constants) = (text(dtype, function), constants(workgroup_size, segments));
+        let pipeline = Pipeline::new(&gpu.device, "epilogue", &wgsl, function.accesses(), &constants)?;
         let epilogue = Self { function, dtype, pipeline, workgroup_size, workgroups };
         epilogue.verify(gpu)?;
         Ok(epilogue)
     }
 
     /// Binds tensors of whole vectors.
-    pub fn bind(&self, gpu: &Gpu, tensors: &[&wgpu::Buffer]) -> Result<Bound<'_>, AnyError> {
-        let numbered = (0..).zip(tensors);
-        let entries: Vec<_> = numbered
-            .map(|(binding, tensor)| wgpu::BindGroupEntry { binding, resource: tensor.as_entire_binding() })
-            .collect();
-        let bind_group = guarded(&gpu.device, "binding an epilogue", || {
-            gpu.device.create_bind_group(&wgpu::BindGroupDescriptor {
-                label: Some("epilogue"),
-                layout: &self.pipeline.get_bind_group_layout(0),
-                entries: &entries,
-            })
-        })?;
+    pub fn bind(&self, tensors: &[&wgpu::Buffer]) -> Result<Dispatch, AnyError> {
+        self.bind_to(tensors, self.workgroups)
+    }
+
+    /// Binds tensors of whole vectors, for at most so many workgroups.
+    fn bind_to(&self, tensors: &[&wgpu::Buffer], most: u32) -> Result<Dispatch, AnyError> {
         let vectors = tensors.iter().map(|tensor| tensor.size() / 16).min().unwrap_or(0);
         let useful = vectors.div_ceil(self.workgroup_size.into()).max(1);
-        let workgroups = useful.min(self.workgroups.into()) as u32;
-        Ok(Bound { pipeline: &self.pipeline, bind_group, workgroups })
+        let buffers: Vec<_> = tensors.iter().map(|tensor| tensor.as_entire_buffer_binding()).collect();
+        Ok(self.pipeline.bind(&buffers, useful.min(most.into()) as u32)?)
     }
 
     /// Holds its results against the host's, a last place aside: WGSL leaves the rounding of an f16 open.
@@ -167,11 +157,7 @@ impl Epilogue {
             Function::AddRelu => vec![&given[0], &given[1]],
             Function::Gate => vec![&out, &given[1], &given[2]],
         };
-        let bound = self.bind(gpu, &tensors)?;
-        let bound = Bound { workgroups: bound.workgroups.min(WORKGROUPS), ..bound };
-        let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        bound.encode(&mut encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default()));
-        guarded(&gpu.device, "verifying an epilogue", || gpu.queue.submit([encoder.finish()]))?;
+        self.bind_to(&tensors, self.workgroups.min(WORKGROUPS))?.run(&gpu.queue)?;
         let bytes = download(&gpu.device, &gpu.queue, &tensors[..1])?.concat();
         let last_place = match self.dtype {
             DType::F32 => f32::EPSILON,
@@ -194,21 +180,5 @@ impl Epilogue {
         let least = if self.function == Function::Gate && seed == 2 { 0.0 } else { f32::MIN };
         let values: Vec<f32> = normal(count, seed).into_iter().map(|value| value.max(least)).collect();
         decode(&encode(&values, self.dtype), self.dtype)
-    }
-}
-
-/// An epilogue bound to its tensors.
-pub struct Bound<'a> {
-    pipeline: &'a wgpu::ComputePipeline,
-    bind_group: wgpu::BindGroup,
-    workgroups: u32,
-}
-
-impl Bound<'_> {
-    /// Records it.
-    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
-        pass.set_pipeline(self.pipeline);
-        pass.set_bind_group(0, &self.bind_group, &[]);
-        pass.dispatch_workgroups(self.workgroups, 1, 1);
     }
 }

@@ -1,16 +1,15 @@
 //! `bn bench --fused`: `relu(bn(x) + residual)` in one step, beside a plain batch norm and an elementwise kernel.
 
 use super::clock::Job;
-use super::epilogue::{Bound, Epilogues, Function};
+use super::epilogue::{Epilogues, Function};
 use super::record::{FusedRow, Fusion, dims_and_layout};
-use super::workload::{Tensors, Use, job};
-use super::{Bench, verify};
+use super::session::Session;
+use super::tensors::{Tensors, Use, job};
 use crate::AnyError;
-use crate::output::figure;
-use crate::terminal::{number, table, text};
 use batchnorm_wgpu::host::guarded;
 use batchnorm_wgpu::kernels::{Gradients, Kernel, Variant, kernels_of};
 use batchnorm_wgpu::{Activation, BatchNorm, Choice, Config, Operation, Plan, Step, wgpu};
+use batchnorm_wgpu_check::compute::Dispatch;
 
 /// Operations that are timed.
 pub const OPERATIONS: [Operation; 3] = [Operation::ForwardTraining, Operation::Inference, Operation::BackwardTraining];
@@ -51,7 +50,7 @@ fn is_backward(operation: Operation) -> bool {
     operation == Operation::BackwardTraining
 }
 
-impl Bench<'_> {
+impl Session<'_> {
     /// The fused step and its separate passes, timed in turn on the same tensors.
     pub fn fused_row(
         &mut self,
@@ -65,7 +64,7 @@ impl Bench<'_> {
         let layer = self.layer(shape, &config, choice)?;
         let plan = layer.plan(operation)?;
         let what = (operation, fusion.residual());
-        verify(self.gpu, &self.kernels, what, shape, &config, &plan, &mut self.expectations)?;
+        self.verify(what, shape, &config, &plan)?;
         if is_backward(operation) {
             self.run(&self.steps(tensors, &layer, Operation::ForwardTraining, fusion)?)?;
         }
@@ -75,7 +74,7 @@ impl Bench<'_> {
         let behind = if is_backward(operation) { Use::BehindGate } else { Use::Plain };
         let steps = tensors.steps(self.gpu, &plain, operation, behind)?;
         let epilogue = epilogues.get(dtype, fusion.epilogue(operation))?;
-        let bound = tensors.epilogues(self.gpu, epilogue, fusion.epilogue(operation))?;
+        let bound = tensors.epilogues(epilogue, fusion.epilogue(operation))?;
         let jobs = [job(&fused), separate(&steps, &bound, operation)];
         let samples = self.watch.measure(&jobs.each_ref(), self.rounds, self.least)?;
         let (dims, layout) = dims_and_layout(shape);
@@ -115,7 +114,7 @@ impl Bench<'_> {
 }
 
 /// A plain step and its epilogue, in the order of the operation.
-fn separate<'a>(steps: &'a [Step], bound: &'a [Bound<'a>], operation: Operation) -> Job<'a> {
+fn separate<'a>(steps: &'a [Step], bound: &'a [Dispatch], operation: Operation) -> Job<'a> {
     let encode = move |i: usize, pass: &mut wgpu::ComputePass<'_>| {
         let (step, epilogue) = (&steps[i], &bound[i]);
         if is_backward(operation) {
@@ -127,37 +126,4 @@ fn separate<'a>(steps: &'a [Step], bound: &'a [Bound<'a>], operation: Operation)
         }
     };
     Job { steps: steps.len().min(bound.len()), encode: Box::new(encode) }
-}
-
-/// Prints the rows.
-pub fn print(rows: &[FusedRow]) {
-    let lines = rows.iter().map(|row| {
-        vec![
-            row.operation.to_string(),
-            row.fusion.name().into(),
-            row.shape(),
-            row.dtype.to_string(),
-            figure(row.separate_over_fused),
-            figure_of(row.fused_microseconds.median),
-            figure_of(row.separate_microseconds.median),
-            row.fused_moves.to_string(),
-            row.separate_moves.to_string(),
-        ]
-    });
-    let columns = [
-        text("operation"),
-        text("fused with"),
-        text("shape"),
-        text("dtype"),
-        number("separate\n/ fused").means("the median of samples taken in turn, above 1 where fusing is faster"),
-        number("fused\nus").means("the time of the fused step").extra(),
-        number("separate\nus").means("the time of the plain batch norm and an elementwise kernel").extra(),
-        number("fused\nmoves").means("tensors read and written, each as often as a kernel goes over it").extra(),
-        number("separate\nmoves").extra(),
-    ];
-    println!("\n{}", table(columns, lines));
-}
-
-fn figure_of(microseconds: f64) -> String {
-    format!("{microseconds:.0}")
 }

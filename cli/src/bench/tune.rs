@@ -1,11 +1,13 @@
 //! `bn tune`: finds the fastest plan for each operation and shape on an adapter, and writes a tuning file.
 
 use super::candidates::{Candidate, candidates, refinements};
-use super::clock::{Samples, Stopwatch};
+use super::clock::{FEATURES, Samples, Stopwatch};
 use super::copy::CopyKernel;
+use super::machine::{processor, today};
 use super::record::PlanFigures;
-use super::workload::{OPERATIONS, Subject, Tensors, Use, job, subjects};
-use super::{clock, processor, today, verify};
+use super::subjects::{OPERATIONS, Subject, subjects};
+use super::tensors::{Tensors, Use, job};
+use super::verify::verify;
 use crate::adapter::AdapterArgs;
 use crate::deadline::TimeLimit;
 use crate::output::{another_or_force, check_new, progress, replace};
@@ -58,7 +60,7 @@ type Ranked = (Candidate, f64);
 pub fn run(arguments: &TuneArgs) -> Result<Verdict, AnyError> {
     let deadline = arguments.limit.start();
     check_new(&arguments.out, another_or_force)?;
-    let gpu = arguments.adapter.open_with(clock::FEATURES)?;
+    let gpu = arguments.adapter.open_with(FEATURES)?;
     let (subjects, too_large) = subjects(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
     let copy = CopyKernel::fastest(&gpu)?;
     let watch = Stopwatch::new(&gpu, &copy.job())?;

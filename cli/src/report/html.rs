@@ -1,9 +1,10 @@
 //! The page. The template escapes whatever comes from files.
 
-use super::charts::{bars, legend, over_time, sizes, two_pass_limit};
+use super::charts::{bars, over_time, sizes, two_pass_limit};
 use super::read::{Records, chosen_of, median, order, same_case};
 use super::{FUSED_HEADER, count, digits, fused_cells, plan, strategy};
 use crate::bench::record::{Record, Row};
+use crate::chart::{legend, page_style};
 use batchnorm_wgpu::Operation;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -17,7 +18,7 @@ pub fn page(records: &Records) -> String {
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { "Batch normalization benchmarks" }
-                style { (PreEscaped(include_str!("style.css"))) }
+                style { (PreEscaped(include_str!("style.css"))) (PreEscaped(page_style())) }
             }
             body {
                 h1 { "Batch normalization on " (count(newest.len(), "adapter")) }

@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn names_mean_variants() {
-        let found = |name| find(name).unwrap().name();
+        let found = |name: &str| find(name).unwrap().name();
         assert_eq!(found("normalize"), "normalize.planes4.tree");
         assert_eq!(found("norm"), "normalize.planes4.tree");
         // It begins the names of others.

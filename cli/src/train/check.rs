@@ -1,9 +1,9 @@
 //! Holds one training step of the network with batch norm against float64 on the CPU, stage by stage.
 
 use super::{
-    TrainError,
     contest::Contest,
     data::{CLASSES, Mnist, PIXELS},
+    error::TrainError,
     gpu::Gpu,
     kernels::Batch,
     normalization::BatchNormStage,

@@ -5,9 +5,9 @@
 //! `bn1.weight` and the library's other names. A linear layer before batch norm has no bias.
 
 use super::{
-    TrainError,
-    contest::{Contest, Epoch, Figures, Settings},
     data::{Images, Mnist},
+    error::{Difference, TrainError},
+    history::{Epoch, Figures, Settings},
     network::Snapshot,
     parameters::{Parameters, SIZES},
 };
@@ -18,7 +18,7 @@ use batchnorm_wgpu::{
 };
 use flate2::Crc;
 use serde::{Deserialize, Serialize};
-use std::{collections::BTreeMap, fmt, fs, path::Path};
+use std::{collections::BTreeMap, fs, path::Path};
 
 /// Where the training state lies in the metadata. It is the only text there: the order of several would not repeat.
 const TRAINING: &str = "batchnorm-train-1";
@@ -54,21 +54,6 @@ pub struct Checkpoint {
     pub epochs: [Vec<Epoch>; 2],
 }
 
-/// A setting that two runs do not share.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Difference {
-    option: String,
-    saved: String,
-    asked: String,
-}
-
-impl fmt::Display for Difference {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { option, saved, asked } = self;
-        write!(f, "{option} was {saved} and is {asked}")
-    }
-}
-
 /// What a run needs to go on, beside the tensors.
 #[derive(Debug, Serialize, Deserialize)]
 struct Training {
@@ -94,9 +79,8 @@ fn from_bits(bits: &EpochBits) -> Epoch {
 /// Writes both networks and the training state.
 ///
 /// # Errors
-/// [`TrainError`] when the device fails or the file cannot be written.
-pub fn save(file: &Path, contest: &Contest<'_>, settings: &Settings, mnist: &Mnist) -> Result<(), TrainError> {
-    let checkpoint = contest.checkpoint()?;
+/// [`TrainError`] when the file cannot be written.
+pub fn save(file: &Path, checkpoint: &Checkpoint, settings: &Settings, mnist: &Mnist) -> Result<(), TrainError> {
     let training = Training {
         settings: described(settings, mnist),
         epochs: checkpoint.epochs.each_ref().map(|epochs| epochs.iter().map(to_bits).collect()),

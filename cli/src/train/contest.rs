@@ -1,10 +1,11 @@
 //! Trains the two networks side by side: the same weights at the start, the same batches in the same order.
 
 use super::{
-    TrainError,
     checkpoint::Checkpoint,
     data::{Images, Mnist},
+    error::TrainError,
     gpu::Gpu,
+    history::{Epoch, Figures, History, Settings},
     kernels::{Kernel, Pipelines},
     network::{Builder, Network, ResidentImages, Snapshot},
     parameters::initial_weights,
@@ -21,61 +22,6 @@ const BATCHES_PER_SUBMISSION: usize = 8;
 
 /// Submissions that may wait for the GPU: one runs, the next is ready.
 const SUBMISSIONS_AHEAD: usize = 2;
-
-/// What a run is asked for.
-#[derive(Clone, Copy, Debug, serde::Serialize)]
-pub struct Settings {
-    /// Passes over the training images.
-    pub epochs: u32,
-    /// Images per training step.
-    pub batch: usize,
-    /// Step width of the descent in the first epoch; see [`Settings::rate_in`].
-    pub rate: f64,
-    /// Seed of weights and order.
-    pub seed: u64,
-}
-
-impl Settings {
-    /// Step width in epoch `epoch`, from 0: it falls linearly and would reach 0 after the last.
-    pub fn rate_in(&self, epoch: u32) -> f32 {
-        (self.rate * (1.0 - f64::from(epoch) / f64::from(self.epochs))) as f32
-    }
-}
-
-/// Loss and accuracy of a pass over a data set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
-pub struct Figures {
-    /// Mean cross-entropy, in nats.
-    pub loss: f64,
-    /// Share of images classified correctly, in [0, 1].
-    pub accuracy: f64,
-}
-
-/// One network's epoch: its training batches as they were met, then the test set.
-#[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
-pub struct Epoch {
-    /// Over the training batches, each before its step.
-    pub train: Figures,
-    /// Over the test set after the epoch, with running statistics.
-    pub test: Figures,
-}
-
-/// What came of training.
-#[derive(Clone, Debug, Default, serde::Serialize)]
-pub struct History {
-    /// Training steps per epoch.
-    pub steps_per_epoch: usize,
-    /// Epochs that earlier runs trained.
-    pub resumed: usize,
-    /// The network without batch norm.
-    pub plain: Vec<Epoch>,
-    /// The network with it.
-    pub batch_norm: Vec<Epoch>,
-    /// Seconds of training in this run, evaluation apart, of the network without batch norm.
-    pub plain_seconds: f64,
-    /// And of the one with it.
-    pub batch_norm_seconds: f64,
-}
 
 /// A network and its recordings.
 pub struct Contestant {
@@ -126,8 +72,8 @@ impl<'a> Contest<'a> {
                 Builder { gpu, pipelines: Pipelines::new(gpu.device, source), batch_norm: Kernels::new(gpu.device) };
             let mut contestant = |batch_norm| -> Result<Contestant, TrainError> {
                 let network = Network::new(gpu, &Snapshot::initial(batch_norm, &weights))?;
-                let training = network.record_training(&mut builder, &train_images, batch)?;
-                let evaluation = network.record_evaluation(&mut builder, &test_images)?;
+                let training = Recording::training(&network, &mut builder, &train_images, batch)?;
+                let evaluation = Recording::evaluation(&network, &mut builder, &test_images)?;
                 Ok(Contestant { network, training, evaluation })
             };
             let (mut plain, mut batch_norm) = (contestant(false)?, contestant(true)?);
@@ -236,7 +182,8 @@ pub fn evaluate(gpu: Gpu<'_>, images: &Images, snapshot: &Snapshot) -> Result<Fi
         let pipelines = Pipelines::new(gpu.device, |kernel| kernel.source().into());
         let mut builder = Builder { gpu, pipelines, batch_norm: Kernels::new(gpu.device) };
         let network = Network::new(gpu, snapshot)?;
-        measure(gpu, &network.record_evaluation(&mut builder, &ResidentImages::new(gpu, images)?)?)
+        let images = ResidentImages::new(gpu, images)?;
+        measure(gpu, &Recording::evaluation(&network, &mut builder, &images)?)
     })
 }
 

@@ -1,6 +1,6 @@
 //! Buffers, read-back and errors of the device, in the few forms that training needs.
 
-use super::TrainError;
+use super::error::TrainError;
 use batchnorm_wgpu::host;
 use batchnorm_wgpu::wgpu::{self, BufferUsages};
 
@@ -19,7 +19,7 @@ impl Gpu<'_> {
     /// # Errors
     /// [`batchnorm_wgpu::Error::Limit`] when the device binds no buffer of that size.
     pub fn storage(&self, label: &str, bytes: u64) -> Result<wgpu::Buffer, TrainError> {
-        Ok(host::storage(self.device, label, bytes.next_multiple_of(4))?)
+        Ok(host::storage(self.device, label, bytes)?)
     }
 
     /// A storage buffer with the given content.
@@ -27,9 +27,7 @@ impl Gpu<'_> {
     /// # Errors
     /// [`batchnorm_wgpu::Error::Limit`] when the device binds no buffer of that size.
     pub fn storage_with(&self, label: &str, content: &[u8]) -> Result<wgpu::Buffer, TrainError> {
-        let buffer = self.storage(label, content.len() as u64)?;
-        self.queue.write_buffer(&buffer, 0, content);
-        Ok(buffer)
+        Ok(host::upload(self.device, self.queue, label, content)?)
     }
 
     /// A uniform buffer with the given content.

@@ -1,8 +1,9 @@
-//! The tool's own kernels: their table, pipelines, and dispatches bound to buffers.
+//! The tool's own kernels: their table, their pipelines on a device, and the uniforms of batches.
 
-use super::TrainError;
+use super::error::TrainError;
 use batchnorm_wgpu::wgpu;
-use std::{collections::HashMap, rc::Rc};
+use batchnorm_wgpu_check::compute::{Access, Dispatch, Pipeline};
+use std::collections::HashMap;
 
 /// A kernel of `cli/shaders/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,17 +22,6 @@ pub enum Kernel {
     SoftmaxCrossEntropy,
     /// p -= rate * g.
     Sgd,
-}
-
-/// How a kernel uses a binding.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Access {
-    /// A storage buffer that is read.
-    Read,
-    /// A storage buffer that is written, and may be read.
-    Write,
-    /// The uniform buffer of batches, at a dynamic offset.
-    Batch,
 }
 
 /// Bytes from one batch's uniforms to the next: the largest alignment that WebGPU lets a device ask for.
@@ -85,7 +75,7 @@ impl Kernel {
 
     /// The bindings of group 0, in order.
     fn bindings(self) -> &'static [Access] {
-        use Access::{Batch, Read, Write};
+        use Access::{Read, Uniform as Batch, Write};
         match self {
             Kernel::Gather => &[Read, Read, Read, Write, Write, Batch],
             Kernel::LinearForward | Kernel::LinearBackwardInput => &[Read, Read, Read, Write],
@@ -100,42 +90,21 @@ impl Kernel {
 /// Pipelines of the tool's kernels on one device, each built once.
 pub struct Pipelines {
     device: wgpu::Device,
-    modules: HashMap<Kernel, wgpu::ShaderModule>,
-    built: HashMap<String, Rc<Pipeline>>,
-}
-
-/// A pipeline and the layout of its bind group.
-struct Pipeline {
-    pipeline: wgpu::ComputePipeline,
-    layout: wgpu::BindGroupLayout,
-}
-
-/// A kernel bound to its buffers: all that a step needs to record it.
-pub struct Dispatch {
-    pipeline: Rc<Pipeline>,
-    bind_group: wgpu::BindGroup,
-    workgroups: u32,
-    /// Whether the kernel reads the uniforms of its batch.
-    per_batch: bool,
+    sources: HashMap<Kernel, String>,
+    built: HashMap<String, Pipeline>,
 }
 
 impl Pipelines {
-    /// Compiles the kernels' modules. `source` gives a kernel's WGSL; tests hand in broken ones.
+    /// The kernels of `device`. `source` gives a kernel's WGSL; tests hand in broken ones.
     pub fn new(device: &wgpu::Device, source: impl Fn(Kernel) -> String) -> Self {
-        let module = |kernel: Kernel| {
-            device.create_shader_module(wgpu::ShaderModuleDescriptor {
-                label: Some(kernel.name()),
-                source: wgpu::ShaderSource::Wgsl(source(kernel).into()),
-            })
-        };
-        let modules = Kernel::ALL.into_iter().map(|kernel| (kernel, module(kernel))).collect();
-        Self { device: device.clone(), modules, built: HashMap::new() }
+        let sources = Kernel::ALL.into_iter().map(|kernel| (kernel, source(kernel))).collect();
+        Self { device: device.clone(), sources, built: HashMap::new() }
     }
 
     /// Binds `kernel` to `buffers`, with its overrides set to `constants`.
     ///
     /// # Errors
-    /// [`TrainError::Limit`] for more workgroups than one dispatch may have.
+    /// [`TrainError::Limit`] for more workgroups than one dispatch may have; what the device says when it refuses the kernel.
     pub fn bind(
         &mut self,
         kernel: Kernel,
@@ -148,76 +117,19 @@ impl Pipelines {
             let what = format!("workgroups of {}", kernel.name());
             return Err(TrainError::Limit { what, needed: u64::from(workgroups), allowed: u64::from(allowed) });
         }
-        let pipeline = self.pipeline(kernel, constants);
-        let entries: Vec<_> = buffers
-            .iter()
-            .zip(0..)
-            .map(|(buffer, binding)| wgpu::BindGroupEntry {
-                binding,
-                resource: wgpu::BindingResource::Buffer(buffer.clone()),
-            })
-            .collect();
-        let bind_group = self.device.create_bind_group(&wgpu::BindGroupDescriptor {
-            label: Some(kernel.name()),
-            layout: &pipeline.layout,
-            entries: &entries,
-        });
-        let per_batch = kernel.bindings().contains(&Access::Batch);
-        Ok(Dispatch { pipeline, bind_group, workgroups, per_batch })
+        Ok(self.pipeline(kernel, constants)?.bind(buffers, workgroups)?)
     }
 
     /// The pipeline of `kernel` with its overrides set to `constants`, built at its first use.
-    fn pipeline(&mut self, kernel: Kernel, constants: &[(&str, f64)]) -> Rc<Pipeline> {
+    fn pipeline(&mut self, kernel: Kernel, constants: &[(&str, f64)]) -> Result<Pipeline, TrainError> {
         let key = format!("{} {constants:?}", kernel.name());
-        let (device, module) = (&self.device, &self.modules[&kernel]);
-        self.built.entry(key).or_insert_with(|| Rc::new(build(device, module, kernel, constants))).clone()
-    }
-}
-
-/// Builds one pipeline.
-fn build(device: &wgpu::Device, module: &wgpu::ShaderModule, kernel: Kernel, constants: &[(&str, f64)]) -> Pipeline {
-    let entries: Vec<_> = kernel.bindings().iter().zip(0..).map(|(&access, binding)| entry(binding, access)).collect();
-    let layout = device
-        .create_bind_group_layout(&wgpu::BindGroupLayoutDescriptor { label: Some(kernel.name()), entries: &entries });
-    let pipeline_layout = device.create_pipeline_layout(&wgpu::PipelineLayoutDescriptor {
-        label: Some(kernel.name()),
-        bind_group_layouts: &[Some(&layout)],
-        immediate_size: 0,
-    });
-    let pipeline = device.create_compute_pipeline(&wgpu::ComputePipelineDescriptor {
-        label: Some(kernel.name()),
-        layout: Some(&pipeline_layout),
-        module,
-        entry_point: Some("main"),
-        compilation_options: wgpu::PipelineCompilationOptions { constants, ..Default::default() },
-        cache: None,
-    });
-    Pipeline { pipeline, layout }
-}
-
-/// One entry of a bind group layout.
-fn entry(binding: u32, access: Access) -> wgpu::BindGroupLayoutEntry {
-    let ty = match access {
-        Access::Read => wgpu::BufferBindingType::Storage { read_only: true },
-        Access::Write => wgpu::BufferBindingType::Storage { read_only: false },
-        Access::Batch => wgpu::BufferBindingType::Uniform,
-    };
-    wgpu::BindGroupLayoutEntry {
-        binding,
-        visibility: wgpu::ShaderStages::COMPUTE,
-        ty: wgpu::BindingType::Buffer { ty, has_dynamic_offset: access == Access::Batch, min_binding_size: None },
-        count: None,
-    }
-}
-
-impl Dispatch {
-    /// Records the dispatch for batch number `batch`.
-    pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>, batch: u32) {
-        pass.set_pipeline(&self.pipeline.pipeline);
-        let offset = batch * BATCH_STRIDE as u32;
-        let offsets: &[u32] = if self.per_batch { &[offset] } else { &[] };
-        pass.set_bind_group(0, &self.bind_group, offsets);
-        pass.dispatch_workgroups(self.workgroups, 1, 1);
+        if let Some(built) = self.built.get(&key) {
+            return Ok(built.clone());
+        }
+        let source = &self.sources[&kernel];
+        let pipeline = Pipeline::new(&self.device, kernel.name(), source, kernel.bindings(), constants)?;
+        self.built.insert(key, pipeline.clone());
+        Ok(pipeline)
     }
 }
 

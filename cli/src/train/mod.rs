@@ -1,13 +1,18 @@
 //! `bn train`: the multilayer perceptron of section 4.1 of Ioffe and Szegedy (2015) on MNIST, with and without batch
 //! norm, from the same initial weights, everything on the GPU.
 //!
+//! Modules import those above them in this table only:
+//!
 //! | module | what it holds |
 //! |---|---|
 //! | `idx`, `data` | the images: file format, shipped sample, full data set |
-//! | `kernels`, `gpu` | the tool's WGSL, its pipelines, buffers and read-back |
-//! | `parameters`, `network`, `recording` | the networks, and their steps as recorded dispatches |
-//! | `contest` | the epochs of both networks |
+//! | `error` | why a run ends |
+//! | `history` | what a run is asked for, and what came of it |
+//! | `kernels`, `gpu` | the tool's WGSL and its pipelines; buffers and read-back |
+//! | `parameters`, `network` | the networks on the GPU |
+//! | `recording` | their steps as recorded dispatches |
 //! | `checkpoint` | both networks in a file, and what it takes to go on |
+//! | `contest` | the epochs of both networks |
 //! | `stages`, `normalization`, `check` | one training step against float64 on the CPU |
 //! | `report`, `plot` | tables, JSON and SVG |
 
@@ -15,7 +20,9 @@ mod check;
 mod checkpoint;
 mod contest;
 mod data;
+mod error;
 mod gpu;
+mod history;
 mod idx;
 mod kernels;
 mod network;
@@ -26,16 +33,14 @@ mod recording;
 mod report;
 mod stages;
 
-use crate::AnyError;
+pub use error::TrainError;
+
 use crate::output::{self, OutputError};
 use batchnorm_wgpu::wgpu;
 use contest::Contest;
 use data::Mnist;
 use gpu::Gpu;
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 /// Names and texts of the shaders of `bn train` itself.
 pub fn shaders() -> impl Iterator<Item = (String, String)> {
@@ -90,132 +95,6 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Why `bn train` could not do its work.
-#[derive(Debug, thiserror::Error)]
-pub enum TrainError {
-    /// The data cannot be used.
-    #[error(transparent)]
-    Data(#[from] data::DataError),
-    /// The library refused a call.
-    #[error(transparent)]
-    BatchNorm(#[from] batchnorm_wgpu::Error),
-    /// The training set is smaller than one batch.
-    #[error("--batch: expected at most {images}, the number of training images in {source_name}, found {batch}")]
-    Batch {
-        /// Where the images come from.
-        source_name: String,
-        /// How many there are.
-        images: usize,
-        /// The batch asked for.
-        batch: usize,
-    },
-    /// The device allows less than is needed.
-    #[error("{what}: needs {needed}, the device allows {allowed}; use a smaller --batch or less --data")]
-    Limit {
-        /// What exceeds the limit.
-        what: String,
-        /// What is needed.
-        needed: u64,
-        /// What the device allows.
-        allowed: u64,
-    },
-    /// The device failed.
-    #[error("the device failed while {during}: {reason}")]
-    Device {
-        /// What was going on.
-        during: &'static str,
-        /// What wgpu said.
-        reason: String,
-    },
-    /// The numbers left the range of f32, and a check of NaN against NaN would prove nothing.
-    #[error("the network with batch norm diverged: its loss is {loss}; use a smaller --learning-rate than {rate}")]
-    Diverged {
-        /// The last epoch's mean loss.
-        loss: f64,
-        /// The learning rate asked for.
-        rate: f64,
-    },
-    /// A checkpoint cannot be read.
-    #[error("{}: cannot be read: {source}", file.display())]
-    Read {
-        /// Which file.
-        file: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// A checkpoint is damaged or holds other tensors than the networks have.
-    #[error("{}: {source}", file.display())]
-    Checkpoint {
-        /// Which file.
-        file: PathBuf,
-        /// What the library said.
-        source: batchnorm_wgpu::Error,
-    },
-    /// A checkpoint holds running statistics that inference cannot use.
-    #[error(
-        "{}: {name}: expected running statistics that are finite, and variances of at least 0, found {value} in channel \
-         {channel}; inference by them gives NaN or nonsense: the training that wrote them diverged, or the file is damaged",
-        file.display()
-    )]
-    Statistics {
-        /// Which file.
-        file: PathBuf,
-        /// Which tensor.
-        name: String,
-        /// The first channel that is wrong.
-        channel: usize,
-        /// What it has.
-        value: f32,
-    },
-    /// A network gives no loss, and its accuracy is a coincidence.
-    #[error(
-        "{}: the loss of the network {network} on the test images is {loss}: its weights hold NaN or numbers too large for f32, \
-         and its accuracy says nothing",
-        file.display()
-    )]
-    NoLoss {
-        /// Which file.
-        file: PathBuf,
-        /// Which network.
-        network: &'static str,
-        /// What came instead of a loss.
-        loss: f64,
-    },
-    /// A checkpoint has no training state that fits its tensors.
-    #[error(
-        "{}: expected the training state that `bn train --save` writes beside the networks, found {found}; only --evaluate \
-         does without it",
-        file.display()
-    )]
-    Training {
-        /// Which file.
-        file: PathBuf,
-        /// What was found instead.
-        found: String,
-    },
-    /// A checkpoint is of a run with other settings.
-    #[error(
-        "{}: expected the settings of the run to be resumed, found that {}; repeat its options",
-        file.display(),
-        differences.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-    )]
-    Settings {
-        /// Which file.
-        file: PathBuf,
-        /// What differs.
-        differences: Vec<checkpoint::Difference>,
-    },
-    /// A file cannot be written, or exists.
-    #[error(transparent)]
-    Output(#[from] OutputError),
-    /// A report cannot be written, or would replace another file.
-    #[error("{0}")]
-    Report(AnyError),
-    /// The figures cannot be turned into JSON.
-    #[error("the figures cannot be written as JSON: {0}")]
-    Json(#[from] serde_json::Error),
-}
-
 /// Measures the networks in `file` on the test images, and prints what came of it.
 fn evaluate(file: &Path, mnist: &Mnist, gpu: Gpu<'_>) -> Result<(), TrainError> {
     let measure = |(place, snapshot): &(checkpoint::Place, network::Snapshot)| {
@@ -264,7 +143,7 @@ pub fn run(
     if let Some(file) = &args.evaluate {
         return evaluate(file, &mnist, gpu).map(|()| true);
     }
-    let settings = contest::Settings {
+    let settings = history::Settings {
         epochs: args.epochs,
         batch: args.batch as usize,
         rate: args.learning_rate,
@@ -278,7 +157,7 @@ pub fn run(
     }
     let epochs = args.stop_after.map_or(settings.epochs, |epochs| epochs.min(settings.epochs));
     contest.train(epochs, |contest| match &args.save {
-        Some(file) => checkpoint::save(file, contest, &settings, &mnist),
+        Some(file) => checkpoint::save(file, &contest.checkpoint()?, &settings, &mnist),
         None => Ok(()),
     })?;
     let history = &contest.history;

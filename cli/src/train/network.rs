@@ -1,17 +1,13 @@
 //! The data and the networks on the GPU: what stays there from the first step to the last.
 
 use super::{
-    TrainError,
     data::Images,
+    error::TrainError,
     gpu::Gpu,
-    kernels::{self, Pipelines},
+    kernels::Pipelines,
     parameters::{HIDDEN, Parameters, SIZES},
-    recording::{Recorder, Recording},
 };
 use batchnorm_wgpu::{Kernels, RunningStatistics, wgpu};
-
-/// Images per batch in evaluation; it changes the speed only.
-const EVALUATION_ROWS: usize = 500;
 
 /// Images resident on the GPU.
 pub struct ResidentImages {
@@ -125,36 +121,5 @@ impl Network {
     /// Whether the network has batch norm layers.
     pub fn has_batch_norm(&self) -> bool {
         !self.running.is_empty()
-    }
-
-    /// Records the training step: forward, loss, backward and descent over whole batches of `rows` images.
-    ///
-    /// # Errors
-    /// [`TrainError`] when the device's limits do not allow it.
-    pub fn record_training(
-        &self,
-        builder: &mut Builder<'_>,
-        images: &ResidentImages,
-        rows: usize,
-    ) -> Result<Recording, TrainError> {
-        let mut recorder = Recorder::new(self, builder, rows, kernels::batches(images.count, rows, true), true)?;
-        recorder.forward(images)?;
-        recorder.backward()?;
-        Ok(recorder.finish())
-    }
-
-    /// Records the evaluation of all images by inference, in batches of which the last may be shorter.
-    ///
-    /// # Errors
-    /// [`TrainError`] when the device's limits do not allow it.
-    pub fn record_evaluation(
-        &self,
-        builder: &mut Builder<'_>,
-        images: &ResidentImages,
-    ) -> Result<Recording, TrainError> {
-        let rows = EVALUATION_ROWS.min(images.count);
-        let mut recorder = Recorder::new(self, builder, rows, kernels::batches(images.count, rows, false), false)?;
-        recorder.forward(images)?;
-        Ok(recorder.finish())
     }
 }

@@ -1,6 +1,6 @@
 //! The batch norm stages of a training step: the library's float64 reference, with the library's own error bounds.
 
-use super::{TrainError, stages::Expected};
+use super::{error::TrainError, stages::Expected};
 use batchnorm_wgpu::{
     Config, Layout, RunningStatistics, Shape,
     reference::{

@@ -5,10 +5,10 @@
 //! x(l + 1). The z of the last layer are the logits. A gradient is called d and the name of its array.
 
 use super::{
-    TrainError,
     data::{CLASSES, PIXELS},
+    error::TrainError,
     gpu::Gpu,
-    kernels::{self, Batch, Dispatch, Kernel, Pipelines},
+    kernels::{self, Batch, Kernel, Pipelines},
     network::{Builder, Network, ResidentImages},
     parameters::{HIDDEN, LAYERS, SIZES, slice},
 };
@@ -16,6 +16,10 @@ use batchnorm_wgpu::{
     Backward, BatchNorm, Config, ForwardTraining, Inference, Layout, Saved, Shape, Step,
     wgpu::{self, BufferBinding},
 };
+use batchnorm_wgpu_check::compute::Dispatch;
+
+/// Images per batch in evaluation; it changes the speed only.
+const EVALUATION_ROWS: usize = 500;
 
 /// Workgroups of the descent, which loops: enough for a large GPU, few enough for one that is simulated.
 const DESCENT_WORKGROUPS: usize = 32;
@@ -49,6 +53,37 @@ pub struct Recording {
 }
 
 impl Recording {
+    /// The training step: forward, loss, backward and descent over whole batches of `rows` images.
+    ///
+    /// # Errors
+    /// [`TrainError`] when the device's limits do not allow it.
+    pub fn training(
+        network: &Network,
+        builder: &mut Builder<'_>,
+        images: &ResidentImages,
+        rows: usize,
+    ) -> Result<Self, TrainError> {
+        let mut recorder = Recorder::new(network, builder, rows, kernels::batches(images.count, rows, true), true)?;
+        recorder.forward(images)?;
+        recorder.backward()?;
+        Ok(recorder.finish())
+    }
+
+    /// The evaluation of all images by inference, in batches of which the last may be shorter.
+    ///
+    /// # Errors
+    /// [`TrainError`] when the device's limits do not allow it.
+    pub fn evaluation(
+        network: &Network,
+        builder: &mut Builder<'_>,
+        images: &ResidentImages,
+    ) -> Result<Self, TrainError> {
+        let rows = EVALUATION_ROWS.min(images.count);
+        let mut recorder = Recorder::new(network, builder, rows, kernels::batches(images.count, rows, false), false)?;
+        recorder.forward(images)?;
+        Ok(recorder.finish())
+    }
+
     /// Sets the step width of the descent for all batches to come.
     pub fn set_rate(&mut self, gpu: Gpu<'_>, rate: f32) {
         self.batches.iter_mut().for_each(|batch| batch.rate = rate);
@@ -60,7 +95,7 @@ impl Recording {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         for operation in &self.operations {
             match operation {
-                Operation::Own(dispatch) => dispatch.encode(&mut pass, batch),
+                Operation::Own(dispatch) => dispatch.encode_at(&mut pass, batch * kernels::BATCH_STRIDE as u32),
                 Operation::BatchNorm(step) => step.encode(&mut pass),
             }
         }
@@ -179,7 +214,7 @@ impl Tape<'_> {
 }
 
 /// Builds a [`Recording`].
-pub struct Recorder<'n, 'b> {
+struct Recorder<'n, 'b> {
     network: &'n Network,
     tape: Tape<'b>,
     rows: usize,

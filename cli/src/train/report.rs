@@ -1,10 +1,10 @@
 //! What is printed at the end, and what is written to files.
 
 use super::{
-    TrainError,
     check::Row,
-    contest::{Epoch, Figures, History, Settings},
     data::Mnist,
+    error::TrainError,
+    history::{Epoch, Figures, History, Settings},
     parameters::SIZES,
 };
 use crate::output::OutputError;

@@ -3,13 +3,14 @@
 //! Without an adapter they fail.
 
 use super::{
-    TrainError,
     check::{Row, check_step},
     checkpoint,
-    contest::{self, Contest, Contestant, History, Settings},
+    contest::{self, Contest, Contestant},
     data::{CLASSES, Images, Mnist, PIXELS},
+    error::TrainError,
     gpu::Gpu,
-    kernels::Kernel,
+    history::{History, Settings},
+    kernels::{Kernel, Pipelines},
     parameters::{HIDDEN, LAYERS, Parameters, SIZES},
     stages,
 };
@@ -163,6 +164,22 @@ fn a_batch_larger_than_the_data_is_refused() {
     assert_eq!(error.to_string(), "--batch: expected at most 70, the number of training images in noise, found 71");
 }
 
+#[test]
+fn what_the_device_refuses_names_the_kernel() {
+    let (device, queue) = device();
+    let gpu = Gpu { device: &device, queue: &queue };
+    let buffer = gpu.storage("u", 16).unwrap();
+    let refused = |wgsl: &str, buffers: &[wgpu::BufferBinding<'_>]| {
+        let mut pipelines = Pipelines::new(&device, |_| wgsl.into());
+        pipelines.bind(Kernel::Sigmoid, &[("COUNT", 4.0)], buffers, 1).err().unwrap().to_string()
+    };
+    let whole = || buffer.as_entire_buffer_binding();
+    let unread = refused("fn main(", &[whole(), whole()]);
+    assert!(unread.contains("compiling a kernel") && unread.contains("sigmoid"), "{unread}");
+    let unbound = refused(Kernel::Sigmoid.source(), &[whole()]);
+    assert!(unbound.contains("binding a kernel") && unbound.contains("sigmoid"), "{unbound}");
+}
+
 /// A folder of the test's own.
 fn folder(name: &str) -> PathBuf {
     let folder = std::env::temp_dir().join(format!("bn-train-{}-{name}", std::process::id()));
@@ -178,7 +195,7 @@ fn train(gpu: Gpu<'_>, mnist: &Mnist, epochs: u32, from: Option<&Path>, file: &P
     if let Some(from) = from {
         contest.restore(checkpoint::resume(from, &FOUR_EPOCHS, mnist).unwrap()).unwrap();
     }
-    contest.train(epochs, |contest| checkpoint::save(file, contest, &FOUR_EPOCHS, mnist)).unwrap();
+    contest.train(epochs, |contest| checkpoint::save(file, &contest.checkpoint()?, &FOUR_EPOCHS, mnist)).unwrap();
     contest.history
 }
 

@@ -1,0 +1,263 @@
+//! A run: all shapes in turn, and what becomes of the results.
+
+use super::arguments::BenchArgs;
+use super::candidates::Others;
+use super::clock::FEATURES;
+use super::copy::CopyKernel;
+use super::epilogue::Epilogues;
+use super::machine::{processor, today};
+use super::record::{FusedRow, Record, Row, SCHEMA};
+use super::session::Session;
+use super::subjects::{Subject, subjects};
+use super::table::print;
+use super::tensors::Tensors;
+use super::verify::WrongResult;
+use crate::deadline::Deadline;
+use crate::output::{progress, read_tuning, write};
+use crate::{AnyError, Verdict};
+use batchnorm_wgpu::{Choice, DType, Operation, Options, Shape};
+use indicatif::ProgressBar;
+use std::path::{Path, PathBuf};
+
+/// What a run found.
+#[derive(Default)]
+struct Found {
+    rows: Vec<Row>,
+    fused: Vec<FusedRow>,
+    failures: Vec<String>,
+    /// Whether one of the failures is a result that is wrong.
+    wrong: bool,
+    /// What the time limit left out.
+    left_out: Vec<String>,
+}
+
+/// A run under way.
+struct Run<'a> {
+    session: Session<'a>,
+    arguments: &'a BenchArgs,
+    epilogues: &'a Epilogues,
+    deadline: Deadline,
+    bar: ProgressBar,
+    found: Found,
+}
+
+/// Verifies and times every operation.
+pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
+    let deadline = arguments.limit.start();
+    let gpu = arguments.adapter.open_with(FEATURES)?;
+    let (subjects, too_large) = subjects(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
+    let dtypes = arguments.dtypes()?;
+    let tuning = arguments.tuning.as_deref().map(read_tuning).transpose()?;
+    let options = Options { tuning, runtime_checks: arguments.runtime_checks.options(), edit: None };
+    let copy = CopyKernel::fastest(&gpu)?;
+    let session = Session::new(&gpu, &copy, options, arguments.quick)?;
+    let epilogues = Epilogues::new(&gpu, &copy, if arguments.fused { &dtypes } else { &[] })?;
+    let timed = pairs(&subjects, &dtypes);
+    let bar = progress(steps(arguments, &timed), &gpu.key());
+    let found = Found { failures: too_large, ..Found::default() };
+    let mut run = Run { session, arguments, epilogues: &epilogues, deadline, bar, found };
+    run.time_all(&timed)?;
+    run.bar.finish_and_clear();
+    deliver(&run.record(), &run.found, arguments)
+}
+
+/// Every shape with each of its dtypes: its own, else those of the whole run.
+fn pairs<'a>(subjects: &'a [Subject], dtypes: &'a [DType]) -> Vec<(&'a Shape, DType)> {
+    let of = |Subject { shape, dtypes: own }: &'a Subject| {
+        let dtypes = if own.is_empty() { dtypes } else { own };
+        dtypes.iter().map(move |&dtype| (shape, dtype))
+    };
+    subjects.iter().flat_map(of).collect()
+}
+
+/// How many steps the progress bar has.
+fn steps(arguments: &BenchArgs, timed: &[(&Shape, DType)]) -> u64 {
+    let operations = arguments.operations().len();
+    let others = timed.iter().filter(|(shape, _)| arguments.others(shape) != Others::None).count();
+    (timed.len() * (operations + arguments.fusions().len()) + others * operations) as u64
+}
+
+/// Writes, prints and judges what was found. What could be timed is delivered whatever failed.
+fn deliver(record: &Record, found: &Found, arguments: &BenchArgs) -> Result<Verdict, AnyError> {
+    save(record, arguments)?;
+    if record.is_empty() && found.failures.is_empty() {
+        return Err("nothing was timed before the time limit; give it more seconds".into());
+    }
+    if !record.is_empty() && arguments.json.as_deref() != Some("-".as_ref()) {
+        print(record);
+    }
+    if let Some(folder) = arguments.record.as_deref().filter(|_| !record.is_empty()) {
+        eprintln!("record: {}", record_path(folder, record).display());
+    }
+    if let Some(left_out) = arguments.limit.left_out(&found.left_out) {
+        eprintln!("{left_out}");
+    }
+    let failures = format!("not timed:\n  {}", found.failures.join("\n  "));
+    match found.failures.is_empty() {
+        true => Ok(Verdict::Passed),
+        false if found.wrong => {
+            eprintln!("{failures}");
+            Ok(Verdict::Failed)
+        }
+        false => Err(failures.into()),
+    }
+}
+
+/// Writes the file of `--json` after every shape: whatever ends the run early, what was measured is there. Standard output
+/// takes one document, and a record of the day is replaced only by a whole one.
+fn save_so_far(record: &Record, arguments: &BenchArgs) -> Result<(), AnyError> {
+    match arguments.json.as_deref() {
+        Some(path) if path != Path::new("-") && !record.is_empty() => write(path, json(record)?.as_bytes()),
+        _ => Ok(()),
+    }
+}
+
+fn json(record: &Record) -> Result<String, AnyError> {
+    Ok(serde_json::to_string_pretty(record)? + "\n")
+}
+
+fn record_path(folder: &Path, record: &Record) -> PathBuf {
+    folder.join(&record.adapter).join(format!("{}.json", record.date))
+}
+
+/// Writes the files that were asked for, where there is something to write.
+fn save(record: &Record, arguments: &BenchArgs) -> Result<(), AnyError> {
+    if record.is_empty() {
+        return Ok(());
+    }
+    let json = json(record)?;
+    if let Some(path) = arguments.json.as_deref() {
+        write(path, json.as_bytes())?;
+    }
+    if let Some(folder) = arguments.record.as_deref() {
+        let path = record_path(folder, record);
+        let parent = path.parent().unwrap_or(folder);
+        std::fs::create_dir_all(parent).map_err(|error| format!("cannot create {}: {error}", parent.display()))?;
+        write(&path, json.as_bytes())?;
+    }
+    Ok(())
+}
+
+impl Run<'_> {
+    fn time_all(&mut self, timed: &[(&Shape, DType)]) -> Result<(), AnyError> {
+        for &(shape, dtype) in timed {
+            self.time(shape, dtype);
+            self.time_fused(shape, dtype);
+            save_so_far(&self.record(), self.arguments)?;
+        }
+        // What the library would not choose comes last: it matters least.
+        for &(shape, dtype) in timed.iter().filter(|(shape, _)| self.arguments.others(shape) != Others::None) {
+            self.time_others(shape, dtype);
+            save_so_far(&self.record(), self.arguments)?;
+        }
+        Ok(())
+    }
+
+    /// Every operation on a shape and dtype. What fails, for want of memory too, does not end the run.
+    fn time(&mut self, shape: &Shape, dtype: DType) {
+        let choice = self.arguments.choice(dtype);
+        let chosen = choice == Choice::default();
+        self.of_operations(shape, dtype, |run, tensors, operation, what| {
+            let row = run.unless_late(what, |session| session.row(tensors, operation, &choice, chosen));
+            run.found.rows.extend(row);
+        });
+    }
+
+    /// The plans beside those that were asked for, of every operation on a shape and dtype.
+    fn time_others(&mut self, shape: &Shape, dtype: DType) {
+        let (choice, others) = (self.arguments.choice(dtype), self.arguments.others(shape));
+        self.of_operations(shape, dtype, |run, tensors, operation, what| {
+            for other in run.session.others(tensors, operation, &choice, others) {
+                let what = format!("{what}, {}", describe_choice(&other));
+                let row = run.unless_late(&what, |session| session.row(tensors, operation, &other, false));
+                run.found.rows.extend(row);
+            }
+        });
+    }
+
+    /// Does something with the tensors of a shape and dtype for each operation, which it is told in words too.
+    fn of_operations(
+        &mut self,
+        shape: &Shape,
+        dtype: DType,
+        mut work: impl FnMut(&mut Self, &Tensors, Operation, &str),
+    ) {
+        self.session.turn_to_another_shape();
+        let tensors = self.unless_late(&format!("{shape} {dtype}"), |session| Tensors::new(session.gpu, shape, dtype));
+        for operation in self.arguments.operations() {
+            if let Some(tensors) = &tensors {
+                let what = format!("{operation} {shape} {dtype}");
+                self.bar.set_message(what.clone());
+                work(self, tensors, operation, &what);
+            }
+            self.bar.inc(1);
+        }
+    }
+
+    /// What is fused, on a shape and dtype.
+    fn time_fused(&mut self, shape: &Shape, dtype: DType) {
+        let (fusions, epilogues) = (self.arguments.fusions(), self.epilogues);
+        if fusions.is_empty() {
+            return;
+        }
+        let choice = self.arguments.choice(dtype);
+        let what = format!("fused {shape} {dtype}");
+        let tensors = self.unless_late(&what, |session| Tensors::apart(session.gpu, shape, dtype));
+        for (operation, fusion) in fusions {
+            if let Some(tensors) = &tensors {
+                let what = format!("{operation} {} {shape} {dtype}", fusion.name());
+                self.bar.set_message(what.clone());
+                let row = self
+                    .unless_late(&what, |session| session.fused_row(tensors, epilogues, (operation, fusion), &choice));
+                self.found.fused.extend(row);
+            }
+            self.bar.inc(1);
+        }
+    }
+
+    /// Does what `work` says, unless the time limit has passed; notes what was left out and what failed.
+    fn unless_late<T>(&mut self, what: &str, work: impl FnOnce(&mut Session<'_>) -> Result<T, AnyError>) -> Option<T> {
+        let found = &mut self.found;
+        if self.deadline.passed() {
+            found.left_out.push(what.into());
+            return None;
+        }
+        let noted = |error: AnyError| {
+            found.wrong |= error.is::<WrongResult>();
+            found.failures.push(format!("{what}: {error}"));
+        };
+        work(&mut self.session).map_err(noted).ok()
+    }
+
+    fn record(&self) -> Record {
+        let Self { session, found, .. } = self;
+        let info = &session.gpu.info;
+        Record {
+            schema: SCHEMA.into(),
+            date: today(),
+            adapter: session.gpu.key(),
+            name: info.name.clone(),
+            driver: format!("{} {}", info.driver, info.driver_info).trim().into(),
+            backend: format!("{:?}", info.backend),
+            device_type: format!("{:?}", info.device_type),
+            processor: processor(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            clock: session.clock(),
+            copy: session.copy(),
+            rows: found.rows.clone(),
+            fused: found.fused.clone(),
+            not_timed: [&found.failures[..], &found.left_out].concat(),
+        }
+    }
+}
+
+fn describe_choice(choice: &Choice) -> String {
+    let Choice { strategy, geometry, reduction, held, .. } = *choice;
+    let words = [
+        strategy.map(|it| it.name().to_owned()),
+        held.map(|it| it.to_string()),
+        geometry.map(|it| it.to_string()),
+        reduction.map(|it| it.to_string()),
+    ];
+    words.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,99 @@
+//! The import rules of ARCHITECTURE.md, held against the text of the sources.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::{fs, path::Path};
+
+/// Modules that stand apart from the order in ARCHITECTURE.md, and all that they may import. `error` lists what `checkpoint` finds.
+const APART: [(&str, &[&str]); 3] = [
+    ("reference", &["error", "shape", "dtype", "config"]),
+    ("checkpoint", &["error", "running", "host"]),
+    ("error", &["shape", "checkpoint"]),
+];
+
+/// Module by module, what the files of a folder name after one of `prefixes`: the first segments of paths.
+fn imports(folder: &str, prefixes: &[&str]) -> BTreeMap<String, BTreeSet<String>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+    let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let mut paths = vec![root.clone()];
+    while let Some(path) = paths.pop() {
+        if path.is_dir() {
+            paths.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let module = path.strip_prefix(&root).unwrap().iter().next().unwrap().to_str().unwrap();
+            let code = code(&fs::read_to_string(&path).unwrap());
+            let names = prefixes.iter().flat_map(|&prefix| code.split(prefix).skip(1).flat_map(heads));
+            found.entry(module.trim_end_matches(".rs").into()).or_default().extend(names);
+        }
+    }
+    found
+}
+
+/// A source without comments and unit tests, in which `super` is the module itself.
+fn code(text: &str) -> String {
+    let text = text.split("#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    text.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
+}
+
+/// The first segments that a path goes on with: one, or those between its braces.
+fn heads(text: &str) -> Vec<String> {
+    let head = |text: &str| text.trim().chars().take_while(|&c| c.is_alphanumeric() || c == '_').collect::<String>();
+    let Some(list) = text.strip_prefix('{') else { return vec![head(text)] };
+    let (mut depth, mut heads, mut item) = (1, Vec::new(), String::new());
+    for c in list.chars() {
+        depth += i32::from(c == '{') - i32::from(c == '}');
+        if depth == 0 || (depth == 1 && c == ',') {
+            heads.push(head(&std::mem::take(&mut item)));
+        } else {
+            item.push(c);
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    heads.into_iter().filter(|head| !head.is_empty() && head != "self").collect()
+}
+
+#[test]
+fn the_library_imports_one_way() {
+    let text = include_str!("../ARCHITECTURE.md").split("```text").nth(1).unwrap().split("```").next().unwrap();
+    let order: Vec<Vec<&str>> = text.split("<-").map(|group| group.split(',').map(str::trim).collect()).collect();
+    let place = |module: &str| order.iter().position(|group| group.contains(&module));
+    for (module, imported) in imports("src", &["crate::"]).into_iter().filter(|(module, _)| module != "lib") {
+        let apart = APART.iter().find(|(name, _)| *name == module);
+        assert!(apart.is_some() || place(&module).is_some(), "src/{module}: has no place in ARCHITECTURE.md");
+        for other in imported.iter().filter(|other| **other != module) {
+            let fits =
+                apart.map_or(place(other).is_some_and(|it| Some(it) <= place(&module)), |it| it.1.contains(&&**other));
+            assert!(fits, "src/{module} imports {other}, against the import rules in ARCHITECTURE.md");
+        }
+    }
+}
+
+#[test]
+fn what_runs_kernels_does_not_know_batch_norm() {
+    for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/gpu")).unwrap() {
+        let path = entry.unwrap().path();
+        let code = code(&fs::read_to_string(&path).unwrap()).to_lowercase();
+        assert!(!code.contains("batch_norm") && !code.contains("batchnorm"), "{}: names batch norm", path.display());
+    }
+}
+
+#[test]
+fn rooms_of_the_tool_have_no_circles() {
+    for room in ["bench", "train"] {
+        let mut left = imports(&format!("cli/src/{room}"), &["super::", &format!("crate::{room}::")]);
+        let all: BTreeSet<String> = left.keys().cloned().collect();
+        // These import all the others, which is no circle as long as nobody imports them.
+        for whole in ["mod", "tests"] {
+            left.remove(whole);
+        }
+        while !left.is_empty() {
+            let ready =
+                |names: &BTreeSet<String>| names.iter().all(|name| all.contains(name) && !left.contains_key(name));
+            let free: Vec<String> =
+                left.iter().filter(|(_, names)| ready(names)).map(|(name, _)| name.clone()).collect();
+            assert!(!free.is_empty(), "cli/src/{room}: a circle, or something of mod.rs, among {left:#?}");
+            free.iter().for_each(|name| drop(left.remove(name)));
+        }
+    }
+}
