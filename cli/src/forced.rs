@@ -41,10 +41,9 @@ impl Forced {
         Choice { strategy, geometry, reduction, workgroup_size, splits, held, reverse, storage }
     }
 
-    /// Why the storage is of no use where tensors have these dtypes.
-    pub fn idle_storage(&self, dtypes: &[DType]) -> Option<String> {
-        let storage = self.storage.filter(|storage| !dtypes.contains(&storage.dtype()))?;
-        Some(format!("--storage {storage} is for tensors of {0}: give 8x3x5x5:{0}", storage.dtype()))
+    /// The storage that is forced, where no tensor has its dtype.
+    pub fn idle_storage(&self, dtypes: &[DType]) -> Option<Storage> {
+        self.storage.filter(|storage| !dtypes.contains(&storage.dtype()))
     }
 }
 

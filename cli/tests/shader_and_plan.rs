@@ -256,7 +256,7 @@ fn what_cannot_be_planned_is_said() {
     assert_says(&refused(&["plan", "8x3:f64"]), &["f32, f16 or bf16", "\"f64\""]);
     assert_says(&refused(&["plan", "1x3", "--operation", "forward_training"]), &["forward_training"]);
     assert_says(&refused(&["plan", "8x3", "--without", "x"]), &["gamma, beta"]);
-    assert_says(&refused(&["plan", "8x3", "--storage", "f16_words"]), &["f16_words", "8x3x5x5:f16"]);
+    assert_says(&refused(&["plan", "8x3", "--storage", "f16_words"]), &["f16_words", "SHAPE:f16"]);
     assert_says(&refused(&["plan", "8x3", "--in-place", "--relu"]), &["--in-place", "--relu"]);
     let gradients = ["plan", "8x3", "--operation", "backward_training", "--without", "dx,dgamma,dbeta"];
     assert_says(&refused(&gradients), &["at least one of them"]);

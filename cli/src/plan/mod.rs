@@ -18,7 +18,7 @@ use batchnorm_wgpu::kernels::{Access, KERNELS};
 use batchnorm_wgpu::program::{Bound, Description, Dispatch, Given, Program};
 use batchnorm_wgpu::{Activation, Capabilities, Config, DType, Error, Operation, Shape, Tuning, wgpu};
 use clap::ValueEnum;
-use record::Record;
+use record::{Planned, Record};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -212,19 +212,11 @@ impl PlanArgs {
     }
 }
 
-/// An operation on tensors of a shape, and what it dispatches or why it is refused.
-struct Planned<'a> {
-    shape: &'a Shape,
-    dtype: DType,
-    operation: Operation,
-    program: Result<Program, Error>,
-}
-
 /// Prints what would be dispatched.
 pub fn run(arguments: &PlanArgs) -> Result<Verdict, AnyError> {
     let dtypes: Vec<DType> = arguments.shapes.iter().flat_map(|subject| subject.dtypes.clone()).collect();
-    if let Some(idle) = arguments.forced.idle_storage(&dtypes) {
-        return Err(idle.into());
+    if let Some(storage) = arguments.forced.idle_storage(&dtypes) {
+        return Err(format!("--storage {storage} is for tensors of {0}: give SHAPE:{0}", storage.dtype()).into());
     }
     let target = arguments.target()?;
     let mut all = Vec::new();

@@ -1,14 +1,25 @@
 //! What `bn plan --json` prints.
 
-use super::Planned;
-use batchnorm_wgpu::Plan;
 use batchnorm_wgpu::kernels::{Access, Geometry, Reduction, Storage, Strategy};
 use batchnorm_wgpu::plan::Params;
-use batchnorm_wgpu::program::{Bound, Dispatch};
+use batchnorm_wgpu::program::{Bound, Dispatch, Program};
+use batchnorm_wgpu::{DType, Error, Operation, Plan, Shape};
 use serde::Serialize;
 use serde_json::Value;
 
-/// An operation on tensors of a shape. It has a plan and dispatches, or the reason why it is refused.
+/// An operation on tensors of a shape, and what it dispatches or why it is refused.
+pub struct Planned<'a> {
+    /// Of x.
+    pub shape: &'a Shape,
+    /// Of every tensor.
+    pub dtype: DType,
+    /// What is done.
+    pub operation: Operation,
+    /// What it dispatches.
+    pub program: Result<Program, Error>,
+}
+
+/// The same for a file. It has a plan and dispatches, or the reason why it is refused.
 #[derive(Serialize)]
 pub struct Record<'a> {
     dims: &'a [usize],
@@ -67,7 +78,8 @@ struct BindingRecord {
 }
 
 impl<'a> Record<'a> {
-    pub(super) fn new(planned: &'a Planned<'_>, device: &'a str) -> Self {
+    /// Of what is planned for a device.
+    pub fn new(planned: &'a Planned<'_>, device: &'a str) -> Self {
         let program = planned.program.as_ref();
         Self {
             dims: planned.shape.dims(),
