@@ -178,7 +178,6 @@ fn index_of(column: u32, i: u32) -> u32 {
 }
 
 alias Value = vec4<f32>;
-
 const CHANNELS: u32 = 1u;
 
 fn channels_of(column: u32) -> vec4<u32> {
@@ -209,7 +208,6 @@ fn narrowed(v: Value) -> Element {
 fn load_x(i: u32) -> Value { return widened(x[i]); }
 fn load_residual(i: u32) -> Value { return Value(0.0); }
 fn load_dy(i: u32) -> Value { return widened(dy[i]); }
-
 fn store_dx(i: u32, v: Value) { dx[i] = narrowed(v); }
 
 fn store_dgamma(work: Work, v: Value) {

@@ -206,7 +206,6 @@ fn narrowed(v: Value) -> Element {
 fn load_x(i: u32) -> Value { return widened(x[i]); }
 fn load_residual(i: u32) -> Value { return Value(0.0); }
 fn load_dy(i: u32) -> Value { return widened(dy[i]); }
-
 fn store_dx(i: u32, v: Value) { dx[i] = narrowed(v); }
 
 fn store_dgamma(work: Work, v: Value) {
@@ -233,7 +232,6 @@ fn store_dbeta(work: Work, v: Value) {
 const SAVED_SHIFT: u32 = 0u;
 
 const SAVED_REMAINDER: u32 = 1u;
-
 const SAVED_INV_STD: u32 = 3u;
 const SAVED_GAMMA: u32 = 4u;
 const SAVED_BETA: u32 = 5u;

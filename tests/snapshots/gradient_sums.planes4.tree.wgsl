@@ -184,7 +184,6 @@ fn index_of(column: u32, i: u32) -> u32 {
 }
 
 alias Value = vec4<f32>;
-
 const CHANNELS: u32 = 1u;
 
 fn channels_of(column: u32) -> vec4<u32> {
@@ -215,14 +214,12 @@ fn narrowed(v: Value) -> Element {
 fn load_x(i: u32) -> Value { return widened(x[i]); }
 fn load_residual(i: u32) -> Value { return Value(0.0); }
 fn load_dy(i: u32) -> Value { return widened(dy[i]); }
-
 fn store_dresidual(i: u32, v: Value) { dresidual[i] = narrowed(v); }
 
 // What a forward pass leaves for the backward pass, planes of C.
 const SAVED_SHIFT: u32 = 0u;
 
 const SAVED_REMAINDER: u32 = 1u;
-
 const SAVED_INV_STD: u32 = 3u;
 const SAVED_GAMMA: u32 = 4u;
 const SAVED_BETA: u32 = 5u;

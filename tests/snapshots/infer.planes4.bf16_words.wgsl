@@ -227,9 +227,7 @@ fn rounded(v: Value) -> Bits {
 
 fn load_x(i: u32) -> Value { return widened(x[i]); }
 fn load_residual(i: u32) -> Value { return widened(residual[i]); }
-
 fn store_y(i: u32, v: Value) { y[i] = narrowed(v); }
-
 fn load_gamma(work: Work) -> Value { return Value(gamma[work.column]); }
 fn load_beta(work: Work) -> Value { return Value(beta[work.column]); }
 

@@ -204,6 +204,8 @@ fn nan() -> Value {
     return Value(bitcast<f32>(params.nan_bits));
 }
 
+alias Element = u32;
+
 // Element i of a tensor, of the word that holds it.
 fn half_of(word: u32, i: u32) -> Value {
     return halves(word)[i % 2u];

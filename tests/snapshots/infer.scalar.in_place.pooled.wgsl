@@ -206,9 +206,7 @@ fn narrowed(v: Value) -> Element {
 
 fn load_x(i: u32) -> Value { return widened(y[i]); }
 fn load_residual(i: u32) -> Value { return Value(0.0); }
-
 fn store_y(i: u32, v: Value) { y[i] = narrowed(v); }
-
 fn load_gamma(work: Work) -> Value { return Value(1.0); }
 fn load_beta(work: Work) -> Value { return Value(0.0); }
 
@@ -220,7 +218,6 @@ const SAVED_VARIANCE: u32 = 2u;
 const SAVED_INV_STD: u32 = 3u;
 const SAVED_GAMMA: u32 = 4u;
 const SAVED_BETA: u32 = 5u;
-
 fn store_saved(work: Work, plane: u32, v: Value) {}
 
 // The running statistics, planes of C words: f32, then counts: batches tracked, averaged and skipped, and the number of values

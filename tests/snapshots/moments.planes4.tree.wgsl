@@ -197,7 +197,6 @@ fn index_of(column: u32, i: u32) -> u32 {
 }
 
 alias Value = vec4<f32>;
-
 const CHANNELS: u32 = 1u;
 
 // Elements of one channel that a value holds.
