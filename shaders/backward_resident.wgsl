@@ -6,7 +6,7 @@ import package::common::bindings::{store_dresidual, store_dx};
 import package::common::gradients::{GradientSums, Seen, centre_of, column_gradient_sums, dx_of, publish_gradients, seen_at};
 import package::common::gradients::slope_of;
 import package::common::values::Value;
-import package::common::walk::{has_one, next, walk_of};
+import package::common::walk::{has_one, next_one, walk_of};
 import package::common::work::Work;
 
 fn kernel(work: Work) {
@@ -21,7 +21,7 @@ fn kernel(work: Work) {
         seen_k = seen_at(centre, walk.index);
         store_dresidual(walk.index, seen_k.dz);
     }
-    next(&walk);
+    next_one(&walk);
     own.dz += seen_k.dz;
     own.dz_x += seen_k.dz * seen_k.x;
     // }
@@ -33,6 +33,6 @@ fn kernel(work: Work) {
     if (inside_k) {
         store_dx(walk.index, dx_of(slope, seen_k));
     }
-    next(&walk);
+    next_one(&walk);
     // }
 }

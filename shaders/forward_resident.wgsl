@@ -9,7 +9,7 @@ import package::common::reduce::lane_sum;
 import package::common::running::update_running;
 import package::common::statistics::{Statistics, inv_std_of, save, shift_of};
 import package::common::values::{Value, combine};
-import package::common::walk::{has_one, next, walk_of};
+import package::common::walk::{has_one, next_one, walk_of};
 import package::common::work::{Work, is_writer, params};
 
 fn kernel(work: Work) {
@@ -20,7 +20,7 @@ fn kernel(work: Work) {
     // unroll k {
     let inside_k = has_one(walk);
     let d_k = select(Value(0.0), load_x(select(0u, walk.index, inside_k)) - shift, inside_k);
-    next(&walk);
+    next_one(&walk);
     sum += d_k;
     // }
     let remainder = combine(lane_sum(work, sum)) / params.count_f32;
@@ -45,6 +45,6 @@ fn kernel(work: Work) {
     if (inside_k) {
         store_y(walk.index, activated((e_k * n.scale + n.beta) + load_residual(walk.index)));
     }
-    next(&walk);
+    next_one(&walk);
     // }
 }

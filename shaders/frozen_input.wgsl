@@ -3,7 +3,7 @@
 // A workgroup owns one segment of `tile` columns. Assumes what inference saved. May run with dx or the residual's gradient
 // over dy.
 import package::common::gradients::{centre_of, pass_on, seen_at};
-import package::common::walk::{has_four, has_one, next, next_four, walk_of};
+import package::common::walk::{has_four, has_one, next_four, next_one, walk_of};
 import package::common::work::Work;
 
 fn kernel(work: Work) {
@@ -21,7 +21,7 @@ fn kernel(work: Work) {
         pass_on(centre, at.w, d);
     }
     while (has_one(walk)) {
-        let at = next(&walk);
+        let at = next_one(&walk);
         pass_on(centre, at, seen_at(centre, at).dz);
     }
 }

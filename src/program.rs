@@ -194,9 +194,6 @@ impl Description {
         let activation = if roles.takes_dz { Activation::None } else { settings.activation };
         let mut variant = Variant::new(kernel, Settings { activation, ..settings });
         for (i, binding) in kernel.bindings.iter().enumerate() {
-            if variant.absent & (1 << i) != 0 {
-                continue;
-            }
             let Some(given) = roles.of(binding.name) else {
                 if !binding.optional {
                     return Err(missing(binding.name));
@@ -262,26 +259,21 @@ impl Description {
                 given.iter().filter(|given| given.name == binding.name && !known).map(|given| (binding, given)),
             );
         }
-        for (i, &first) in uses.iter().enumerate() {
-            for &second in &uses[i + 1..] {
-                let written = first.0.access == Access::Write || second.0.access == Access::Write;
-                if first.0.name == second.0.name || !written || !self.overlap(first, second) {
-                    continue;
-                }
-                let over = |binding: &Binding, name| binding.over == Some(name);
-                let may = uses.iter().any(|(binding, _)| {
-                    (binding.name == first.0.name && over(binding, second.0.name))
-                        || (binding.name == second.0.name && over(binding, first.0.name))
-                });
-                if may && first.1.offset == second.1.offset {
-                    continue;
-                }
-                let hint = match may {
-                    true => "in place, both start at the same offset",
-                    false => "give each its own bytes",
-                };
-                return Err(Error::Overlap { first: first.0.name, second: second.0.name, hint });
+        for (&(first, one), &(second, other)) in pairs(&uses) {
+            let written = first.access == Access::Write || second.access == Access::Write;
+            if first.name == second.name || !written || !self.overlap((first, one), (second, other)) {
+                continue;
             }
+            let over = |upper: &Binding, lower: &Binding| upper.over == Some(lower.name);
+            let may = over(first, second) || over(second, first);
+            if may && one.offset == other.offset {
+                continue;
+            }
+            let hint = match may {
+                true => "in place, both start at the same offset",
+                false => "give each its own bytes",
+            };
+            return Err(Error::Overlap { first: first.name, second: second.name, hint });
         }
         Ok(())
     }
@@ -291,13 +283,15 @@ impl Description {
     fn check_aliases(&self, variant: &Variant, roles: &Roles<'_>) -> Result<()> {
         let declared: Vec<(&Binding, &Given)> =
             variant.declared().filter_map(|(_, binding)| Some((binding, roles.of(binding.name)?))).collect();
-        for (i, &first) in declared.iter().enumerate().filter(|_| variant.pooled) {
-            if let Some(second) = declared[i + 1..].iter().find(|&&second| self.overlap(first, second)) {
+        let over_each_other =
+            |(first, second): &(&(&Binding, &Given), &(&Binding, &Given))| self.overlap(**first, **second);
+        match pairs(&declared).find(over_each_other) {
+            Some((first, second)) if variant.pooled => {
                 let hint = "where tensors share a buffer with an output, each needs its own bytes, inputs too";
-                return Err(Error::Overlap { first: first.0.name, second: second.0.name, hint });
+                Err(Error::Overlap { first: first.0.name, second: second.0.name, hint })
             }
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn overlap(&self, first: (&Binding, &Given), second: (&Binding, &Given)) -> bool {
@@ -346,6 +340,11 @@ struct Window {
     base: u32,
 }
 
+/// Every two of `all`.
+fn pairs<T>(all: &[T]) -> impl Iterator<Item = (&T, &T)> {
+    all.iter().enumerate().flat_map(|(i, first)| all[i + 1..].iter().map(move |second| (first, second)))
+}
+
 fn missing(name: &'static str) -> Error {
     Error::Mismatch { name, expected: "a binding".into(), actual: "none".into() }
 }
@@ -364,5 +363,115 @@ fn wanted(operation: Operation, given: &[Given]) -> Result<Gradients> {
         (Operation::BackwardTraining | Operation::BackwardFrozen, true, false) => Ok(Gradients::Input),
         (Operation::BackwardTraining | Operation::BackwardFrozen, false, true) => Ok(Gradients::Parameters),
         _ => Ok(Gradients::All),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kernels::Storage;
+    use crate::shape::Layout;
+    use crate::{DType, kernels::Strategy};
+
+    fn description(choice: &Choice, config: Config) -> Description {
+        let shape = Shape::new(&[8, 4, 6, 6], Layout::ChannelsFirst).unwrap();
+        Description::new(shape, config, choice, &Capabilities::default_limits(), Arc::new(Tuning::none())).unwrap()
+    }
+
+    fn by(strategy: Strategy) -> Description {
+        description(&Choice { strategy: Some(strategy), ..Choice::default() }, Config::default())
+    }
+
+    fn roles(dispatch: &Dispatch) -> Vec<(&'static str, &'static str)> {
+        dispatch.bindings.iter().map(|bound| (bound.role, bound.name)).collect()
+    }
+
+    const BACKWARD: [&str; 8] = ["x", "dy", "residual", "saved", "scratch", "dx", "dresidual", "dgamma"];
+
+    #[test]
+    fn a_program_says_what_is_bound() {
+        let layer = by(Strategy::Split);
+        let given = Given::apart(&["x", "y", "gamma", "saved", "scratch"]);
+        let program = layer.lower(Operation::ForwardTraining, &given).unwrap();
+        let [first, second] = program.dispatches.as_slice() else { panic!("{program:?}") };
+        assert_eq!(first.variant.name(), "moments.planes4.tree");
+        assert_eq!(roles(first), [("x", "x"), ("scratch", "scratch")]);
+        assert_eq!(
+            roles(second),
+            [("x", "x"), ("scratch", "scratch"), ("gamma", "gamma"), ("saved", "saved"), ("y", "y")]
+        );
+        let bytes: Vec<u64> = second.bindings.iter().map(|bound| bound.bytes).collect();
+        assert_eq!(bytes, [4608, layer.size_of(Extent::Scratch), 16, 96, 4608]);
+        assert_eq!((first.grid, first.params.channels), (program.plan.grid(first.variant.kernel.span, 0), 4));
+        // Without a pipeline constant to set.
+        let text = first.shader().text;
+        assert!(
+            text.contains(&format!("const WORKGROUP: u32 = {}u;", first.workgroup_size)) && !text.contains("override")
+        );
+    }
+
+    #[test]
+    fn what_wrote_dz_has_seen_through_the_activation() {
+        let config = Config { activation: Activation::Relu, ..Config::default() };
+        let layer = description(&Choice { strategy: Some(Strategy::Split), ..Choice::default() }, config);
+        let program = layer.lower(Operation::BackwardTraining, &Given::apart(&BACKWARD)).unwrap();
+        let [sums, input] = program.dispatches.as_slice() else { panic!("{program:?}") };
+        assert!(sums.variant.name().ends_with(".relu") && roles(sums).contains(&("dresidual", "dresidual")));
+        assert!(!input.variant.name().ends_with(".relu"), "{}", input.variant.name());
+        assert!(roles(input).contains(&("dy", "dresidual")) && !roles(input).contains(&("residual", "residual")));
+        let alone = Given::apart(&BACKWARD.map(|name| if name == "dresidual" { "dbeta" } else { name }));
+        let program = layer.lower(Operation::BackwardTraining, &alone).unwrap();
+        assert!(program.dispatches[1].variant.name().ends_with(".relu"));
+        assert!(roles(&program.dispatches[1]).contains(&("dy", "dy")));
+    }
+
+    #[test]
+    fn wanted_gradients_choose_kernels() {
+        let names = |strategy, names: &[&'static str]| -> Vec<String> {
+            let program = by(strategy).lower(Operation::BackwardFrozen, &Given::apart(names)).unwrap();
+            program.dispatches.iter().map(|dispatch| dispatch.variant.kernel.name.to_owned()).collect()
+        };
+        assert_eq!(names(Strategy::Split, &["x", "dy", "saved", "scratch", "dx"]), ["frozen_input"]);
+        assert_eq!(
+            names(Strategy::Split, &["x", "dy", "saved", "scratch", "dx", "dbeta"]),
+            ["frozen_sums", "gradient_merge"]
+        );
+        assert_eq!(names(Strategy::Whole, &["x", "dy", "saved", "scratch", "dgamma"]), ["frozen_whole"]);
+        let nothing =
+            by(Strategy::Split).lower(Operation::BackwardFrozen, &Given::apart(&["x", "dy", "saved", "scratch"]));
+        assert!(matches!(nothing, Err(Error::Mismatch { name: "dx, dresidual, dgamma, dbeta", .. })), "{nothing:?}");
+        let missing = by(Strategy::Split).lower(Operation::ForwardTraining, &Given::apart(&["x", "saved", "scratch"]));
+        assert!(matches!(missing, Err(Error::Mismatch { name: "y", .. })), "{missing:?}");
+    }
+
+    #[test]
+    fn where_bindings_lie_settles_the_variant() {
+        let layer = by(Strategy::Whole);
+        let inference = |given: &[Given]| by(Strategy::Split).lower(Operation::Inference, given);
+        let place = |name, buffer, offset| Given { name, buffer, offset };
+        let over = inference(&[place("x", 0, 0), place("y", 0, 0), place("running", 1, 0)]).unwrap();
+        assert_eq!((over.dispatches[0].variant.in_place.count_ones(), over.dispatches[0].variant.pooled), (1, false));
+        assert_eq!(roles(&over.dispatches[0]), [("running", "running"), ("y", "y")]);
+        let pooled = inference(&[place("x", 0, 0), place("y", 0, 8192), place("running", 1, 0)]).unwrap();
+        assert_eq!((pooled.dispatches[0].variant.in_place, pooled.dispatches[0].variant.pooled), (0, true));
+        let beside = inference(&[place("x", 0, 0), place("y", 0, 256), place("running", 1, 0)]);
+        assert!(matches!(beside, Err(Error::Overlap { first: "x", second: "y", .. })), "{beside:?}");
+        // An input beside an output is declared writable, and may overlap no other input then.
+        let backward = |dy| {
+            [place("x", 0, 0), place("dy", 0, dy), place("dx", 0, 16384), place("saved", 1, 0), place("scratch", 2, 0)]
+        };
+        assert!(layer.lower(Operation::BackwardTraining, &backward(8192)).is_ok());
+        let inputs = layer.lower(Operation::BackwardTraining, &backward(0));
+        assert!(matches!(inputs, Err(Error::Overlap { first: "x", second: "dy", .. })), "{inputs:?}");
+    }
+
+    #[test]
+    fn a_forced_storage_is_kept() {
+        let choice = Choice { storage: Some(Storage::F16Words), ..Choice::default() };
+        let layer = description(&choice, Config { dtype: DType::F16, ..Config::default() });
+        let program = layer.lower(Operation::Inference, &Given::apart(&["x", "y", "running"])).unwrap();
+        assert_eq!(program.plan.storage, Storage::F16Words);
+        assert_eq!(layer.size_of(Extent::Elements), 2304);
+        assert_eq!(pairs(&[1, 2, 3]).collect::<Vec<_>>(), [(&1, &2), (&1, &3), (&2, &3)]);
     }
 }

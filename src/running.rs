@@ -31,6 +31,9 @@ pub struct RunningStatistics {
 
 impl RunningStatistics {
     /// Those of a new layer: mean 0, variance 1, nothing tracked.
+    ///
+    /// # Panics
+    /// As `vec!` does, where memory does not hold so many channels: check a number that comes from a file first.
     pub fn new(channels: usize) -> Self {
         Self {
             mean: vec![0.0; channels],

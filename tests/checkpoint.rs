@@ -1,6 +1,6 @@
 //! Checkpoints: PyTorch's names, everything that is wrong with a file in one error, and files that lie.
 
-use batchnorm_wgpu::checkpoint::{Contents, LayerState, Parts, Reader, Writer, WrongTensor};
+use batchnorm_wgpu::checkpoint::{Contents, Header, LayerState, Parts, Reader, Writer, WrongTensor};
 use batchnorm_wgpu::host::{Gpu, HostBatchNorm};
 use batchnorm_wgpu::{Config, Error, Layout, RunningStatistics};
 use ndarray::Array2;
@@ -132,6 +132,29 @@ fn one_error_lists_everything() {
 }
 
 #[test]
+fn the_advice_is_what_helps_and_what_is_known_comes_first() {
+    const CONVERT: &str = "convert F64 to F32";
+    const LOOK: &str = "check the prefix";
+    let advice = |contents: &Contents| {
+        let said = contents.to_string();
+        let mut found: Vec<_> = [CONVERT, LOOK].into_iter().filter_map(|hint| Some((said.find(hint)?, hint))).collect();
+        found.sort_unstable();
+        found.into_iter().map(|(_, hint)| hint).collect::<Vec<_>>()
+    };
+    let missing = Contents { missing: vec!["bn1.weight".into()], ..Contents::default() };
+    let unexpected = Contents { unexpected: vec!["bn2.weight".into()], ..Contents::default() };
+    let wide = Reader::new(&one("t", "F64", "[1]", &[0; 8])).unwrap().tensor("t", &[1]).unwrap_err();
+    assert_eq!(advice(&missing), [LOOK]);
+    assert_eq!(advice(&unexpected), [LOOK]);
+    assert_eq!(advice(&wide), [CONVERT]);
+    for other in [missing, unexpected] {
+        let mut all = wide.clone();
+        assert_eq!(all.gather(Err::<(), _>(other)), None);
+        assert_eq!(advice(&all), [CONVERT, LOOK]);
+    }
+}
+
+#[test]
 fn errors_of_several_layers_become_one() {
     let bytes = network();
     let mut reader = Reader::new(&bytes).unwrap();
@@ -154,7 +177,7 @@ fn narrow_types_are_widened_and_wide_ones_refused() {
     let read = |dtype, data: &[u8]| Reader::new(&one("t", dtype, "[3]", data)).unwrap().tensor("t", &[3]);
     assert_eq!(read("F16", &halves).unwrap(), [1.0, 2f32.powi(-24), f32::NEG_INFINITY]);
     let brains = [0x3f80u16, 0x0001, 0xff80].map(u16::to_le_bytes).concat();
-    assert_eq!(read("BF16", &brains).unwrap(), [1.0, 2f32.powi(-133), f32::NEG_INFINITY]);
+    assert_eq!(read("BF16", &brains).unwrap(), [1.0, f32::from_bits(1 << 16), f32::NEG_INFINITY]);
     for (dtype, bytes) in [("F64", 24), ("I32", 12), ("BOOL", 3)] {
         let error = read(dtype, &vec![0; bytes]).unwrap_err();
         assert_eq!(error.wrong[0].actual, format!("{dtype} of shape [3]"));
@@ -256,7 +279,9 @@ fn batches_tracked_are_a_count() {
         // As exporters and converters of whole files leave it.
         for (dtype, bytes) in [
             ("I64", &7i64.to_le_bytes() as &[u8]),
+            ("U64", &7u64.to_le_bytes()),
             ("I32", &7i32.to_le_bytes()),
+            ("U32", &7u32.to_le_bytes()),
             ("F32", &7f32.to_le_bytes()),
             ("F64", &7f64.to_le_bytes()),
             ("F16", &[0x00, 0x47]),
@@ -328,6 +353,30 @@ fn parts_of_a_file_are_refused_at_every_length() {
         error,
         "expected a whole .safetensors file, got one of 100 bytes, less than its header announces; write or download it anew"
     );
+}
+
+#[test]
+fn a_file_may_hold_no_tensors() {
+    let bytes = Writer::default().serialize().unwrap();
+    Reader::new(&bytes).unwrap().finish().unwrap();
+    assert_eq!(Reader::new(&file("{}", &[])).unwrap().remaining("").count(), 0);
+}
+
+#[test]
+fn no_more_is_read_than_a_long_header() {
+    let mut writer = Writer::default();
+    writer.metadata("note", "n".repeat(1000));
+    writer.tensor("t", &[1000], &[0.0; 1000]).unwrap();
+    let bytes = writer.serialize().unwrap();
+    let mut file = bytes.as_slice();
+    Header::read(&mut file, bytes.len() as u64).unwrap();
+    assert_eq!(file.len(), 4000);
+}
+
+#[test]
+fn a_header_that_is_no_object_is_told_so() {
+    let error = Reader::new(&file("[]", &[])).unwrap_err().to_string();
+    assert!(error.contains("expected an object"), "{error}");
 }
 
 #[test]

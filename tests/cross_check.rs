@@ -10,7 +10,7 @@
 mod adapter;
 mod training;
 
-use adapter::{Adapter, SOFTWARE, faults, find, large, misuse};
+use adapter::{Adapter, SOFTWARE, faults, find, kernels, large, misuse};
 use batchnorm_wgpu::kernels::{Geometry, Strategy as By, Variant};
 use batchnorm_wgpu::{Activation, Choice, Config, DType, Kernels, Layout, Options, Plan, RuntimeChecks, Shape};
 use batchnorm_wgpu_check::case::{Case, Inputs, Operation, Setup};
@@ -83,6 +83,7 @@ fn of_adapter(adapter: &Adapter, is_first: bool) -> Vec<Trial> {
     trials.push(adapter.test(&format!("{key}::default_limits_suffice"), default_limits_suffice));
     trials.push(adapter.test(&format!("{key}::runtime_checks_do_not_matter"), runtime_checks_do_not_matter));
     trials.push(adapter.test(&format!("{key}::tensors_in_parts_hold"), tensors_in_parts_hold));
+    trials.push(adapter.test(&format!("{key}::parts_begin_where_they_lie"), parts_begin_where_they_lie));
     let large = adapter.test(&format!("{key}::a_tensor_beyond_the_binding_limit_holds"), large::holds);
     trials.push(large.with_ignored_flag(!is_first));
     trials.push(adapter.test(&format!("{key}::conversions_are_exact"), conversions_are_exact));
@@ -97,6 +98,7 @@ fn of_adapter(adapter: &Adapter, is_first: bool) -> Vec<Trial> {
     }));
     trials.extend(misuse::trials(adapter));
     trials.extend(faults::trials(adapter));
+    trials.extend(kernels::trials(adapter));
     trials
 }
 
@@ -249,6 +251,23 @@ fn tensors_in_parts_hold(adapter: &Adapter) -> Result<(), Failed> {
         }
     }
     matrix_holds(&small, &cases)
+}
+
+/// A few of those cases, for `cargo mutants`: one operation with every dtype and geometry, which is all that settles where in a
+/// binding a part begins.
+fn parts_begin_where_they_lie(adapter: &Adapter) -> Result<(), Failed> {
+    let small = adapter.with_limits(part_limits(adapter.adapter.limits()))?;
+    let cases = part_cases(&small.kernels);
+    let of = |dtype, geometry| {
+        let is = move |case: &&Case| {
+            let (choice, operation) = (case.setup.choice, case.operation);
+            (case.config.dtype, choice.geometry, operation) == (dtype, Some(geometry), Operation::ForwardTraining)
+        };
+        cases.iter().find(is).cloned()
+    };
+    let few = DType::ALL.into_iter().flat_map(|dtype| Geometry::ALL.map(|geometry| of(dtype, geometry)));
+    let few: Vec<Case> = few.flatten().collect();
+    matrix_holds(&small, &few)
 }
 
 /// Calls that nobody thought of: random shape, layout, data, choice and policy. The same ones in every run.

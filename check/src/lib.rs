@@ -12,6 +12,7 @@ pub mod fault;
 pub mod golden;
 pub mod judge;
 pub mod matrix;
+mod memory;
 pub mod mutant;
 pub mod plan;
 pub mod run;

@@ -3,6 +3,7 @@
 use crate::case::{Case, Inputs, Operation, Setup};
 use crate::judge::{Expected, FirstParts, Verdict, expected};
 use crate::matrix::must_be_covered;
+use crate::memory::give_back;
 use crate::run::{RunError, first_parts, run};
 use batchnorm_wgpu::kernels::Variant;
 use batchnorm_wgpu::{Capabilities, Kernels, wgpu};
@@ -82,6 +83,7 @@ pub struct Suite<'a> {
     kernels: Kernels,
     queue: wgpu::Queue,
     expectations: &'a mut Expectations,
+    is_worn: bool,
 }
 
 /// Compiled kernels that are kept at the most.
@@ -90,7 +92,15 @@ const MOST_COMPILED: usize = 100;
 impl<'a> Suite<'a> {
     /// A suite for the device of `kernels`.
     pub fn new(kernels: Kernels, queue: wgpu::Queue, expectations: &'a mut Expectations) -> Self {
-        Self { kernels, queue, expectations }
+        // What the suite before this one had.
+        give_back();
+        Self { kernels, queue, expectations, is_worn: false }
+    }
+
+    /// Whether so many kernels were compiled that another device should take over: drivers keep something of every shader until
+    /// the device goes.
+    pub fn is_worn(&self) -> bool {
+        self.is_worn
     }
 
     /// Runs one case.
@@ -98,6 +108,8 @@ impl<'a> Suite<'a> {
         // Thousands of compiled kernels would take gigabytes.
         if self.kernels.compiled() > MOST_COMPILED {
             self.kernels.trim();
+            self.is_worn = true;
+            give_back();
         }
         let inputs = case.inputs();
         let outcome = first_parts(&self.kernels, case.operation, &inputs, &case.setup)

@@ -1,6 +1,7 @@
 //! `bn check --accuracy`: accuracy by output where the mean is far from zero.
 
-use crate::output::write;
+use crate::check::Files;
+use crate::output::Kind;
 use crate::terminal::{Column, number, prose, table};
 use crate::{AnyError, Verdict, folded};
 use batchnorm_wgpu::host::Gpu;
@@ -10,7 +11,6 @@ use batchnorm_wgpu_check::data::{Data, normal};
 use batchnorm_wgpu_check::judge::{Expected, expected};
 use batchnorm_wgpu_check::suite::judge;
 use serde::Serialize;
-use std::path::Path;
 
 /// Means of the channels, in deviations.
 const MEANS: [f32; 4] = [0.0, 1e2, 1e4, 1e6];
@@ -36,6 +36,9 @@ struct Row {
     error_over_max: Vec<(&'static str, f64)>,
 }
 
+/// What the report looks like.
+pub const REPORT: Kind = Kind::Json(&["outputs", "folded"]);
+
 /// What was measured on all adapters.
 #[derive(Default, Serialize)]
 struct Report {
@@ -44,20 +47,20 @@ struct Report {
 }
 
 /// Prints the tables for each adapter; fails when a figure of the first misses the target.
-pub fn run(gpus: &[Gpu], json: Option<&Path>) -> Result<Verdict, AnyError> {
+pub fn run(gpus: &[Gpu], files: &Files) -> Result<Verdict, AnyError> {
     let mut all = Report::default();
     for gpu in gpus {
         let outputs = MEANS.iter().map(|&mean| measure(gpu, mean)).collect::<Result<Vec<_>, AnyError>>()?;
         let folded = MEANS.iter().map(|&mean| folded::measure(gpu, mean)).collect::<Result<Vec<_>, AnyError>>()?;
-        if json != Some(Path::new("-")) {
+        if !files.is_quiet() {
             print(gpu, &outputs);
             folded::print(&folded);
         }
         all.outputs.extend(outputs);
         all.folded.extend(folded);
     }
-    if let Some(path) = json {
-        write(path, serde_json::to_string_pretty(&all)?.as_bytes())?;
+    if let Some(json) = &files.json {
+        json.write_json(&all)?;
     }
     let met = all.outputs.iter().flat_map(|row| &row.error_over_max).all(|(_, error)| *error <= TARGET);
     Ok(if met { Verdict::Passed } else { Verdict::Failed })

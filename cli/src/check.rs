@@ -2,7 +2,7 @@
 
 use crate::adapter::{AdapterArgs, keys};
 use crate::deadline::{Deadline, TimeLimit};
-use crate::output::{figure, progress, write};
+use crate::output::{Claim, Kind, OutputError, figure, progress};
 use crate::same_bits::{Bits, Comparison};
 use crate::terminal::{number, prose, table, text};
 use crate::{AnyError, Verdict, accuracy, browser, golden, junit};
@@ -10,9 +10,9 @@ use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::{Kernels, wgpu};
 use batchnorm_wgpu_check::matrix::{Ranking, matrix, part_cases, part_limits};
 use batchnorm_wgpu_check::suite::{Expectations, Outcome, Row, Suite, Summary};
-use indicatif::ProgressBar;
 use serde::Serialize;
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -56,6 +56,9 @@ pub struct CheckArgs {
     #[arg(long, value_name = "PATH", num_args = 0..=1,
         conflicts_with_all = ["adapter", "all_adapters", "require", "accuracy", "golden"])]
     browser: Option<Option<PathBuf>>,
+    /// Fail if the process held more memory than this at any time; only Linux tells
+    #[arg(long, value_name = "MIB", hide = true)]
+    memory_limit: Option<u64>,
     /// Write every case with its verdicts as JSON to FILE, or to standard output
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     json: Option<PathBuf>,
@@ -74,8 +77,6 @@ impl CheckArgs {
             filter: self.filter.as_deref(),
             allow_unsupported: self.allow_unsupported,
             deadline: self.limit.start(),
-            json: self.json.as_deref(),
-            junit: self.junit.as_deref(),
         }
     }
 }
@@ -110,11 +111,39 @@ impl AdapterReport {
     }
 }
 
+/// The reports that were asked for.
+pub struct Files {
+    pub json: Option<Claim>,
+    pub junit: Option<Claim>,
+}
+
+impl Files {
+    fn claim(arguments: &CheckArgs) -> Result<Self, OutputError> {
+        let CheckArgs { browser, accuracy, golden, json, junit, .. } = arguments;
+        let [of_json, of_junit] = match (browser, golden) {
+            (Some(_), _) => browser::REPORTS,
+            (None, Some(_)) => golden::check::REPORTS,
+            (None, None) => REPORTS,
+        };
+        let of_json = if *accuracy { accuracy::REPORT } else { of_json };
+        Ok(Self { json: Claim::report(json.as_deref(), of_json)?, junit: Claim::report(junit.as_deref(), of_junit)? })
+    }
+
+    /// Whether standard output is one of them and holds nothing else.
+    pub fn is_quiet(&self) -> bool {
+        [&self.json, &self.junit].into_iter().flatten().any(Claim::is_standard_output)
+    }
+}
+
+/// What the reports of the matrix look like, JSON and JUnit.
+const REPORTS: [Kind; 2] =
+    [Kind::Json(&["adapter", "cases_in_all", "outcomes"]), Kind::Text("<testsuites name=\"bn check\"")];
+
 /// Runs the matrix.
 pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
+    let files = Files::claim(arguments)?;
     if let Some(program) = &arguments.browser {
-        let CheckArgs { filter, json, junit, .. } = arguments;
-        return browser::run(program.as_deref(), filter.as_deref(), json.as_deref(), junit.as_deref());
+        return browser::run(program.as_deref(), arguments.filter.as_deref(), &files);
     }
     let found = keys();
     for required in &arguments.require {
@@ -130,12 +159,11 @@ pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
         // The library's error says what to install.
         Gpu::open(None)?;
     }
-    let quiet = arguments.json.as_deref() == Some("-".as_ref());
     if arguments.accuracy {
-        return accuracy::run(&gpus, arguments.json.as_deref());
+        return accuracy::run(&gpus, &files);
     }
     if let Some(cases) = &arguments.golden {
-        return golden::check::run(&gpus, &arguments.golden_request(cases));
+        return golden::check::run(&gpus, &arguments.golden_request(cases), &files);
     }
     let earlier = arguments.same_bits.as_deref().map(Bits::read).transpose()?;
     let deadline = arguments.limit.start();
@@ -143,7 +171,7 @@ pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
     let mut all_alike = true;
     for gpu in &gpus {
         let report = check(gpu, arguments, deadline)?;
-        if !quiet {
+        if !files.is_quiet() {
             print(&report);
         }
         if let Some(earlier) = &earlier {
@@ -151,13 +179,14 @@ pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
         }
         reports.push(report);
     }
-    if let Some(path) = &arguments.json {
-        write(path, serde_json::to_string_pretty(&reports)?.as_bytes())?;
+    if let Some(json) = &files.json {
+        json.write_json(&reports)?;
     }
-    if let Some(path) = &arguments.junit {
+    if let Some(file) = &files.junit {
         let suites: Vec<_> = reports.iter().map(suite).collect();
-        junit::write(path, "bn check", &suites)?;
+        junit::write(file, "bn check", &suites)?;
     }
+    arguments.memory_limit.map_or(Ok(()), check_memory)?;
     let failed = |report: &AdapterReport| {
         report.failures().count() > 0 || (report.is_whole() && !report.summary.holes.is_empty())
     };
@@ -174,6 +203,21 @@ fn compare_bits(report: &AdapterReport, earlier: &Bits) -> bool {
         differing.len()
     );
     compared > 0 && differing.is_empty()
+}
+
+/// Refuses a process that held more than so many MiB.
+fn check_memory(limit: u64) -> Result<(), AnyError> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kibibytes: Option<u64> = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    match kibibytes.map(|kibibytes| kibibytes / 1024) {
+        Some(peak) if peak <= limit => {
+            eprintln!("memory: at most {peak} MiB at a time");
+            Ok(())
+        }
+        Some(peak) => Err(format!("memory: expected at most {limit} MiB at a time, found {peak} MiB").into()),
+        None => Err("--memory-limit: this system does not tell how much memory a process held; leave it out".into()),
+    }
 }
 
 /// The cases for a device, those that say most first.
@@ -208,38 +252,76 @@ impl Work {
         cases: Range<usize>,
         jobs: usize,
         deadline: Deadline,
-        bar: &ProgressBar,
+        each: impl Fn() + Sync,
     ) -> Result<Vec<(Outcome, f64)>, AnyError> {
         let (next, done) = (AtomicUsize::new(cases.start), Mutex::new(Vec::new()));
         // Of many cases neighbours have the same shaders, which one job should compile.
         let block = if cases.start > 0 { 16 } else { 1 };
         let job = || -> Result<(), AnyError> {
-            let own = Gpu::from_adapter(&gpu.adapter, self.limits.clone(), gpu.device.features())?;
             let mut expectations = Expectations::default();
-            let mut suite = Suite::new(Kernels::new(&own.device), own.queue.clone(), &mut expectations);
             loop {
-                let first = next.fetch_add(block, Ordering::Relaxed);
-                for i in first..first + block {
-                    let Some(case) = self.ranking.cases[..cases.end].get(i) else { return Ok(()) };
-                    if deadline.passed() {
-                        return Ok(());
+                let own = Gpu::from_adapter(&gpu.adapter, self.limits.clone(), gpu.device.features())?;
+                let mut suite = Suite::new(Kernels::new(&own.device), own.queue.clone(), &mut expectations);
+                while !suite.is_worn() {
+                    let first = next.fetch_add(block, Ordering::Relaxed);
+                    for i in first..first + block {
+                        let Some(case) = self.ranking.cases[..cases.end].get(i).filter(|_| !deadline.passed()) else {
+                            return Ok(());
+                        };
+                        let begin = Instant::now();
+                        let outcome = suite.run(case);
+                        let seconds = begin.elapsed().as_secs_f64();
+                        done.lock().unwrap_or_else(PoisonError::into_inner).push((i, outcome, seconds));
+                        each();
                     }
-                    let begin = Instant::now();
-                    let outcome = suite.run(case);
-                    let seconds = begin.elapsed().as_secs_f64();
-                    done.lock().unwrap_or_else(PoisonError::into_inner).push((i, outcome, seconds));
-                    bar.inc(1);
                 }
             }
         };
         std::thread::scope(|scope| {
             let jobs: Vec<_> = (0..jobs).map(|_| scope.spawn(job)).collect();
-            let joined = jobs.into_iter().map(|job| job.join().unwrap_or_else(|_| Err("a job panicked".into())));
+            let joined = jobs.into_iter().map(|job| job.join().unwrap_or_else(|cause| resume_unwind(cause)));
             joined.collect::<Result<(), AnyError>>()
         })?;
         let mut done = done.into_inner().unwrap_or_else(PoisonError::into_inner);
         done.sort_by_key(|(i, ..)| *i);
         Ok(done.into_iter().map(|(_, outcome, seconds)| (outcome, seconds)).collect())
+    }
+}
+
+/// How fast cases go, and how long the others will take at that.
+///
+/// The time of the quick choice says little of it: nearly each of its cases has shaders of its own, which the driver compiles or
+/// has in its cache; the others share theirs.
+struct Pace {
+    all: usize,
+    state: Mutex<PaceState>,
+}
+
+struct PaceState {
+    done: usize,
+    /// When the next word on it is due, in cases.
+    due: usize,
+    /// What the last one counted, and when it was.
+    last: (usize, Instant),
+}
+
+impl Pace {
+    fn new(all: usize) -> Self {
+        Self { all, state: Mutex::new(PaceState { done: 0, due: all.div_ceil(16), last: (0, Instant::now()) }) }
+    }
+
+    /// Counts a case; says now and then, ever more rarely, how long those that are left take at the pace of the last ones.
+    fn done(&self) -> Option<String> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.done += 1;
+        if state.done < state.due || state.done == self.all {
+            return None;
+        }
+        let PaceState { done, last: (before, since), .. } = *state;
+        *state = PaceState { done, due: 2 * done, last: (done, Instant::now()) };
+        let seconds = since.elapsed().as_secs_f64() * (self.all - done) as f64 / (done - before) as f64;
+        // The first of them are one for each shader that had none yet, and slower than all others.
+        (before > 0).then(|| format!("{done} of them done; at this pace the others take {:.1} min", seconds / 60.0))
     }
 }
 
@@ -258,19 +340,23 @@ fn check(gpu: &Gpu, arguments: &CheckArgs, deadline: Deadline) -> Result<Adapter
     let mut outcomes = Vec::new();
     // What says most comes first, of both.
     for work in &works {
-        outcomes.extend(work.run(gpu, 0..work.ranking.quick.min(work.chosen), jobs, deadline, &bar)?);
+        outcomes.extend(work.run(gpu, 0..work.ranking.quick.min(work.chosen), jobs, deadline, || bar.inc(1))?);
     }
     if chosen > outcomes.len() && !deadline.passed() {
-        // Compiling takes most of the time.
         let shaders =
             |cases: fn(&Work) -> usize| -> usize { works.iter().map(|work| work.ranking.shaders(cases(work))).sum() };
-        let (done, all) = (shaders(|work| work.ranking.quick), shaders(|work| work.chosen));
-        let minutes = begin.elapsed().as_secs_f64() / 60.0 * (all - done) as f64 / done.max(1) as f64;
-        let left = chosen - outcomes.len();
-        eprintln!("{}: {left} cases with {} shaders are left, about {minutes:.0} min", gpu.key(), all - done);
+        let new = shaders(|work| work.chosen) - shaders(|work| work.ranking.quick);
+        eprintln!("{}: {} cases with {new} more shaders are left", gpu.key(), chosen - outcomes.len());
     }
+    let pace = Pace::new(chosen - outcomes.len());
     for work in works.iter().filter(|work| work.chosen > work.ranking.quick) {
-        outcomes.extend(work.run(gpu, work.ranking.quick..work.chosen, jobs, deadline, &bar)?);
+        let done = || {
+            bar.inc(1);
+            if let Some(left) = pace.done() {
+                bar.suspend(|| eprintln!("{}: {left}", gpu.key()));
+            }
+        };
+        outcomes.extend(work.run(gpu, work.ranking.quick..work.chosen, jobs, deadline, done)?);
     }
     bar.finish_and_clear();
     if outcomes.is_empty() {
@@ -372,4 +458,23 @@ fn suite(report: &AdapterReport) -> junit::Suite {
         status: junit::Status::Failed("no case covers this kernel variant".into()),
     });
     junit::Suite { name: report.adapter.clone(), seconds: report.seconds, cases: cases.chain(holes).collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pace_is_that_of_the_last_cases() {
+        let pace = Pace::new(160);
+        let said: Vec<(usize, String)> = (1..=160).filter_map(|i| Some((i, pace.done()?))).collect();
+        assert_eq!(said.iter().map(|(i, _)| *i).collect::<Vec<_>>(), [20, 40, 80]);
+        assert!(said[0].1.starts_with("20 of them done"), "{said:?}");
+        // Ten cases in a minute, after ten in no time: eighty more take eight minutes.
+        let pace = Pace::new(100);
+        let minute = Instant::now().checked_sub(std::time::Duration::from_secs(60)).unwrap();
+        *pace.state.lock().unwrap() = PaceState { done: 19, due: 20, last: (10, minute) };
+        assert_eq!(pace.done().unwrap(), "20 of them done; at this pace the others take 8.0 min");
+        assert!((0..2).all(|_| Pace::new(1).done().is_none()));
+    }
 }

@@ -1,11 +1,11 @@
 //! JUnit reports, as CI servers read them: Jenkins' schema `junit-10.xsd`, of which GitLab and the reporters of GitHub
 //! Actions read a part.
 
-use crate::{AnyError, output};
+use crate::AnyError;
+use crate::output::Claim;
 use quick_xml::events::{BytesDecl, BytesText, Event};
 use quick_xml::writer::Writer;
 use std::io;
-use std::path::Path;
 
 /// What ran together, such as all cases on one adapter.
 pub struct Suite {
@@ -39,12 +39,12 @@ pub enum Status {
     Skipped(String),
 }
 
-/// Writes a report to a file; `-` is standard output.
+/// Writes a report.
 ///
 /// # Errors
 /// A file that cannot be written.
-pub fn write(path: &Path, name: &str, suites: &[Suite]) -> Result<(), AnyError> {
-    output::write(path, &xml(name, suites)?)
+pub fn write(claim: &Claim, name: &str, suites: &[Suite]) -> Result<(), AnyError> {
+    Ok(claim.write(&xml(name, suites)?)?)
 }
 
 fn xml(name: &str, suites: &[Suite]) -> io::Result<Vec<u8>> {

@@ -2,6 +2,9 @@
 
 #![deny(missing_docs, unsafe_code)]
 
+#[macro_use]
+mod stream;
+
 mod accuracy;
 mod adapter;
 mod bench;
@@ -81,7 +84,8 @@ Examples:
 Tables leave out columns that the terminal has no room for; --wide shows all of them. Where the output goes to a file or a \
 pipe, tables have all columns and no line is broken. The variable COLUMNS sets another width for both.
 
-Exit codes: 0 all good, 1 a mismatch, 2 wrong usage, no adapter or a failure of the device. \
+Exit codes: 0 all good, 1 a mismatch, 2 wrong usage, no adapter or a failure of the device, 141 the reader of the output \
+went away, as `head` does. \
 RUST_LOG=batchnorm_wgpu=debug shows plans and compiled kernels.";
 
 #[derive(Subcommand)]
@@ -167,6 +171,10 @@ fn is_limit(error: &AnyError) -> bool {
 }
 
 fn main() -> ExitCode {
+    stream::until_reader_is_gone(run)
+}
+
+fn run() -> ExitCode {
     silence_wayland();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("error")).init();
     let Arguments { command, wide, force } = Arguments::parse_to_width();

@@ -483,3 +483,171 @@ fn golden_cases_are_written_as_they_are_described() {
     assert_eq!(std::fs::read_dir(&many).unwrap().count(), 8, "nothing of what was refused is written");
     std::fs::remove_dir_all(folder).unwrap();
 }
+
+/// Every command that writes a file, with the file that it writes.
+fn writing(file: &str, missing: &Path) -> Vec<Vec<String>> {
+    let (golden, x) = (golden(), missing.join("x.npy"));
+    let [golden, x] = [golden.to_str().unwrap(), x.to_str().unwrap()];
+    let commands: [&[&str]; 15] = [
+        &["check", "--json", file],
+        &["check", "--junit", file],
+        &["check", "--accuracy", "--json", file],
+        &["check", "--golden", golden, "--json", file],
+        &["check", "--golden", golden, "--junit", file],
+        &["check", "--browser", "no such browser", "--json", file],
+        &["mutate", "--json", file],
+        &["bench", "--json", file],
+        &["bench", "--record", file],
+        &["report", missing.to_str().unwrap(), "--html", file],
+        &["report", missing.to_str().unwrap(), "--markdown", file],
+        &["tune", "--out", file],
+        &["golden", "--out", file],
+        &["train", "--save", file],
+        &["run", "inference", "--x", x, "--json", file],
+    ];
+    commands.into_iter().map(|words| words.iter().map(|&word| word.to_owned()).collect()).collect()
+}
+
+fn refused(arguments: &[String]) -> String {
+    let begin = std::time::Instant::now();
+    let output = bn(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    assert_eq!(code(&output), 2, "{arguments:?}");
+    assert!(output.stdout.is_empty(), "{arguments:?}: nothing has begun");
+    assert!(begin.elapsed().as_secs() < 20, "{arguments:?}");
+    String::from_utf8(output.stderr).unwrap()
+}
+
+/// What cannot be written is told before the work, which here would take minutes or fail for another reason.
+#[test]
+fn files_that_cannot_be_written_are_told_first() {
+    let folder = folder("told-first");
+    let nothing = folder.join("nothing");
+    let text = folder.join("text.safetensors");
+    std::fs::write(&text, "of another").unwrap();
+    let is_made = |arguments: &[String]| arguments.iter().any(|word| word == "--record" || word == "golden");
+    for arguments in writing(nothing.join("file.safetensors").to_str().unwrap(), &nothing) {
+        if !is_made(&arguments) {
+            let said = refused(&arguments);
+            assert!(said.contains("there is no folder") && said.contains("nothing"), "{arguments:?}: {said}");
+        }
+    }
+    for arguments in writing(text.to_str().unwrap(), &nothing) {
+        let said = refused(&arguments);
+        let why = if arguments[1] == "--record" { "there is no folder" } else { "text.safetensors exists" };
+        assert!(said.contains(why), "{arguments:?}: {said}");
+    }
+    for arguments in writing(text.join("file.safetensors").to_str().unwrap(), &nothing) {
+        assert!(refused(&arguments).contains("there is no folder"), "{arguments:?}");
+    }
+    assert_eq!(std::fs::read(&text).unwrap(), b"of another");
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "nothing is left");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+fn outputs_have_files_and_endings_of_their_own() {
+    let both = ["check", "--json", "-", "--junit", "-"].map(str::to_owned);
+    assert!(refused(&both).contains("- is named twice"));
+    let folder = folder("endings");
+    let file = folder.join("one");
+    let same = ["check", "--json", file.to_str().unwrap(), "--junit", file.to_str().unwrap()].map(str::to_owned);
+    assert!(refused(&same).contains("is named twice"));
+    assert!(refused(&["train", "--plot", "chart.png"].map(str::to_owned)).contains("FILE.svg"));
+    assert!(refused(&["train", "--save", "both.pt"].map(str::to_owned)).contains("FILE.safetensors"));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// A CI server writes its reports again and again.
+#[test]
+fn reports_replace_their_like() {
+    let folder = folder("again");
+    let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
+    let records = Path::new(env!("CARGO_MANIFEST_DIR")).join("../benches/records");
+    let records = records.to_str().unwrap().to_owned();
+    let golden = golden().to_str().unwrap().to_owned();
+    let (json, junit, record) = (path("report.json"), path("junit.xml"), path("records"));
+    let case = path("case.safetensors");
+    assert_eq!(code(&bn(&["golden", "--out", &case])), 0);
+    let commands: [(&str, &[&str]); 7] = [
+        ("check", &["check", "--filter", "inference 2x3x7x7", "--json", &json, "--junit", &junit]),
+        ("accuracy", &["check", "--accuracy", "--json", &json]),
+        ("golden", &["check", "--golden", &golden, "--filter", "nc_", "--json", &json, "--junit", &junit]),
+        ("bench", &["bench", "--quick", "--shapes", "8x16x7x7", "--json", &json, "--record", &record]),
+        ("report", &["report", &records, "--html", &json, "--markdown", &junit]),
+        ("list", &["run", "--list", &case, "--json", &json]),
+        ("run", &["run", "statistics", "--from", &case, "--json", &json]),
+    ];
+    for (name, arguments) in commands {
+        // Whatever the command before this one wrote is of another kind.
+        for force in [&["--force"] as &[&str], &[]] {
+            let output = bn(&[arguments, force].concat());
+            assert_eq!(code(&output), 0, "{name} {force:?}: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        let other = bn(&["mutate", "--json", &json]);
+        assert!(String::from_utf8_lossy(&other.stderr).contains("no report of this kind"), "{name}");
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+/// As in `bn ... | head -1`, with the reader gone before anything is said.
+#[cfg(unix)]
+fn without_reader(arguments: &[&str], errors: bool) -> Output {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut command = command(arguments);
+    match errors {
+        true => command.stdout(std::process::Stdio::piped()).stderr(writer),
+        false => command.stdout(writer).stderr(std::process::Stdio::piped()),
+    };
+    command.spawn().unwrap().wait_with_output().unwrap()
+}
+
+#[test]
+#[cfg(unix)]
+fn a_reader_that_goes_ends_the_program_quietly() {
+    let golden = golden();
+    for arguments in [
+        &["info"] as &[&str],
+        &["info", "--json"],
+        &["check", "--filter", "inference 2x3x7x7"],
+        &["check", "--filter", "inference 2x3x7x7", "--json"],
+        &["check", "--golden", golden.to_str().unwrap(), "--filter", "nc_"],
+        &BENCH,
+        &["mutate", "--list"],
+        &["train"],
+    ] {
+        let output = without_reader(arguments, false);
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{arguments:?}");
+        assert_eq!(code(&output), 141, "{arguments:?}");
+    }
+    for help in [&["--help"] as &[&str], &["check", "--help"], &["--version"]] {
+        let output = without_reader(help, false);
+        assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{help:?}");
+        assert_eq!(code(&output), 0, "{help:?}");
+    }
+    assert_eq!(code(&without_reader(&["check", "--adapter", "none of that name"], true)), 141);
+}
+
+/// The files that were asked for are written all the same.
+#[test]
+#[cfg(unix)]
+fn a_reader_that_goes_costs_no_file() {
+    let folder = folder("no-reader");
+    let file = folder.join("check.xml");
+    let arguments = ["check", "--filter", "inference 2x3x7x7", "--junit", file.to_str().unwrap()];
+    let output = without_reader(&arguments, false);
+    assert_eq!((code(&output), String::from_utf8_lossy(&output.stderr).as_ref()), (0, ""));
+    assert!(std::fs::read_to_string(&file).unwrap().ends_with("</testsuites>\n"));
+    assert_eq!(std::fs::read_dir(&folder).unwrap().count(), 1, "no partial file is left");
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_is_told() {
+    let full = std::fs::File::create("/dev/full").unwrap();
+    let output = command(&["info", "--json"]).stdout(full).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    let output = output.wait_with_output().unwrap();
+    assert_eq!(code(&output), 2);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("standard output: cannot be written"));
+}

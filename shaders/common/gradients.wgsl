@@ -7,7 +7,7 @@ import package::common::bindings::{store_dbeta, store_dgamma, store_scratch};
 import package::common::bindings::{SAVED_BETA, SAVED_GAMMA, SAVED_INV_STD, SAVED_REMAINDER, SAVED_SHIFT};
 import package::common::reduce::{Two, lane_sums};
 import package::common::values::{Value, combine, nan};
-import package::common::walk::{has_four, has_one, next, next_four, walk_of};
+import package::common::walk::{has_four, has_one, next_four, next_one, walk_of};
 import package::common::work::{BLOCK, Work, block_of, is_writer, is_writer_of_segment, params};
 
 // What the forward pass saved of a column.
@@ -102,7 +102,7 @@ fn block_gradient_sums(block: Work, centre: Centre) -> GradientSums {
         own.dz_x += (a.dz * a.x + b.dz * b.x) + (c.dz * c.x + d.dz * d.x);
     }
     while (has_one(walk)) {
-        let at = next(&walk);
+        let at = next_one(&walk);
         let a = seen_at(centre, at);
         pass_on(centre, at, a.dz);
         own.dz += a.dz;
@@ -207,7 +207,7 @@ fn write_dx(work: Work, centre: Centre, slope: Slope) {
         store_dx(at.w, d);
     }
     while (has_one(walk)) {
-        let at = next(&walk);
+        let at = next_one(&walk);
         store_dx(at, dx_of(slope, seen_at(centre, at)));
     }
 }

@@ -4,7 +4,7 @@ import package::common::activation::activated;
 import package::common::bindings::{load_beta, load_gamma, load_residual, load_x, store_y};
 import package::common::statistics::Statistics;
 import package::common::values::Value;
-import package::common::walk::{has_four, has_one, next, next_four, walk_of};
+import package::common::walk::{has_four, has_one, next_four, next_one, walk_of};
 import package::common::work::Work;
 
 // What the elements of a column are normalized with.
@@ -40,7 +40,7 @@ fn normalize_segment(work: Work, n: Normalization) {
         store_y(at.w, d);
     }
     while (has_one(walk)) {
-        let at = next(&walk);
+        let at = next_one(&walk);
         store_y(at, y_at(n, at));
     }
 }

@@ -4,7 +4,7 @@ import package::common::bindings::{SCRATCH_SHIFT, load_beta, load_gamma, load_sc
 import package::common::bindings::{SAVED_BETA, SAVED_GAMMA, SAVED_INV_STD, SAVED_REMAINDER, SAVED_SHIFT, SAVED_VARIANCE};
 import package::common::reduce::{Two, lane_sum, lane_sums};
 import package::common::values::{Bits, ELEMENTS, Value, combine, nan};
-import package::common::walk::{has_four, has_one, index_of, next, next_four, walk_of};
+import package::common::walk::{has_four, has_one, index_of, next_four, next_one, walk_of};
 import package::common::work::{BLOCK, Work, block_of, params, values_in_split};
 
 // What a channel is normalized by.
@@ -73,7 +73,7 @@ fn block_moments(block: Work, shift: Value) -> Moments {
         own = merged(own, Moments(4.0, mean, (ea * ea + eb * eb) + (ec * ec + ed * ed)));
     }
     while (has_one(walk)) {
-        own = merged(own, Moments(1.0, load_x(next(&walk)) - shift, Value(0.0)));
+        own = merged(own, Moments(1.0, load_x(next_one(&walk)) - shift, Value(0.0)));
     }
     return own;
 }

@@ -37,14 +37,14 @@ fn has_one(walk: Walk) -> bool {
 
 // The indices of the next four values.
 fn next_four(walk: ptr<function, Walk>) -> vec4<u32> {
-    let a = next(walk);
-    let b = next(walk);
-    let c = next(walk);
-    return vec4<u32>(a, b, c, next(walk));
+    let a = next_one(walk);
+    let b = next_one(walk);
+    let c = next_one(walk);
+    return vec4<u32>(a, b, c, next_one(walk));
 }
 
 // The index of the next value.
-fn next(walk: ptr<function, Walk>) -> u32 {
+fn next_one(walk: ptr<function, Walk>) -> u32 {
     let index = (*walk).index;
     let place = (*walk).place + (*walk).places;
     let leaves = place >= (*walk).inner;

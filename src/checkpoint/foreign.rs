@@ -63,7 +63,7 @@ fn begins_in_any_case(text: &[u8], tag: &str) -> bool {
 
 /// Whose archive it is, by the name of its first file.
 fn in_zip(head: &[u8]) -> Foreign {
-    let length = head.get(26..28).map_or(0, |bytes| usize::from(bytes[0]) | usize::from(bytes[1]) << 8);
+    let length = head.get(26..).and_then(<[u8]>::first_chunk).map_or(0, |&bytes| u16::from_le_bytes(bytes).into());
     let name = head.get(30..30 + length).unwrap_or_default();
     match () {
         () if name.ends_with(b".npy") => Foreign::NPZ,

@@ -55,6 +55,19 @@ impl Default for RuntimeChecks {
     }
 }
 
+impl RuntimeChecks {
+    /// What wgpu is told to check in a shader; `None` where it is all that it checks anyway.
+    fn of_shader(self) -> Option<wgpu::ShaderRuntimeChecks> {
+        let Self { bounds, loop_bounding, zero_workgroup_memory: _ } = self;
+        let checks = wgpu::ShaderRuntimeChecks {
+            bounds_checks: bounds,
+            force_loop_bounding: loop_bounding,
+            ..wgpu::ShaderRuntimeChecks::checked()
+        };
+        (!bounds || !loop_bounding).then_some(checks)
+    }
+}
+
 /// What a pipeline depends on.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
@@ -184,14 +197,8 @@ impl Kernels {
     fn module(&self, name: &str, wgsl: String) -> wgpu::ShaderModule {
         let source = wgpu::ShaderSource::Wgsl(wgsl.into());
         let descriptor = wgpu::ShaderModuleDescriptor { label: Some(name), source };
-        let RuntimeChecks { bounds, loop_bounding, .. } = self.checks;
-        if bounds && loop_bounding {
+        let Some(checks) = self.checks.of_shader() else {
             return self.device.create_shader_module(descriptor);
-        }
-        let checks = wgpu::ShaderRuntimeChecks {
-            bounds_checks: bounds,
-            force_loop_bounding: loop_bounding,
-            ..wgpu::ShaderRuntimeChecks::checked()
         };
         // SAFETY: the text is this crate's own, since an edit forces all checks; every index that it forms lies within what
         // the binding was checked to hold, and every loop counts up to a bound.
@@ -206,5 +213,21 @@ impl std::fmt::Debug for Kernels {
             .field("tuning", &self.tuning.adapter)
             .field("edited", &self.edit.is_some())
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Results do not show what wgpu checks: the kernels stay within their bindings.
+    #[test]
+    fn wgpu_is_told_just_what_to_leave_out() {
+        for (bounds, loop_bounding) in [(false, false), (false, true), (true, false)] {
+            let checks = RuntimeChecks { bounds, loop_bounding, ..RuntimeChecks::default() }.of_shader().unwrap();
+            assert_eq!((checks.bounds_checks, checks.force_loop_bounding), (bounds, loop_bounding));
+            assert!(checks.int_div_checks);
+        }
+        assert!(RuntimeChecks::default().of_shader().is_none());
     }
 }

@@ -61,7 +61,9 @@ impl Gpu {
             label: Some("batchnorm-wgpu"),
             required_features: features,
             required_limits: limits,
-            ..Default::default()
+            experimental_features: wgpu::ExperimentalFeatures::disabled(),
+            memory_hints: wgpu::MemoryHints::default(),
+            trace: wgpu::Trace::default(),
         });
         let (device, queue) = pollster::block_on(request)
             .map_err(|error| Error::NoDevice { adapter: info.name.clone(), reason: error.to_string() })?;

@@ -99,7 +99,8 @@ impl HostBatchNorm {
     /// A new layer of `channels` channels: gamma 1 and beta 0, running mean 0 and variance 1.
     ///
     /// # Errors
-    /// What [`Config::check`] says, and [`Error::ZeroChannels`].
+    /// What [`Config::check`] says; [`Error::ZeroChannels`]; [`Error::Limit`] where no buffer of the device holds the running
+    /// statistics.
     pub fn new(
         device: &wgpu::Device,
         queue: &wgpu::Queue,
@@ -110,6 +111,18 @@ impl HostBatchNorm {
         config.check()?;
         if channels == 0 {
             return Err(Error::ZeroChannels { dims: vec![0], layout });
+        }
+        // Before the host allocates as much.
+        let (needed, allowed) = (RunningStatistics::size(channels), device.limits().max_buffer_size);
+        if needed > allowed {
+            return Err(Error::Limit {
+                what: "running",
+                limit: "the device's max_buffer_size",
+                unit: "bytes",
+                needed,
+                allowed,
+                hint: "check the number of channels, or make several layers, since channels do not depend on each other",
+            });
         }
         Ok(Self {
             gamma: Some(Array1::ones(channels)),

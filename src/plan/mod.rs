@@ -144,7 +144,7 @@ impl Plan {
                 "one binding does not hold the tensor; split goes over it in parts".into(),
             ));
         }
-        let geometry = choose_geometry(shape, strategy, choice.geometry, preference)?;
+        let geometry = choose_geometry(shape, strategy, choice, preference)?;
         let storage = choose_storage(dtype, geometry, capabilities, choice.storage)?;
         let sizes = workgroup_sizes(preference, &capabilities.limits, choice)?;
         let fold = geometry.fold(shape).unwrap_or(1) as u32;
@@ -475,19 +475,14 @@ fn refuse(forced: Option<String>, reason: &str) -> Result<()> {
     forced.map_or(Ok(()), |forced| Err(unavailable(forced, reason.into())))
 }
 
-fn choose_geometry(
-    shape: &Shape,
-    strategy: Strategy,
-    forced: Option<Geometry>,
-    preference: &Preference,
-) -> Result<Geometry> {
+fn choose_geometry(shape: &Shape, strategy: Strategy, choice: &Choice, preference: &Preference) -> Result<Geometry> {
     let runs = |geometry: &Geometry| match strategy {
         Strategy::Split => geometry.fold(shape).is_some(),
         // The columns of folded samples would have to meet in one workgroup.
         Strategy::Whole | Strategy::Resident => geometry.fold(shape) == Some(1),
         Strategy::Plain => *geometry == Geometry::Scalar,
     };
-    match forced {
+    match choice.geometry {
         Some(forced) if !runs(&forced) => Err(unavailable(
             forced.name(),
             format!(
@@ -500,8 +495,9 @@ fn choose_geometry(
         )),
         Some(forced) => Ok(forced),
         None => {
+            let stores = |geometry: &Geometry| choice.storage.is_none_or(|storage| storage.is_for(*geometry));
             let preferred = preference.geometry.into_iter().chain(Geometry::ALL);
-            Ok(preferred.into_iter().find(runs).unwrap_or(Geometry::Scalar))
+            Ok(preferred.into_iter().filter(stores).find(runs).unwrap_or(Geometry::Scalar))
         }
     }
 }

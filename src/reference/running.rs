@@ -33,6 +33,9 @@ struct Moments {
 
 impl RunningStatistics {
     /// The state before training: mean 0, variance 1, all counts 0.
+    ///
+    /// # Panics
+    /// As `vec!` does, where memory does not hold so many channels.
     pub fn new(channels: usize) -> Self {
         let zeros = vec![0; channels];
         Self {

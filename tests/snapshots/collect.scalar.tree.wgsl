@@ -123,34 +123,6 @@ fn values_in_split(split: u32) -> u32 {
     return min(begin + params.segment, values) - begin;
 }
 
-struct Walk {
-    // The value of the column that is next, and the end of the segment.
-    i: u32,
-    end: u32,
-    // Where that value lies in the tensor, and its place within its slice.
-    index: u32,
-    place: u32,
-    // How to get to the lane's next value, `lanes` further: so many places within a slice and so far in the tensor, and
-    // further by `wrap` where that leaves the slice. The step needs no division. All of it is loaded once: after a store a
-    // compiler has to load uniforms again.
-    lanes: u32,
-    inner: u32,
-    places: u32,
-    step: u32,
-    wrap: u32,
-}
-
-// The index of the next value.
-fn next(walk: ptr<function, Walk>) -> u32 {
-    let index = (*walk).index;
-    let place = (*walk).place + (*walk).places;
-    let leaves = place >= (*walk).inner;
-    (*walk).i += (*walk).lanes;
-    (*walk).index = index + (*walk).step + select(0u, (*walk).wrap, leaves);
-    (*walk).place = place - select(0u, (*walk).inner, leaves);
-    return index;
-}
-
 alias Value = f32;
 
 // The bits of a value.

@@ -16,19 +16,19 @@ fn kernel(work: Work) {
     var sum = Value(0.0);
     let inside_0 = has_one(walk);
     let d_0 = select(Value(0.0), load_x(select(0u, walk.index, inside_0)) - shift, inside_0);
-    next(&walk);
+    next_one(&walk);
     sum += d_0;
     let inside_1 = has_one(walk);
     let d_1 = select(Value(0.0), load_x(select(0u, walk.index, inside_1)) - shift, inside_1);
-    next(&walk);
+    next_one(&walk);
     sum += d_1;
     let inside_2 = has_one(walk);
     let d_2 = select(Value(0.0), load_x(select(0u, walk.index, inside_2)) - shift, inside_2);
-    next(&walk);
+    next_one(&walk);
     sum += d_2;
     let inside_3 = has_one(walk);
     let d_3 = select(Value(0.0), load_x(select(0u, walk.index, inside_3)) - shift, inside_3);
-    next(&walk);
+    next_one(&walk);
     sum += d_3;
     let remainder = combine(lane_sum(work, sum)) / params.count_f32;
     // The mean is known: M2 is taken about it.
@@ -53,19 +53,19 @@ fn kernel(work: Work) {
     if (inside_0) {
         store_y(walk.index, activated((e_0 * n.scale + n.beta) + load_residual(walk.index)));
     }
-    next(&walk);
+    next_one(&walk);
     if (inside_1) {
         store_y(walk.index, activated((e_1 * n.scale + n.beta) + load_residual(walk.index)));
     }
-    next(&walk);
+    next_one(&walk);
     if (inside_2) {
         store_y(walk.index, activated((e_2 * n.scale + n.beta) + load_residual(walk.index)));
     }
-    next(&walk);
+    next_one(&walk);
     if (inside_3) {
         store_y(walk.index, activated((e_3 * n.scale + n.beta) + load_residual(walk.index)));
     }
-    next(&walk);
+    next_one(&walk);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -201,7 +201,7 @@ fn has_one(walk: Walk) -> bool {
 }
 
 // The index of the next value.
-fn next(walk: ptr<function, Walk>) -> u32 {
+fn next_one(walk: ptr<function, Walk>) -> u32 {
     let index = (*walk).index;
     let place = (*walk).place + (*walk).places;
     let leaves = place >= (*walk).inner;

@@ -160,14 +160,14 @@ fn has_one(walk: Walk) -> bool {
 
 // The indices of the next four values.
 fn next_four(walk: ptr<function, Walk>) -> vec4<u32> {
-    let a = next(walk);
-    let b = next(walk);
-    let c = next(walk);
-    return vec4<u32>(a, b, c, next(walk));
+    let a = next_one(walk);
+    let b = next_one(walk);
+    let c = next_one(walk);
+    return vec4<u32>(a, b, c, next_one(walk));
 }
 
 // The index of the next value.
-fn next(walk: ptr<function, Walk>) -> u32 {
+fn next_one(walk: ptr<function, Walk>) -> u32 {
     let index = (*walk).index;
     let place = (*walk).place + (*walk).places;
     let leaves = place >= (*walk).inner;
@@ -335,7 +335,7 @@ fn block_gradient_sums(block: Work, centre: Centre) -> GradientSums {
         own.dz_x += (a.dz * a.x + b.dz * b.x) + (c.dz * c.x + d.dz * d.x);
     }
     while (has_one(walk)) {
-        let at = next(&walk);
+        let at = next_one(&walk);
         let a = seen_at(centre, at);
         pass_on(centre, at, a.dz);
         own.dz += a.dz;

@@ -140,34 +140,6 @@ fn is_writer(work: Work) -> bool {
     return work.owned && work.lane == 0u && work.split == 0u;
 }
 
-struct Walk {
-    // The value of the column that is next, and the end of the segment.
-    i: u32,
-    end: u32,
-    // Where that value lies in the tensor, and its place within its slice.
-    index: u32,
-    place: u32,
-    // How to get to the lane's next value, `lanes` further: so many places within a slice and so far in the tensor, and
-    // further by `wrap` where that leaves the slice. The step needs no division. All of it is loaded once: after a store a
-    // compiler has to load uniforms again.
-    lanes: u32,
-    inner: u32,
-    places: u32,
-    step: u32,
-    wrap: u32,
-}
-
-// The index of the next value.
-fn next(walk: ptr<function, Walk>) -> u32 {
-    let index = (*walk).index;
-    let place = (*walk).place + (*walk).places;
-    let leaves = place >= (*walk).inner;
-    (*walk).i += (*walk).lanes;
-    (*walk).index = index + (*walk).step + select(0u, (*walk).wrap, leaves);
-    (*walk).place = place - select(0u, (*walk).inner, leaves);
-    return index;
-}
-
 // Index in the binding of value `i` of a column in this part.
 fn index_of(column: u32, i: u32) -> u32 {
     let slice = i / params.inner;

@@ -13,11 +13,11 @@ use super::table::print;
 use super::tensors::Tensors;
 use super::verify::WrongResult;
 use crate::deadline::Deadline;
-use crate::output::{progress, read_tuning, write};
+use crate::output::{Claim, Folder, Kind, OutputError, Replaces, progress, read_tuning};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::{Choice, DType, Operation, Options, Shape};
 use indicatif::ProgressBar;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// What a run found.
 #[derive(Default)]
@@ -37,6 +37,9 @@ struct Run<'a> {
     arguments: &'a BenchArgs,
     epilogues: &'a Epilogues,
     deadline: Deadline,
+    /// The day on which it began.
+    date: String,
+    json: Option<Claim>,
     bar: ProgressBar,
     found: Found,
 }
@@ -44,7 +47,10 @@ struct Run<'a> {
 /// Verifies and times every operation.
 pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
     let deadline = arguments.limit.start();
+    let json = Claim::report(arguments.json.as_deref(), RECORD)?;
     let gpu = arguments.adapter.open_with(FEATURES)?;
+    let date = today();
+    let file = arguments.record.as_ref().map(|folder| record_file(folder, &gpu.key(), &date)).transpose()?;
     let (subjects, too_large) = subjects(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
     let dtypes = arguments.dtypes()?;
     let tuning = arguments.tuning.as_deref().map(read_tuning).transpose()?;
@@ -55,10 +61,10 @@ pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
     let timed = pairs(&subjects, &dtypes);
     let bar = progress(steps(arguments, &timed), &gpu.key());
     let found = Found { failures: too_large, ..Found::default() };
-    let mut run = Run { session, arguments, epilogues: &epilogues, deadline, bar, found };
+    let mut run = Run { session, arguments, epilogues: &epilogues, deadline, date, json, bar, found };
     run.time_all(&timed)?;
     run.bar.finish_and_clear();
-    deliver(&run.record(), &run.found, arguments)
+    deliver(&run, file)
 }
 
 /// Every shape with each of its dtypes: its own, else those of the whole run.
@@ -78,16 +84,19 @@ fn steps(arguments: &BenchArgs, timed: &[(&Shape, DType)]) -> u64 {
 }
 
 /// Writes, prints and judges what was found. What could be timed is delivered whatever failed.
-fn deliver(record: &Record, found: &Found, arguments: &BenchArgs) -> Result<Verdict, AnyError> {
-    save(record, arguments)?;
+fn deliver(run: &Run<'_>, file: Option<Claim>) -> Result<Verdict, AnyError> {
+    let (record, Run { found, arguments, json, .. }) = (run.record(), run);
+    if !record.is_empty() {
+        [json, &file].into_iter().flatten().try_for_each(|file| file.write_json(&record))?;
+    }
     if record.is_empty() && found.failures.is_empty() {
         return Err("nothing was timed before the time limit; give it more seconds".into());
     }
-    if !record.is_empty() && arguments.json.as_deref() != Some("-".as_ref()) {
-        print(record);
+    if !record.is_empty() && !json.as_ref().is_some_and(Claim::is_standard_output) {
+        print(&record);
     }
-    if let Some(folder) = arguments.record.as_deref().filter(|_| !record.is_empty()) {
-        eprintln!("record: {}", record_path(folder, record).display());
+    if let Some(file) = file.filter(|_| !record.is_empty()) {
+        eprintln!("record: {}", file.path().display());
     }
     if let Some(left_out) = arguments.limit.left_out(&found.left_out) {
         eprintln!("{left_out}");
@@ -105,37 +114,20 @@ fn deliver(record: &Record, found: &Found, arguments: &BenchArgs) -> Result<Verd
 
 /// Writes the file of `--json` after every shape: whatever ends the run early, what was measured is there. Standard output
 /// takes one document, and a record of the day is replaced only by a whole one.
-fn save_so_far(record: &Record, arguments: &BenchArgs) -> Result<(), AnyError> {
-    match arguments.json.as_deref() {
-        Some(path) if path != Path::new("-") && !record.is_empty() => write(path, json(record)?.as_bytes()),
+fn save_so_far(record: &Record, json: Option<&Claim>) -> Result<(), AnyError> {
+    match json {
+        Some(json) if !json.is_standard_output() && !record.is_empty() => json.write_json(record),
         _ => Ok(()),
     }
 }
 
-fn json(record: &Record) -> Result<String, AnyError> {
-    Ok(serde_json::to_string_pretty(record)? + "\n")
-}
+/// What the records look like.
+const RECORD: Kind = Kind::Json(&["schema", "adapter", "copy", "rows"]);
 
-fn record_path(folder: &Path, record: &Record) -> PathBuf {
-    folder.join(&record.adapter).join(format!("{}.json", record.date))
-}
-
-/// Writes the files that were asked for, where there is something to write.
-fn save(record: &Record, arguments: &BenchArgs) -> Result<(), AnyError> {
-    if record.is_empty() {
-        return Ok(());
-    }
-    let json = json(record)?;
-    if let Some(path) = arguments.json.as_deref() {
-        write(path, json.as_bytes())?;
-    }
-    if let Some(folder) = arguments.record.as_deref() {
-        let path = record_path(folder, record);
-        let parent = path.parent().unwrap_or(folder);
-        std::fs::create_dir_all(parent).map_err(|error| format!("cannot create {}: {error}", parent.display()))?;
-        write(&path, json.as_bytes())?;
-    }
-    Ok(())
+/// The file of a record, named after the day on which the timing began.
+fn record_file(folder: &Path, adapter: &str, date: &str) -> Result<Claim, OutputError> {
+    let path = folder.join(adapter).join(format!("{date}.json"));
+    Claim::new(&path, Replaces::Reports(RECORD), Folder::Made)
 }
 
 impl Run<'_> {
@@ -143,12 +135,12 @@ impl Run<'_> {
         for &(shape, dtype) in timed {
             self.time(shape, dtype);
             self.time_fused(shape, dtype);
-            save_so_far(&self.record(), self.arguments)?;
+            save_so_far(&self.record(), self.json.as_ref())?;
         }
         // What the library would not choose comes last: it matters least.
         for &(shape, dtype) in timed.iter().filter(|(shape, _)| self.arguments.others(shape) != Others::None) {
             self.time_others(shape, dtype);
-            save_so_far(&self.record(), self.arguments)?;
+            save_so_far(&self.record(), self.json.as_ref())?;
         }
         Ok(())
     }
@@ -234,7 +226,7 @@ impl Run<'_> {
         let info = &session.gpu.info;
         Record {
             schema: SCHEMA.into(),
-            date: today(),
+            date: self.date.clone(),
             adapter: session.gpu.key(),
             name: info.name.clone(),
             driver: format!("{} {}", info.driver, info.driver_info).trim().into(),

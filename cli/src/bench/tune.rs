@@ -10,7 +10,7 @@ use super::tensors::{Tensors, Use, job};
 use super::verify::verify;
 use crate::adapter::AdapterArgs;
 use crate::deadline::TimeLimit;
-use crate::output::{another_or_force, check_new, progress, replace};
+use crate::output::{Claim, Folder, progress};
 use crate::terminal::{number, table, text};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::Gpu;
@@ -59,7 +59,7 @@ type Ranked = (Candidate, f64);
 /// Measures the candidates of every operation and shape.
 pub fn run(arguments: &TuneArgs) -> Result<Verdict, AnyError> {
     let deadline = arguments.limit.start();
-    check_new(&arguments.out, another_or_force)?;
+    let file = Claim::result(&arguments.out, Folder::Exists)?;
     let gpu = arguments.adapter.open_with(FEATURES)?;
     let (subjects, too_large) = subjects(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
     let copy = CopyKernel::fastest(&gpu)?;
@@ -88,7 +88,7 @@ pub fn run(arguments: &TuneArgs) -> Result<Verdict, AnyError> {
         }
         // After every shape: whatever ends the run early, what was measured is there.
         if !tuning.points.is_empty() {
-            replace(&arguments.out, (tuning.to_json() + "\n").as_bytes())?;
+            file.write((tuning.to_json() + "\n").as_bytes())?;
         }
     }
     bar.finish_and_clear();

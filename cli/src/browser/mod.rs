@@ -9,8 +9,9 @@
 mod session;
 mod shaders;
 
+use crate::check::Files;
 use crate::junit::{self, Status};
-use crate::output::{progress, write};
+use crate::output::{Kind, progress};
 use crate::terminal::{number, prose, table, text};
 use crate::{AnyError, Verdict};
 use indicatif::ProgressBar;
@@ -29,6 +30,10 @@ const CHUNK: usize = 32;
 const AS_F32: &str = "compiled with f32 in place of f16, which this device does not have";
 /// Most failures that are printed; the files have all.
 const PRINTED: usize = 10;
+
+/// What the reports look like, JSON and JUnit.
+pub const REPORTS: [Kind; 2] =
+    [Kind::Json(&["seconds", "kernels", "messages"]), Kind::Text("<testsuites name=\"bn check --browser\"")];
 
 /// What the browser made of all shaders.
 #[derive(Serialize)]
@@ -68,12 +73,7 @@ struct Message {
 ///
 /// # Errors
 /// No browser, one without WebGPU, or one that takes what it must refuse.
-pub fn run(
-    program: Option<&Path>,
-    filter: Option<&str>,
-    json: Option<&Path>,
-    junit: Option<&Path>,
-) -> Result<Verdict, AnyError> {
+pub fn run(program: Option<&Path>, filter: Option<&str>, files: &Files) -> Result<Verdict, AnyError> {
     let program = program.map_or_else(session::find, |path| Ok(path.into()))?;
     let mut shaders = shaders::all()?;
     shaders.retain(|shader| filter.is_none_or(|text| shader.name.contains(text)));
@@ -86,14 +86,14 @@ pub fn run(
     compilation.bar.finish_and_clear();
     outcome?;
     let report = compilation.report(begin.elapsed().as_secs_f64())?;
-    if json != Some(Path::new("-")) {
+    if !files.is_quiet() {
         print(&report);
     }
-    if let Some(path) = json {
-        write(path, serde_json::to_string_pretty(&report)?.as_bytes())?;
+    if let Some(json) = &files.json {
+        json.write_json(&report)?;
     }
-    if let Some(path) = junit {
-        junit::write(path, "bn check --browser", &[compilation.suite(&report)])?;
+    if let Some(file) = &files.junit {
+        junit::write(file, "bn check --browser", &[compilation.suite(&report)])?;
     }
     let failed = report.kernels.iter().any(|row| row.errors > 0);
     Ok(if failed { Verdict::Failed } else { Verdict::Passed })

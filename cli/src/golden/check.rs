@@ -1,8 +1,9 @@
 //! `bn check --golden`: golden cases of other implementations against the GPU.
 
+use crate::check::Files;
 use crate::deadline::Deadline;
 use crate::junit::{self, Status};
-use crate::output::{progress, write};
+use crate::output::{Kind, progress};
 use crate::terminal::{Column, number, prose, table, text};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::Kernels;
@@ -12,7 +13,7 @@ use serde::Serialize;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// What is run, and where the reports go.
+/// What is run.
 pub struct Request<'a> {
     /// A file, or a folder of files.
     pub cases: &'a Path,
@@ -22,9 +23,11 @@ pub struct Request<'a> {
     pub allow_unsupported: bool,
     /// How long files are begun.
     pub deadline: Deadline,
-    pub json: Option<&'a Path>,
-    pub junit: Option<&'a Path>,
 }
+
+/// What the reports look like, JSON and JUnit.
+pub const REPORTS: [Kind; 2] =
+    [Kind::Json(&["adapter", "unsupported", "files"]), Kind::Text("<testsuites name=\"bn check --golden\"")];
 
 /// How a file fared.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -64,7 +67,7 @@ struct Report {
 }
 
 /// Runs the cases on every adapter. A file that is no case is a failure, and the others still run.
-pub fn run(gpus: &[Gpu], request: &Request<'_>) -> Result<Verdict, AnyError> {
+pub fn run(gpus: &[Gpu], request: &Request<'_>, to: &Files) -> Result<Verdict, AnyError> {
     let files = files(request.cases, request.filter)?;
     let mut reports = Vec::new();
     for gpu in gpus {
@@ -72,17 +75,17 @@ pub fn run(gpus: &[Gpu], request: &Request<'_>) -> Result<Verdict, AnyError> {
         if report.files.is_empty() {
             return Err("no file was read before the time limit; give it more seconds".into());
         }
-        if request.json != Some("-".as_ref()) {
+        if !to.is_quiet() {
             report.print();
         }
         reports.push(report);
     }
-    if let Some(path) = request.json {
-        write(path, serde_json::to_string_pretty(&reports)?.as_bytes())?;
+    if let Some(json) = &to.json {
+        json.write_json(&reports)?;
     }
-    if let Some(path) = request.junit {
+    if let Some(file) = &to.junit {
         let suites: Vec<_> = reports.iter().map(|report| report.suite(request.allow_unsupported)).collect();
-        junit::write(path, "bn check --golden", &suites)?;
+        junit::write(file, "bn check --golden", &suites)?;
     }
     let failed = |report: &Report| report.failed > 0 || (report.unsupported > 0 && !request.allow_unsupported);
     Ok(if reports.iter().any(failed) { Verdict::Failed } else { Verdict::Passed })

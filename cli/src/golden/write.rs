@@ -1,7 +1,7 @@
 //! `bn golden`: cases of the library's own reference, for other implementations.
 
 use crate::names::{activation, average, dtype, layout};
-use crate::output::{self, another_or_force};
+use crate::output::{self, Claim, Folder};
 use crate::terminal::{number, prose, table, text};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::{Activation, Average, Config, DType, Layout, RunningPolicy, Shape};
@@ -99,15 +99,10 @@ fn layouts(name: &str) -> Result<Several<Layout>, String> {
 pub fn run(arguments: &GoldenArgs) -> Result<Verdict, AnyError> {
     let recipes = if arguments.set { seeded_set(arguments) } else { arguments.recipes()? };
     let files = places(&arguments.out, &recipes)?;
-    files.iter().try_for_each(|file| output::check_new(file, another_or_force))?;
+    let claims = files.iter().map(|file| Claim::result(file, Folder::Made)).collect::<Result<Vec<_>, _>>()?;
     let contents =
         recipes.iter().zip(&files).map(|(recipe, file)| contents(recipe, file)).collect::<Result<Vec<_>, _>>()?;
-    if let Some(folder) = files.first().and_then(|file| file.parent()) {
-        std::fs::create_dir_all(folder).map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
-    }
-    for (file, contents) in files.iter().zip(&contents) {
-        output::write_new(file, contents, another_or_force)?;
-    }
+    claims.iter().zip(&contents).try_for_each(|(claim, contents)| claim.write(contents))?;
     let rows = recipes.iter().zip(files.iter().zip(&contents));
     let columns = [text("file"), text("shape"), text("dtype"), text("data").extra(), number("bytes").extra()];
     println!("{}", table(columns, rows.map(|(recipe, (file, contents))| row(recipe, file, contents))));

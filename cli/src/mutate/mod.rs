@@ -4,7 +4,7 @@ mod pool;
 mod worker;
 
 use crate::adapter::AdapterArgs;
-use crate::output::{progress, write};
+use crate::output::{Claim, Kind, progress};
 use crate::terminal::{number, table, text};
 use crate::{AnyError, Verdict as Ending};
 use batchnorm_wgpu_check::mutant::{Equivalent, Mutant};
@@ -147,8 +147,12 @@ struct Report<'a> {
     mutants: &'a [Outcome<'a>],
 }
 
+/// What the report looks like.
+const REPORT: Kind = Kind::Json(&["adapter", "score", "mutants"]);
+
 /// Runs the mutants.
 pub fn run(arguments: &MutateArgs) -> Result<Ending, AnyError> {
+    let json = Claim::report(arguments.json.as_deref(), REPORT)?;
     let gpu = arguments.adapter.open()?;
     if arguments.worker {
         worker::run(&gpu, arguments.cases.unwrap_or(usize::MAX))?;
@@ -186,21 +190,20 @@ pub fn run(arguments: &MutateArgs) -> Result<Ending, AnyError> {
     verdicts.sort_by_key(|(i, _)| *i);
     let outcomes: Vec<Outcome> =
         verdicts.into_iter().map(|(i, verdict)| Outcome { mutant: &all[i], verdict }).collect();
-    finish(&gpu.key(), &outcomes, arguments)
+    finish(&gpu.key(), &outcomes, json.as_ref())
 }
 
-fn finish(adapter: &str, outcomes: &[Outcome<'_>], arguments: &MutateArgs) -> Result<Ending, AnyError> {
+fn finish(adapter: &str, outcomes: &[Outcome<'_>], json: Option<&Claim>) -> Result<Ending, AnyError> {
     let mut whole = Score::default();
     let mut files: BTreeMap<&str, Score> = BTreeMap::new();
     for outcome in outcomes {
         whole.add(&outcome.verdict);
         files.entry(outcome.mutant.file).or_default().add(&outcome.verdict);
     }
-    if let Some(path) = &arguments.json {
-        let report = Report { adapter: adapter.to_owned(), score: whole, mutants: outcomes };
-        write(path, serde_json::to_string_pretty(&report)?.as_bytes())?;
+    if let Some(json) = json {
+        json.write_json(&Report { adapter: adapter.to_owned(), score: whole, mutants: outcomes })?;
     }
-    if arguments.json.as_deref() != Some("-".as_ref()) {
+    if !json.is_some_and(Claim::is_standard_output) {
         print(whole, &files, outcomes);
     }
     Ok(if whole.survived == 0 { Ending::Passed } else { Ending::Failed })

@@ -3,7 +3,9 @@
 use super::{Answer, Verdict};
 use crate::AnyError;
 use std::io::{BufRead, BufReader, Write};
+use std::panic::resume_unwind;
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::slice;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -71,6 +73,15 @@ impl Drop for Process {
     }
 }
 
+/// Leaves nothing to do for the other jobs when one ends: there is nothing left, or something went wrong.
+struct EndsAll<'a, 'b>(&'a Mutex<slice::Iter<'b, usize>>);
+
+impl Drop for EndsAll<'_, '_> {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = slice::Iter::default();
+    }
+}
+
 /// Asks for the verdicts on `mutants` by several processes at once, each started with `arguments`; `done` hears of each.
 pub fn judge(
     mutants: &[usize],
@@ -80,6 +91,7 @@ pub fn judge(
 ) -> Result<Vec<(usize, Verdict)>, AnyError> {
     let (next, verdicts) = (Mutex::new(mutants.iter()), Mutex::new(Vec::new()));
     let job = || -> Result<(), AnyError> {
+        let _last = EndsAll(&next);
         let mut process = Process::start(arguments)?;
         while let Some(&mutant) = { next.lock().unwrap_or_else(PoisonError::into_inner).next() } {
             let verdict = process.ask(mutant)?;
@@ -93,7 +105,7 @@ pub fn judge(
     };
     std::thread::scope(|scope| {
         let jobs: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(job)).collect();
-        let joined = jobs.into_iter().map(|job| job.join().unwrap_or_else(|_| Err("a job panicked".into())));
+        let joined = jobs.into_iter().map(|job| job.join().unwrap_or_else(|cause| resume_unwind(cause)));
         joined.collect::<Result<(), AnyError>>()
     })?;
     let mut verdicts = verdicts.into_inner().unwrap_or_else(PoisonError::into_inner);

@@ -6,7 +6,7 @@ mod markdown;
 mod read;
 
 use crate::bench::record::{FusedRow, Row};
-use crate::output::write;
+use crate::output::{Claim, Kind};
 use crate::terminal::prose;
 use crate::{AnyError, Verdict};
 use std::path::{Path, PathBuf};
@@ -25,22 +25,27 @@ pub struct ReportArgs {
     markdown: Option<PathBuf>,
 }
 
+/// What the page and the table look like.
+const PAGE: Kind = Kind::Text("<title>Batch normalization benchmarks</title>");
+const TABLE: Kind = Kind::Text("# Benchmarks\n\nWritten by `bn report`.");
+
 /// Reads the records and writes the page and the table. Files that are no records are left out of both, and are an
 /// error once the others are written.
 pub fn run(arguments: &ReportArgs) -> Result<Verdict, AnyError> {
     let ReportArgs { directory, html, markdown } = arguments;
-    let table_to_stdout = markdown.as_deref().is_some_and(to_stdout);
-    if to_stdout(html) && table_to_stdout {
-        return Err("only one of --html and --markdown can go to standard output".into());
-    }
+    let html = Claim::report(Some(html), PAGE)?;
+    let markdown = Claim::report(markdown.as_deref(), TABLE)?;
+    let files: Vec<&Claim> = [&html, &markdown].into_iter().flatten().collect();
     let read = read::read(directory)?;
-    write(html, html::page(&read.records).as_bytes())?;
-    if let Some(path) = markdown {
-        write(path, markdown::tables(&read.records.newest).as_bytes())?;
+    if let Some(html) = &html {
+        html.write(html::page(&read.records).as_bytes())?;
+    }
+    if let Some(markdown) = &markdown {
+        markdown.write(markdown::tables(&read.records.newest).as_bytes())?;
     }
     // Standard output holds the file alone where it goes there.
-    let summary = summary(&read, arguments);
-    if to_stdout(html) || table_to_stdout {
+    let summary = summary(&read, directory, &files);
+    if files.iter().any(|file| file.is_standard_output()) {
         eprintln!("{summary}");
     } else {
         println!("{}", prose(&summary));
@@ -48,16 +53,13 @@ pub fn run(arguments: &ReportArgs) -> Result<Verdict, AnyError> {
     read.left_out(directory).map_or(Ok(Verdict::Passed), |error| Err(error.into()))
 }
 
-/// Whether a file's name stands for standard output, as in [`write()`].
-fn to_stdout(path: &Path) -> bool {
-    path == Path::new("-")
-}
-
 /// What was read and written.
-fn summary(read: &read::Read, arguments: &ReportArgs) -> String {
-    let ReportArgs { directory, html, markdown } = arguments;
-    let name = |path: &PathBuf| if to_stdout(path) { "standard output".into() } else { path.display().to_string() };
-    let written: Vec<String> = [html].into_iter().chain(markdown).map(name).collect();
+fn summary(read: &read::Read, directory: &Path, files: &[&Claim]) -> String {
+    let name = |file: &&Claim| match file.is_standard_output() {
+        true => "standard output".into(),
+        false => file.path().display().to_string(),
+    };
+    let written: Vec<String> = files.iter().map(name).collect();
     let records = &read.records;
     format!(
         "read {} of {} below {}; wrote {}",

@@ -1,7 +1,7 @@
 //! `bn run --list`: what a file holds.
 
 use super::source::{Files, Source};
-use crate::output::write;
+use crate::output::Claim;
 use crate::terminal::{table, text};
 use crate::{AnyError, Verdict};
 use serde::Serialize;
@@ -17,10 +17,10 @@ struct Row {
 }
 
 /// Prints the tensors of a file, in the order of their names.
-pub fn run(file: &Path, json: Option<&Path>) -> Result<Verdict, AnyError> {
+pub fn run(file: &Path, json: Option<&Claim>) -> Result<Verdict, AnyError> {
     let rows = rows(file)?;
     match json {
-        Some(path) => write(path, serde_json::to_string_pretty(&rows)?.as_bytes())?,
+        Some(json) => json.write_json(&rows)?,
         None => {
             let cells =
                 |row: &Row| vec![row.name.clone().unwrap_or_default(), row.dtype.clone(), format!("{:?}", row.shape)];

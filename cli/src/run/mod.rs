@@ -8,7 +8,8 @@ mod skipped;
 mod source;
 
 use crate::adapter::AdapterArgs;
-use crate::{AnyError, Verdict, names, output};
+use crate::output::{Claim, Kind};
+use crate::{AnyError, Verdict, names};
 use batchnorm_wgpu::{Kernels, Operation};
 use batchnorm_wgpu_check::case::Setup;
 use batchnorm_wgpu_check::judge::expected;
@@ -104,11 +105,15 @@ struct OutputArgs {
     json: Option<PathBuf>,
 }
 
+/// What the reports look like, of a run and of `--list`.
+const REPORT: Kind = Kind::Json(&["operation", "adapter", "outputs"]);
+const LIST: Kind = Kind::Json(&["name", "dtype", "shape"]);
+
 /// Runs an operation, or lists what a file holds.
 pub fn run(arguments: &RunArgs) -> Result<Verdict, AnyError> {
     let RunArgs { operation, list, tensors, layer, run } = arguments;
     match (list, operation) {
-        (Some(file), _) => list::run(file, run.json.as_deref()),
+        (Some(file), _) => list::run(file, Claim::report(run.json.as_deref(), LIST)?.as_ref()),
         (None, Some(operation)) => run_operation(*operation, tensors, layer, run),
         (None, None) => Err("expected an operation, or --list FILE".into()),
     }
@@ -121,17 +126,18 @@ fn run_operation(
     arguments: &OutputArgs,
 ) -> Result<Verdict, AnyError> {
     let OutputArgs { adapter, out, add_to, compare, json } = arguments;
+    let json = Claim::report(json.as_deref(), REPORT)?;
     let target = out.clone().or(add_to.clone().map(Target::Added));
     let (inputs, taken) = inputs::read(operation, tensors, layer)?;
     let dtype = inputs.config.dtype;
-    target.as_ref().map_or(Ok(()), |target| target.check(operation, dtype))?;
+    let files = target.as_ref().map(|target| target.claim(operation, dtype)).transpose()?;
     taken.warnings.iter().for_each(|warning| eprintln!("bn: warning: {warning}"));
     let gpu = adapter.open()?;
     let kernels = Kernels::new(&gpu.device);
     let setup = Setup { one_batch: true, ..Setup::default() };
     let results = run_on(&kernels, &gpu.queue, operation, &inputs, &setup)?;
     let outcomes = outputs::outcomes(operation, &results, &inputs.shape, dtype);
-    target.as_ref().map_or(Ok(()), |target| target.write(operation, dtype, &outcomes))?;
+    files.map_or(Ok(()), |files| files.write(&outcomes))?;
     let expected = match compare {
         true => expected(operation, &inputs, &first_parts(&kernels, operation, &inputs, &setup)?)?,
         false => Vec::new(),
@@ -143,7 +149,7 @@ fn run_operation(
     });
     let report = Report::new(operation, &gpu, &inputs, taken, &results, reported.collect());
     match json {
-        Some(path) => output::write(path, serde_json::to_string_pretty(&report)?.as_bytes())?,
+        Some(json) => json.write_json(&report)?,
         None => report.print(),
     }
     Ok(if report.passed == Some(false) { Verdict::Failed } else { Verdict::Passed })

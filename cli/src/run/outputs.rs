@@ -1,8 +1,8 @@
 //! What comes out of an operation, and the files that it is written to.
 
 use super::source::open;
-use crate::output::another_or_force;
-use crate::{AnyError, output};
+use crate::AnyError;
+use crate::output::{self, Claim, Folder, Replaces, another_or_force};
 use batchnorm_wgpu::{DType, Operation, Shape};
 use batchnorm_wgpu_check::run::Results;
 use batchnorm_wgpu_check::stored::{
@@ -111,32 +111,25 @@ impl FromStr for Target {
 }
 
 impl Target {
-    /// Refuses, before anything runs, what the files cannot hold, and files that exist.
+    /// Claims the files, and refuses what they cannot hold, before anything runs.
     ///
     /// # Errors
     /// bf16 tensors for `.npy` files; a file that exists; a tensor that is in the file to which results are added.
-    pub fn check(&self, operation: Operation, dtype: DType) -> Result<(), AnyError> {
+    pub fn claim(&self, operation: Operation, dtype: DType) -> Result<Claimed, AnyError> {
+        let claim = |name: &&'static str| Ok::<_, AnyError>((*name, Claim::result(&self.file(name), Folder::Made)?));
         match (self, dtype) {
             (Self::Folder(folder), DType::Bf16) if names(operation).iter().any(|name| TENSORS.contains(name)) => {
                 let file = folder.with_extension("safetensors");
                 Err(format!(".npy has no bf16: write --out {} instead", file.display()).into())
             }
-            (Self::Folder(_), _) => {
-                names(operation).iter().try_for_each(|name| Ok(output::check_new(&self.file(name), another_or_force)?))
+            (Self::Folder(_), _) => Ok(Claimed::Npy(names(operation).iter().map(claim).collect::<Result<_, _>>()?)),
+            (Self::Safetensors(file), _) => {
+                let advice = format!("add the results to it by --add-to {}, {}", file.display(), another_or_force());
+                Ok(Claimed::Safetensors(Claim::new(file, Replaces::Nothing(advice), Folder::Exists)?))
             }
-            (Self::Safetensors(file), _) => Ok(output::check_new(file, || {
-                format!("add the results to it by --add-to {}, {}", file.display(), another_or_force())
-            })?),
             (Self::Added(file), _) => {
-                let there = header(file)?.names();
-                match names(operation).iter().find(|name| there.iter().any(|one| one == *name)) {
-                    Some(name) if !output::force() => Err(format!(
-                        "{}: has a tensor {name} already; write to another file by --out, or replace the tensor with --force",
-                        file.display()
-                    )
-                    .into()),
-                    _ => Ok(()),
-                }
+                check_added(file, names(operation))?;
+                Ok(Claimed::Added(Claim::new(file, Replaces::Anything, Folder::Exists)?))
             }
         }
     }
@@ -148,32 +141,42 @@ impl Target {
             Self::Safetensors(file) | Self::Added(file) => file.clone(),
         }
     }
+}
 
+/// The files of a target, claimed.
+pub enum Claimed {
+    /// One for each result.
+    Npy(Vec<(&'static str, Claim)>),
+    /// A new one for all.
+    Safetensors(Claim),
+    /// One that keeps its tensors.
+    Added(Claim),
+}
+
+impl Claimed {
     /// Writes the results, each file whole or not at all.
     ///
     /// # Errors
-    /// A folder or file that cannot be written, or that came to be while the results were computed.
-    pub fn write(&self, operation: Operation, dtype: DType, outcomes: &[Outcome<'_>]) -> Result<(), AnyError> {
-        self.check(operation, dtype)?;
+    /// A file that cannot be written, or that came to be while the results were computed.
+    pub fn write(&self, outcomes: &[Outcome<'_>]) -> Result<(), AnyError> {
         match self {
-            Self::Folder(folder) => {
-                std::fs::create_dir_all(folder)
-                    .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
-                outcomes.iter().try_for_each(|outcome| write_npy(&self.file(outcome.name), outcome))
-            }
-            Self::Safetensors(file) => {
+            Self::Npy(claims) => claims.iter().try_for_each(|(name, claim)| {
+                let outcome = outcomes.iter().find(|outcome| outcome.name == *name);
+                outcome.map_or(Ok(()), |outcome| write_npy(claim, outcome))
+            }),
+            Self::Safetensors(claim) => {
                 let entering = outcomes.iter().map(Outcome::entering).collect();
-                Ok(output::replace_by(file, |out| write_safetensors(out, &BTreeMap::new(), entering))?)
+                Ok(claim.write_by(|out| write_safetensors(out, &BTreeMap::new(), entering))?)
             }
-            Self::Added(file) => add(file, outcomes),
+            Self::Added(claim) => add(claim, outcomes),
         }
     }
 }
 
-fn write_npy(file: &Path, outcome: &Outcome<'_>) -> Result<(), AnyError> {
+fn write_npy(claim: &Claim, outcome: &Outcome<'_>) -> Result<(), AnyError> {
     let mut header = Vec::new();
     write_npy_header(outcome.dtype, &outcome.dims, &mut header)?;
-    Ok(output::replace_by(file, |out| {
+    Ok(claim.write_by(|out| {
         out.write_all(&header)?;
         outcome.write(out)
     })?)
@@ -184,14 +187,30 @@ fn header(file: &Path) -> Result<Tensors, AnyError> {
     Tensors::read(&mut opened, size).map_err(|error| format!("{}: {error}", file.display()).into())
 }
 
+/// Refuses results that a file has already.
+fn check_added(file: &Path, results: &[&str]) -> Result<(), AnyError> {
+    let there = header(file)?.names();
+    match results.iter().find(|name| there.iter().any(|one| one == *name)) {
+        Some(name) if !output::force() => Err(format!(
+            "{}: has a tensor {name} already; write to another file by --out, or replace the tensor with --force",
+            file.display()
+        )
+        .into()),
+        _ => Ok(()),
+    }
+}
+
 /// Writes a file anew with its own tensors and texts, and the results.
-fn add(file: &Path, outcomes: &[Outcome<'_>]) -> Result<(), AnyError> {
+fn add(claim: &Claim, outcomes: &[Outcome<'_>]) -> Result<(), AnyError> {
+    let file = claim.path();
+    // Something may have been added since the claim.
+    check_added(file, &outcomes.iter().map(|outcome| outcome.name).collect::<Vec<_>>())?;
     let there = header(file)?;
     let kept = |name: &String| outcomes.iter().all(|outcome| outcome.name != name);
     let names = there.names().into_iter().filter(kept);
     let mut entering: Vec<_> = names.filter_map(|name| Some(copied(file, there.kept(&name)?, name))).collect();
     entering.extend(outcomes.iter().map(Outcome::entering));
-    Ok(output::replace_by(file, |out| write_safetensors(out, &there.metadata(), entering))?)
+    Ok(claim.write_by(|out| write_safetensors(out, &there.metadata(), entering))?)
 }
 
 /// A tensor that goes over from the file as it is.
@@ -221,7 +240,7 @@ mod tests {
         assert_eq!(target("a").unwrap().file("y"), PathBuf::from("a/y.npy"));
         assert!(target("y.npy").unwrap_err().contains("folder"));
         assert!(target("o.pt").unwrap_err().contains("got the ending .pt"));
-        let check = |text: &str| target(text).unwrap().check(Operation::Inference, DType::Bf16);
+        let check = |text: &str| target(text).unwrap().claim(Operation::Inference, DType::Bf16).map(drop);
         assert!(check("a").unwrap_err().to_string().contains("a.safetensors"));
         assert!(check("a.safetensors").is_ok());
     }

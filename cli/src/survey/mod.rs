@@ -8,7 +8,7 @@ mod summary;
 use crate::adapter::AdapterArgs;
 use crate::bench::record::Record;
 use crate::bench::{processor, today};
-use crate::output::write;
+use crate::output::replace;
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::wgpu;
 use results::{Checks, Folder, Peer, Peers, Survey, load};
@@ -320,7 +320,7 @@ impl Run<'_> {
             peers: &self.peers,
             tuned: tuned.as_ref(),
         };
-        write(&self.folder.path("summary.txt"), summary::text(&found).as_bytes())?;
+        replace(&self.folder.path("summary.txt"), summary::text(&found).as_bytes())?;
         print!("{}", summary::text_to_width(&found));
         eprintln!("results: {}", self.arguments.out.display());
         Ok(if summary::passed(&found) { Verdict::Passed } else { Verdict::Failed })

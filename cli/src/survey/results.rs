@@ -2,7 +2,7 @@
 
 use super::step::Done;
 use crate::bench::record::{Record, Row, Timing};
-use crate::output::write;
+use crate::output::replace;
 use crate::{AnyError, names};
 use batchnorm_wgpu::{DType, Operation};
 use serde::de::DeserializeOwned;
@@ -33,7 +33,7 @@ impl Folder {
 
     /// Writes a file as JSON.
     pub fn save(&self, name: &str, contents: &impl Serialize) -> Result<(), AnyError> {
-        write(&self.path(name), (serde_json::to_string_pretty(contents)? + "\n").as_bytes())
+        Ok(replace(&self.path(name), (serde_json::to_string_pretty(contents)? + "\n").as_bytes())?)
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     network::Snapshot,
     parameters::{Parameters, SIZES},
 };
-use crate::output;
+use crate::output::Claim;
 use batchnorm_wgpu::{
     Error, RunningStatistics,
     checkpoint::{Contents, LayerState, Parts, Reader, Writer},
@@ -80,7 +80,7 @@ fn from_bits(bits: &EpochBits) -> Epoch {
 ///
 /// # Errors
 /// [`TrainError`] when the file cannot be written.
-pub fn save(file: &Path, checkpoint: &Checkpoint, settings: &Settings, mnist: &Mnist) -> Result<(), TrainError> {
+pub fn save(file: &Claim, checkpoint: &Checkpoint, settings: &Settings, mnist: &Mnist) -> Result<(), TrainError> {
     let training = Training {
         settings: described(settings, mnist),
         epochs: checkpoint.epochs.each_ref().map(|epochs| epochs.iter().map(to_bits).collect()),
@@ -91,7 +91,7 @@ pub fn save(file: &Path, checkpoint: &Checkpoint, settings: &Settings, mnist: &M
         put(&mut writer, place, snapshot)?;
     }
     writer.metadata(TRAINING, serde_json::to_string(&training)?);
-    Ok(output::replace(file, &writer.serialize()?)?)
+    Ok(file.write(&writer.serialize()?)?)
 }
 
 /// Reads what [`save`] wrote, for a run of the same settings over the same data.

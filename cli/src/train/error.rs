@@ -1,7 +1,6 @@
 //! Why `bn train` could not do its work.
 
 use super::data::DataError;
-use crate::AnyError;
 use crate::output::OutputError;
 use std::{fmt, io, path::PathBuf};
 
@@ -123,9 +122,6 @@ pub enum TrainError {
     /// A file cannot be written, or exists.
     #[error(transparent)]
     Output(#[from] OutputError),
-    /// A report cannot be written, or would replace another file.
-    #[error("{0}")]
-    Report(AnyError),
     /// The figures cannot be turned into JSON.
     #[error("the figures cannot be written as JSON: {0}")]
     Json(#[from] serde_json::Error),

@@ -35,7 +35,7 @@ mod stages;
 
 pub use error::TrainError;
 
-use crate::output::{self, OutputError};
+use crate::output::{self, Claim, Folder, Kind, OutputError, Replaces};
 use batchnorm_wgpu::wgpu;
 use contest::Contest;
 use data::Mnist;
@@ -67,7 +67,7 @@ pub struct TrainArgs {
     pub data: Option<PathBuf>,
     /// Write both networks to FILE.safetensors, under PyTorch's names, at the start and after every epoch. A file that exists is
     /// refused, unless it is that of --resume
-    #[arg(long, value_name = "FILE.safetensors")]
+    #[arg(long, value_name = "FILE.safetensors", value_parser = output::safetensors)]
     pub save: Option<PathBuf>,
     /// Go on with the run that wrote FILE.safetensors; the other options must be those of that run
     #[arg(long, value_name = "FILE.safetensors")]
@@ -82,7 +82,7 @@ pub struct TrainArgs {
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
     /// Draw the accuracy over the epochs as SVG to FILE.svg
-    #[arg(long, value_name = "FILE.svg")]
+    #[arg(long, value_name = "FILE.svg", value_parser = output::svg)]
     pub plot: Option<PathBuf>,
 }
 
@@ -110,18 +110,26 @@ fn evaluate(file: &Path, mnist: &Mnist, gpu: Gpu<'_>) -> Result<(), TrainError> 
     }
 }
 
-/// Refuses to begin anew over a file that exists. A resumed run goes on writing the file that it reads.
-fn check_save(save: Option<&Path>, resume: Option<&Path>) -> Result<(), OutputError> {
-    let Some(file) = save else { return Ok(()) };
+/// Claims the file of `--save`. A run does not begin anew over a file that exists; a resumed run goes on writing the file that
+/// it reads.
+fn claim_save(save: Option<&Path>, resume: Option<&Path>) -> Result<Option<Claim>, OutputError> {
+    let Some(file) = save else { return Ok(None) };
     let whole = |path: &Path| path.canonicalize().ok();
-    match resume.is_some_and(|other| whole(file).is_some_and(|file| whole(other) == Some(file))) {
-        true => Ok(()),
-        false => output::check_new(file, || {
-            let file = file.display();
-            format!("go on with it by --resume {file} --save {file}, name another file, or replace it with --force")
-        }),
-    }
+    let is_resumed = resume.is_some_and(|other| whole(file).is_some_and(|file| whole(other) == Some(file)));
+    let replaces = match is_resumed {
+        true => Replaces::Anything,
+        false => Replaces::Nothing(format!(
+            "go on with it by --resume {0} --save {0}, {1}",
+            file.display(),
+            output::another_or_force()
+        )),
+    };
+    Claim::new(file, replaces, Folder::Exists).map(Some)
 }
+
+/// What the reports look like.
+const FIGURES: Kind = Kind::Json(&["adapter", "network", "settings", "history"]);
+const CHART: Kind = Kind::Text(plot::TITLE);
 
 /// Trains both networks, prints what came of it, and checks one training step against the CPU. Returns whether the
 /// check passed.
@@ -134,10 +142,9 @@ pub fn run(
     queue: &wgpu::Queue,
     adapter_name: &str,
 ) -> Result<bool, TrainError> {
-    for file in [&args.json, &args.plot, &args.save].into_iter().flatten() {
-        report::check_directory(file)?;
-    }
-    check_save(args.save.as_deref(), args.resume.as_deref())?;
+    let save = claim_save(args.save.as_deref(), args.resume.as_deref())?;
+    let chart = Claim::report(args.plot.as_deref(), CHART)?;
+    let figures = Claim::report(args.json.as_deref(), FIGURES)?;
     let mnist = Mnist::load(args.data.as_deref())?;
     let gpu = Gpu { device, queue };
     if let Some(file) = &args.evaluate {
@@ -156,28 +163,27 @@ pub fn run(
         println!("resumed        {}, {} epochs done\n", file.display(), contest.history.resumed);
     }
     let epochs = args.stop_after.map_or(settings.epochs, |epochs| epochs.min(settings.epochs));
-    contest.train(epochs, |contest| match &args.save {
+    contest.train(epochs, |contest| match &save {
         Some(file) => checkpoint::save(file, &contest.checkpoint()?, &settings, &mnist),
         None => Ok(()),
     })?;
     let history = &contest.history;
     report::print_history(history);
-    if let Some(file) = &args.save {
-        println!("checkpoint: {}, {} of {} epochs done\n", file.display(), history.plain.len(), settings.epochs);
+    if let Some(file) = &save {
+        println!("checkpoint: {}, {} of {} epochs done\n", file.path().display(), history.plain.len(), settings.epochs);
     }
     if let Some(last) = history.batch_norm.last().filter(|last| !last.train.loss.is_finite()) {
         return Err(TrainError::Diverged { loss: last.train.loss, rate: settings.rate });
     }
     let rows = check::check_step(gpu, &contest, &mnist)?;
     let passed = report::print_check(&rows, settings.batch);
-    if let Some(file) = &args.plot {
-        output::write(file, plot::draw(history).as_bytes()).map_err(TrainError::Report)?;
-        println!("chart: {}", file.display());
+    if let Some(file) = &chart {
+        file.write(plot::draw(history).as_bytes())?;
+        println!("chart: {}", file.path().display());
     }
-    if let Some(file) = &args.json {
-        let figures = report::json(&mnist, &settings, adapter_name, history, &rows)?;
-        output::write(file, &figures).map_err(TrainError::Report)?;
-        println!("figures: {}", file.display());
+    if let Some(file) = &figures {
+        file.write(&report::json(&mnist, &settings, adapter_name, history, &rows)?)?;
+        println!("figures: {}", file.path().display());
     }
     Ok(passed)
 }

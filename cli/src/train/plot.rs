@@ -4,6 +4,9 @@ use super::history::{Epoch, History};
 use crate::chart::{AREA, Axis, Chart};
 use maud::html;
 
+/// What tells the chart from other drawings.
+pub const TITLE: &str = "Test accuracy on MNIST";
+
 /// The chart of `history`.
 pub fn draw(history: &History) -> String {
     let curves: [(&str, &[Epoch]); 2] =
@@ -25,7 +28,7 @@ pub fn draw(history: &History) -> String {
             }
         }
     };
-    chart.file("Test accuracy on MNIST", &curves.map(|(name, _)| name), &marks)
+    chart.file(TITLE, &curves.map(|(name, _)| name), &marks)
 }
 
 #[cfg(test)]

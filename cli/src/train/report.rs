@@ -7,9 +7,7 @@ use super::{
     history::{Epoch, Figures, History, Settings},
     parameters::SIZES,
 };
-use crate::output::OutputError;
 use crate::terminal::{number, prose, table, text};
-use std::{fs, path::Path};
 
 /// Says what is about to happen.
 pub fn print_heading(mnist: &Mnist, settings: &Settings, adapter_name: &str) {
@@ -143,16 +141,6 @@ pub fn json(
     Ok(bytes)
 }
 
-/// Refuses a file whose directory does not exist, before anything is computed that could not be written then.
-///
-/// # Errors
-/// [`TrainError::Output`].
-pub fn check_directory(file: &Path) -> Result<(), TrainError> {
-    let directory = file.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let found = fs::metadata(directory).map(drop);
-    Ok(found.map_err(|source| OutputError::Write { path: file.into(), source })?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -160,13 +148,5 @@ mod tests {
     #[test]
     fn blocks_cover_their_range() {
         assert_eq!(blocks(&[0.0, 0.124, 0.5, 0.99, 1.0, f64::NAN]), "▁▁▅██▁");
-    }
-
-    #[test]
-    fn a_missing_directory_is_told_first() {
-        let missing = std::env::temp_dir().join(format!("bn-train-report-{}", std::process::id())).join("f");
-        let error = check_directory(&missing).unwrap_err().to_string();
-        assert!(error.contains("cannot be written"), "{error}");
-        assert!(check_directory(&std::env::temp_dir().join("f")).is_ok() && check_directory(Path::new("f")).is_ok());
     }
 }

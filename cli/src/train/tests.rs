@@ -14,6 +14,7 @@ use super::{
     parameters::{HIDDEN, LAYERS, Parameters, SIZES},
     stages,
 };
+use crate::output::{Claim, Folder, Replaces};
 use batchnorm_wgpu::{
     Layout, RunningStatistics, Shape,
     checkpoint::{Reader, Writer},
@@ -195,7 +196,8 @@ fn train(gpu: Gpu<'_>, mnist: &Mnist, epochs: u32, from: Option<&Path>, file: &P
     if let Some(from) = from {
         contest.restore(checkpoint::resume(from, &FOUR_EPOCHS, mnist).unwrap()).unwrap();
     }
-    contest.train(epochs, |contest| checkpoint::save(file, &contest.checkpoint()?, &FOUR_EPOCHS, mnist)).unwrap();
+    let file = Claim::new(file, Replaces::Anything, Folder::Exists).unwrap();
+    contest.train(epochs, |contest| checkpoint::save(&file, &contest.checkpoint()?, &FOUR_EPOCHS, mnist)).unwrap();
     contest.history
 }
 
@@ -286,7 +288,7 @@ fn a_resumed_run_writes_its_own_file() {
     let [file, other] = ["file", "other"].map(|name| folder.join(name));
     let check = |save: &Path, resume: Option<&Path>| {
         let (save, resume) = (Some(save.to_owned()), resume.map(Path::to_owned));
-        super::check_save(save.as_deref(), resume.as_deref())
+        super::claim_save(save.as_deref(), resume.as_deref())
     };
     assert!(check(&file, None).is_ok());
     fs::write(&file, "checkpoint").unwrap();
