@@ -2,7 +2,7 @@
 
 mod translate;
 
-use crate::output::{another_or_force, write_new};
+use crate::output::{Claim, Folder};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::kernels::{Binding, KERNELS, Place, Shader, Variant};
 use clap::ValueEnum;
@@ -83,9 +83,10 @@ pub fn run(arguments: &ShaderArgs) -> Result<Verdict, AnyError> {
         return Ok(Verdict::Passed);
     }
     let variant = arguments.applied_to(find(name)?)?;
+    let file = arguments.out.as_deref().map(|path| Claim::result(path, Folder::Exists)).transpose()?;
     let contents = contents(&variant.shader_of(arguments.workgroup_size), arguments)?;
-    match &arguments.out {
-        Some(path) => write_new(path, &contents, another_or_force)?,
+    match file {
+        Some(file) => file.write(&contents)?,
         None => print!("{}", String::from_utf8_lossy(&contents)),
     }
     Ok(Verdict::Passed)
