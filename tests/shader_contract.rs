@@ -3,12 +3,13 @@
 
 use batchnorm_wgpu::Capabilities;
 use batchnorm_wgpu::kernels::{
-    Access, COMMON, Gradients, KERNELS, Place, RUNNING_PLANES, Reduction, SAVED_PLANES, Settings, Shader, Source,
-    Storage, Strategy, Variant, kernels_of,
+    Access, COMMON, Geometry, Gradients, KERNELS, Place, RUNNING_PLANES, Reduction, SAVED_PLANES, Settings, Shader,
+    Source, Storage, Strategy, Variant, kernels_of,
 };
 use batchnorm_wgpu::plan::{LONGEST_MERGE, LONGEST_RUN, Params};
 use batchnorm_wgpu::{Choice, Config, DType, Layout, Operation, Plan, Shape, Tuning};
-use naga::valid::{Capabilities as Allowed, ValidationFlags, Validator};
+use naga::back::{hlsl, msl, spv};
+use naga::valid::{Capabilities as Allowed, ModuleInfo, ValidationFlags, Validator};
 use naga::{AddressSpace, GlobalVariable, Module, StorageAccess, TypeInner};
 use std::collections::{HashMap, HashSet};
 
@@ -23,7 +24,7 @@ fn plan_of(shape: &Shape) -> Plan {
     Plan::new(Operation::ForwardTraining, shape, DType::F32, &capabilities, &tuning, &Choice::default()).unwrap()
 }
 
-fn validate(variant: &Variant, module: &Module) {
+fn info_of(variant: &Variant, module: &Module) -> ModuleInfo {
     // Only what every WebGPU device has, and subgroups and f16 where the variant is for devices that have them.
     let Settings { reduction, storage, .. } = variant.settings;
     let mut allowed = Allowed::SHADER_FLOAT16_IN_FLOAT32;
@@ -33,8 +34,11 @@ fn validate(variant: &Variant, module: &Module) {
     validator.subgroup_stages(naga::valid::ShaderStages::COMPUTE);
     validator.subgroup_operations(naga::valid::SubgroupOperationSet::all());
     let validated = validator.validate(module);
-    let info =
-        validated.unwrap_or_else(|error| panic!("{}: {}", variant.name(), error.emit_to_string(&variant.wgsl())));
+    validated.unwrap_or_else(|error| panic!("{}: {}", variant.name(), error.emit_to_string(&variant.wgsl())))
+}
+
+fn validate(variant: &Variant, module: &Module) {
+    let info = info_of(variant, module);
     let shape = Shape::new(&[4, 8, 3, 5], Layout::ChannelsFirst).unwrap();
     let plan = plan_of(&shape);
     let constants = plan.constants().into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
@@ -80,6 +84,43 @@ fn every_variant_validates() {
     }
     // Three geometries of each kernel at least: the loop did run.
     assert!(variants >= 3 * KERNELS.len(), "{variants}");
+}
+
+/// What wgpu does for Vulkan, Metal and Direct3D 12, of which most machines have only one.
+fn translate(variant: &Variant) {
+    let text = variant.shader_of(Some(256)).text;
+    let name = variant.name();
+    let module = naga::front::wgsl::parse_str(&text).unwrap();
+    let info = info_of(variant, &module);
+    // The first versions with subgroups and f16.
+    let spirv = spv::Options { lang_version: (1, 3), ..Default::default() };
+    let words = spv::write_vec(&module, &info, &spirv, None).unwrap_or_else(|error| panic!("{name}: SPIR-V: {error}"));
+    assert!(words.len() > 5, "{name}");
+    let metal = msl::Options { lang_version: (2, 4), ..Default::default() };
+    let (text, found) = msl::write_string(&module, &info, &metal, &Default::default())
+        .unwrap_or_else(|error| panic!("{name}: MSL: {error}"));
+    assert!(found.entry_point_names.iter().all(Result::is_ok), "{name}: MSL: {:?}", found.entry_point_names);
+    assert!(text.contains("kernel void"), "{name}");
+    let direct3d = hlsl::Options { shader_model: hlsl::ShaderModel::V6_2, ..Default::default() };
+    let (mut text, pipeline) = (String::new(), hlsl::PipelineOptions::default());
+    let found = hlsl::Writer::new(&mut text, &direct3d, &pipeline)
+        .write(&module, &info, None)
+        .unwrap_or_else(|error| panic!("{name}: HLSL: {error}"));
+    assert!(found.entry_point_names.iter().all(Result::is_ok), "{name}: HLSL: {:?}", found.entry_point_names);
+    assert!(text.contains("numthreads(256, 1, 1)"), "{name}");
+}
+
+#[test]
+fn every_variant_translates() {
+    let is_scalar = |settings: &Settings| {
+        *settings == Settings::plain(Geometry::Scalar, Reduction::Tree, settings.held)
+            && settings.held <= Strategy::HELD[0]
+    };
+    let bound_otherwise = Variant::all().filter(|variant| is_scalar(&variant.settings));
+    let mut translated = HashSet::new();
+    for variant in Variant::apart().chain(bound_otherwise).filter(|variant| translated.insert(*variant)) {
+        translate(&variant);
+    }
 }
 
 #[test]

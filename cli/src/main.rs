@@ -13,15 +13,18 @@ mod chart;
 mod check;
 mod deadline;
 mod folded;
+mod forced;
 mod golden;
 mod info;
 mod junit;
 mod mutate;
 mod names;
 mod output;
+mod plan;
 mod report;
 mod run;
 mod same_bits;
+mod shader;
 mod survey;
 mod terminal;
 mod train;
@@ -55,6 +58,8 @@ impl Arguments {
 const EXAMPLES: &str = "\
 Examples:
   bn info                    which adapters there are and what they can do
+  bn shader normalize        the WGSL of a kernel, and where its lines come from
+  bn plan 32x64x28x28        what every operation on a shape would dispatch
   bn train                   train on MNIST with and without batch norm
   bn train --save FILE       the same, and keep both networks in FILE
   bn train --resume FILE     go on with a run that was interrupted
@@ -87,6 +92,10 @@ RUST_LOG=batchnorm_wgpu=debug shows plans and compiled kernels.";
 enum Command {
     /// List the adapters: name, driver, features, limits and the kernels that can run on each.
     Info(info::InfoArgs),
+    /// Print the text of a kernel: WGSL with the places of its lines, SPIR-V, MSL or HLSL.
+    Shader(shader::ShaderArgs),
+    /// Show what the library would dispatch for a shape, without running it.
+    Plan(Box<plan::PlanArgs>),
     /// Compare every kernel with the float64 reference, over many shapes, layouts and hostile values.
     Check(check::CheckArgs),
     /// Write golden cases of the float64 reference, for other implementations and for `bn check --golden`.
@@ -173,6 +182,8 @@ fn run() -> ExitCode {
     output::set_force(force);
     let outcome = match command {
         Command::Info(arguments) => info::run(&arguments),
+        Command::Shader(arguments) => shader::run(&arguments),
+        Command::Plan(arguments) => plan::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Golden(arguments) => golden::write::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),

@@ -7,8 +7,8 @@ use super::subjects::{OPERATIONS, is_small};
 use crate::AnyError;
 use crate::adapter::AdapterArgs;
 use crate::deadline::TimeLimit;
-use crate::names::{dtype, named, operation};
-use batchnorm_wgpu::kernels::{Geometry, Reduction, Storage, Strategy};
+use crate::forced::Forced;
+use crate::names::{dtype, operation};
 use batchnorm_wgpu::{Choice, DType, Operation, RuntimeChecks, Shape};
 use std::path::PathBuf;
 
@@ -43,30 +43,8 @@ pub struct BenchArgs {
     /// Time every kernel that can run, not only the one that the plan chooses; for small shapes
     #[arg(long)]
     kernels: bool,
-    /// Force the strategy, how the work on a channel is divided: split, whole or resident
-    #[arg(long, value_name = "NAME", value_parser = strategy)]
-    strategy: Option<Strategy>,
-    /// Force the geometry, which elements are loaded together: scalar, planes4 or rows4
-    #[arg(long, value_name = "NAME", value_parser = geometry)]
-    geometry: Option<Geometry>,
-    /// Force the reduction, how a workgroup sums: tree or subgroup
-    #[arg(long, value_name = "NAME", value_parser = reduction)]
-    reduction: Option<Reduction>,
-    /// Force the number of invocations in a workgroup, a power of two
-    #[arg(long, value_name = "N")]
-    workgroup_size: Option<u32>,
-    /// Force the number of workgroups that share a channel; for the strategy split
-    #[arg(long, value_name = "N")]
-    splits: Option<u32>,
-    /// Force the number of values that a lane holds in registers; for the strategy resident
-    #[arg(long, value_name = "N")]
-    held: Option<u32>,
-    /// Force whether the second dispatch reads the tensor backwards; for the strategy split
-    #[arg(long, value_name = "BOOL")]
-    reverse: Option<bool>,
-    /// Force how shaders load and store elements, such as f16_words; for tensors of the type that it belongs to
-    #[arg(long, value_name = "NAME", value_parser = storage)]
-    storage: Option<Storage>,
+    #[command(flatten)]
+    forced: Forced,
     /// Choose plans by a tuning file that `bn tune` wrote
     #[arg(long, value_name = "FILE")]
     pub(super) tuning: Option<PathBuf>,
@@ -114,9 +92,7 @@ impl Checks {
 impl BenchArgs {
     /// What is forced for tensors of a dtype. A storage is forced on those of its own.
     pub fn choice(&self, dtype: DType) -> Choice {
-        let Self { strategy, geometry, reduction, workgroup_size, splits, held, reverse, .. } = *self;
-        let storage = self.storage.filter(|storage| storage.dtype() == dtype);
-        Choice { strategy, geometry, reduction, workgroup_size, splits, held, reverse, storage }
+        self.forced.choice(dtype)
     }
 
     /// What else than the chosen plan is timed on a shape.
@@ -150,27 +126,9 @@ impl BenchArgs {
                 dtypes.push(dtype);
             }
         }
-        match self.storage {
-            Some(storage) if !dtypes.contains(&storage.dtype()) => {
-                Err(format!("--storage {storage} wants --dtype {}", storage.dtype()).into())
-            }
-            _ => Ok(dtypes),
+        match self.forced.idle_storage(&dtypes) {
+            Some(storage) => Err(format!("--storage {storage} wants --dtype {}", storage.dtype()).into()),
+            None => Ok(dtypes),
         }
     }
-}
-
-fn strategy(name: &str) -> Result<Strategy, String> {
-    named(name, &Strategy::ALL, Strategy::name)
-}
-
-fn geometry(name: &str) -> Result<Geometry, String> {
-    named(name, &Geometry::ALL, Geometry::name)
-}
-
-fn reduction(name: &str) -> Result<Reduction, String> {
-    named(name, &Reduction::ALL, Reduction::name)
-}
-
-fn storage(name: &str) -> Result<Storage, String> {
-    named(name, &Storage::ALL, Storage::name)
 }

@@ -1,0 +1,321 @@
+//! `bn plan`: what the library would dispatch for a shape, without running it and, unless an adapter is asked for, without one.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | `words` | a plan in words |
+//! | `record` | all of it, for `--json` |
+
+mod record;
+mod words;
+
+use crate::forced::Forced;
+use crate::names::{dtype, layout, operation};
+use crate::output::read_tuning;
+use crate::terminal::{Column, number, prose, table, text};
+use crate::{AnyError, Verdict};
+use batchnorm_wgpu::host::Gpu;
+use batchnorm_wgpu::kernels::{Access, KERNELS};
+use batchnorm_wgpu::program::{Bound, Description, Dispatch, Given, Program};
+use batchnorm_wgpu::{Activation, Capabilities, Config, DType, Error, Operation, Shape, Tuning, wgpu};
+use clap::ValueEnum;
+use record::{Planned, Record};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+/// Arguments of `bn plan`.
+#[derive(clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub struct PlanArgs {
+    /// Shapes of x, each with a layout and types after colons where they are not channels_first and f32
+    #[arg(value_name = "SHAPE", value_parser = subject, required = true)]
+    shapes: Vec<Subject>,
+    /// Plan only this operation, such as forward_training
+    #[arg(long, value_name = "NAME", value_parser = operation)]
+    operation: Option<Operation>,
+    /// A layer that ends with a relu
+    #[arg(long)]
+    relu: bool,
+    /// A layer that adds a residual
+    #[arg(long)]
+    residual: bool,
+    /// A layer that writes y over x, whose backward pass works from y
+    #[arg(long, conflicts_with_all = ["relu", "residual"])]
+    in_place: bool,
+    /// Bindings that are absent, separated by commas, such as gamma,beta,running
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = optional_binding)]
+    without: Vec<String>,
+    #[command(flatten)]
+    forced: Forced,
+    /// Plan for a device of this kind with WebGPU's default limits
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = Device::Gpu)]
+    device: Device,
+    /// That device has subgroups
+    #[arg(long)]
+    subgroups: bool,
+    /// That device has f16 in shaders
+    #[arg(long)]
+    shader_f16: bool,
+    /// Plan for the adapter of this short name (see `bn info`), or whose name contains NAME, with all that it has
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["device", "subgroups", "shader_f16"])]
+    adapter: Option<String>,
+    /// Choose plans by a tuning file that `bn tune` wrote
+    #[arg(long, value_name = "FILE")]
+    tuning: Option<PathBuf>,
+    /// Print JSON, which has the parameters of every dispatch too, instead of tables
+    #[arg(long)]
+    json: bool,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  bn plan 32x64x28x28             on a GPU of which no more is known
+  bn plan 8x5x5x3:channels_last:f16:bf16 --operation inference
+  bn plan 32x64x28x28 --relu --residual --adapter lavapipe
+  bn plan 32x64x28x28 --operation forward_training --strategy split
+  bn plan 32x64x28x28 --operation backward_training --without dx --json
+
+Nothing is run. bn shader NAME shows the text of a kernel that a table names.";
+
+/// A kind of device of which nothing else is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Device {
+    /// A GPU with a memory of its own
+    Gpu,
+    /// A software adapter
+    Cpu,
+}
+
+/// A shape and the types of its tensors.
+#[derive(Clone, Debug, PartialEq)]
+struct Subject {
+    shape: Shape,
+    dtypes: Vec<DType>,
+}
+
+/// Reads a shape such as `8x5x5x3:channels_last:f16`.
+fn subject(text: &str) -> Result<Subject, String> {
+    let mut words = text.split(':');
+    let dims: Option<Vec<usize>> = words.next().unwrap_or_default().split('x').map(|dim| dim.parse().ok()).collect();
+    let dims = dims.ok_or("expected dimensions, such as 32x64x28x28, then perhaps :channels_last and :f16")?;
+    let (mut wanted_layout, mut dtypes) = (None, Vec::new());
+    for word in words {
+        match (dtype(word), layout(word)) {
+            (Ok(dtype), _) if !dtypes.contains(&dtype) => dtypes.push(dtype),
+            (Ok(_), _) => return Err(format!("{word} stands twice")),
+            (_, Ok(layout)) if wanted_layout.is_none() => wanted_layout = Some(layout),
+            (_, Ok(_)) => return Err("expected one layout".into()),
+            _ => {
+                let expected = "channels_first, channels_last, f32, f16 or bf16 after a colon";
+                return Err(format!("expected {expected}, got {word:?}"));
+            }
+        }
+    }
+    let shape = Shape::new(&dims, wanted_layout.unwrap_or_default()).map_err(|error| error.to_string())?;
+    let dtypes = if dtypes.is_empty() { vec![DType::F32] } else { dtypes };
+    Ok(Subject { shape, dtypes })
+}
+
+/// Reads the name of a binding that some kernel may do without.
+fn optional_binding(name: &str) -> Result<String, String> {
+    let mut names: Vec<&str> = Vec::new();
+    for binding in KERNELS.iter().flat_map(|kernel| kernel.bindings).filter(|binding| binding.optional) {
+        if !names.contains(&binding.name) {
+            names.push(binding.name);
+        }
+    }
+    match names.contains(&name) {
+        true => Ok(name.into()),
+        false => Err(format!("expected one of {}", names.join(", "))),
+    }
+}
+
+/// What plans depend on besides the layer.
+struct Target {
+    /// In words.
+    name: String,
+    capabilities: Capabilities,
+    tuning: Arc<Tuning>,
+}
+
+impl PlanArgs {
+    fn target(&self) -> Result<Target, AnyError> {
+        let tuning = self.tuning.as_deref().map(read_tuning).transpose()?;
+        let (name, capabilities, built_in) = match &self.adapter {
+            Some(name) => {
+                let gpu = Gpu::open(Some(name))?;
+                (gpu.key(), Capabilities::of(&gpu.device), Tuning::built_in(&gpu.info))
+            }
+            None => (self.assumed_name(), self.assumed(), Tuning::none()),
+        };
+        let tuning = tuning.unwrap_or(built_in);
+        let name = match tuning.points.is_empty() {
+            true => format!("{name}, by the kind of device"),
+            false => format!("{name}, by what was measured on {}", tuning.adapter),
+        };
+        Ok(Target { name, capabilities, tuning: Arc::new(tuning) })
+    }
+
+    /// The device that is assumed where no adapter is asked for.
+    fn assumed(&self) -> Capabilities {
+        let device_type = match self.device {
+            Device::Gpu => wgpu::DeviceType::DiscreteGpu,
+            Device::Cpu => wgpu::DeviceType::Cpu,
+        };
+        let (subgroups, shader_f16) = (self.subgroups, self.shader_f16);
+        Capabilities { device_type, subgroups, shader_f16, ..Capabilities::default_limits() }
+    }
+
+    fn assumed_name(&self) -> String {
+        let kind = match self.device {
+            Device::Gpu => "a GPU",
+            Device::Cpu => "a software adapter",
+        };
+        let features = match (self.subgroups, self.shader_f16) {
+            (false, false) => "",
+            (true, false) => " and subgroups",
+            (false, true) => " and f16",
+            (true, true) => ", subgroups and f16",
+        };
+        format!("{kind} with WebGPU's default limits{features}")
+    }
+
+    fn operations(&self) -> Vec<Operation> {
+        self.operation.map_or(Operation::ALL.to_vec(), |one| vec![one])
+    }
+
+    fn program(&self, shape: &Shape, dtype: DType, operation: Operation, target: &Target) -> Result<Program, Error> {
+        if operation.trains() && shape.values_per_channel() == 1 {
+            return Err(Error::OneValuePerChannel { dims: shape.dims().to_vec() });
+        }
+        let activation = if self.relu { Activation::Relu } else { Activation::None };
+        let config = Config { dtype, activation, in_place: self.in_place, ..Config::default() };
+        let choice = self.forced.choice(dtype);
+        let description =
+            Description::new(shape.clone(), config, &choice, &target.capabilities, target.tuning.clone())?;
+        description.lower(operation, &self.given(&description, operation))
+    }
+
+    /// The bindings of an operation, each with a buffer of its own; in place, y has that of x.
+    fn given(&self, description: &Description, operation: Operation) -> Vec<Given> {
+        let is_there = |name: &str| {
+            let residual = ["residual", "dresidual"].contains(&name);
+            (self.residual || !residual) && !self.without.iter().any(|absent| absent == name)
+        };
+        let names: Vec<&str> =
+            description.bindings(operation).into_iter().map(|(name, _)| name).filter(|name| is_there(name)).collect();
+        let mut given = Given::apart(&names);
+        let x = given.iter().find(|given| given.name == "x").map(|given| given.buffer);
+        for y in given.iter_mut().filter(|given| self.in_place && given.name == "y") {
+            y.buffer = x.unwrap_or(y.buffer);
+        }
+        given
+    }
+}
+
+/// Prints what would be dispatched.
+pub fn run(arguments: &PlanArgs) -> Result<Verdict, AnyError> {
+    let dtypes: Vec<DType> = arguments.shapes.iter().flat_map(|subject| subject.dtypes.clone()).collect();
+    if let Some(storage) = arguments.forced.idle_storage(&dtypes) {
+        return Err(format!("--storage {storage} is for tensors of {0}: give SHAPE:{0}", storage.dtype()).into());
+    }
+    let target = arguments.target()?;
+    let mut all = Vec::new();
+    for Subject { shape, dtypes } in &arguments.shapes {
+        for &dtype in dtypes {
+            for operation in arguments.operations() {
+                let program = arguments.program(shape, dtype, operation, &target);
+                all.push(Planned { shape, dtype, operation, program });
+            }
+        }
+    }
+    // Beside what can be planned, a refusal is a line of its own.
+    if let [Planned { shape, dtype, operation, program: Err(error) }, rest @ ..] = &all[..]
+        && rest.iter().all(|planned| planned.program.is_err())
+    {
+        return Err(format!("{operation} {shape} {dtype}: {error}").into());
+    }
+    if arguments.json {
+        let records: Vec<Record> = all.iter().map(|planned| Record::new(planned, &target.name)).collect();
+        println!("{}", serde_json::to_string_pretty(&records)?);
+        return Ok(Verdict::Passed);
+    }
+    println!("{}", prose(&format!("For {}.", target.name)));
+    // What the columns mean is said once, below the last table.
+    let last = all.iter().rposition(|planned| planned.program.is_ok());
+    all.iter().enumerate().for_each(|(i, planned)| print(planned, Some(i) == last));
+    Ok(Verdict::Passed)
+}
+
+fn print(planned: &Planned<'_>, is_last: bool) {
+    let Planned { shape, dtype, operation, program } = planned;
+    println!("\n{operation} {shape} {dtype}");
+    match program {
+        Ok(program) => {
+            println!("{}", prose(&words::sentences(*operation, program)));
+            println!("{}", dispatches(program, is_last));
+        }
+        Err(error) => println!("{}", prose(&format!("refused: {error}"))),
+    }
+}
+
+fn dispatches(program: &Program, explained: bool) -> String {
+    let means = |column: Column, meaning| if explained { column.means(meaning) } else { column };
+    let columns = [
+        number("dispatch"),
+        text("kernel"),
+        means(number("workgroup\nsize"), "invocations in a workgroup"),
+        text("grid"),
+        means(number("workgroups"), "those that have work; a grid of two rows may have a few more"),
+        means(number("moves"), "elements of tensors that are read or written for each element of x"),
+        means(
+            text("bindings"),
+            "number, name and bytes of each storage buffer, * where it is written, and where the bytes begin if not at 0; \
+             binding 0 is the uniform parameters, which --json shows",
+        ),
+    ];
+    let rows = program.dispatches.iter().enumerate().map(|(i, dispatch)| {
+        let Dispatch { variant, workgroup_size, grid: [x, y], params, bindings } = dispatch;
+        vec![
+            (i + 1).to_string(),
+            variant.name(),
+            workgroup_size.to_string(),
+            format!("{x}x{y}"),
+            params.groups.to_string(),
+            variant.moves().to_string(),
+            bindings.iter().map(binding).collect::<Vec<_>>().join(", "),
+        ]
+    });
+    table(columns, rows)
+}
+
+/// A binding such as `8 y* 6422528`.
+fn binding(bound: &Bound) -> String {
+    let written = if bound.access == Access::Write { "*" } else { "" };
+    let begin = if bound.begin > 0 { format!(" at {}", bound.begin) } else { String::new() };
+    let role = if bound.role == bound.name { String::new() } else { format!(" for {}", bound.role) };
+    format!("{} {}{role}{written} {}{begin}", bound.number, bound.name, bound.bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_written_out() {
+        let read = |text| subject(text).map(|Subject { shape, dtypes }| (shape.to_string(), dtypes));
+        assert_eq!(read("32x64").unwrap(), ("32x64 channels_first".into(), vec![DType::F32]));
+        let last = read("8x5x5x3:f16:channels_last:bf16").unwrap();
+        assert_eq!(last, ("8x5x5x3 channels_last".into(), vec![DType::F16, DType::Bf16]));
+        for (text, said) in [
+            ("8", "rank 2"),
+            ("8x0", "at least one channel"),
+            ("eight", "such as 32x64x28x28"),
+            ("", "such as 32x64x28x28"),
+            ("8x3:f64", "got \"f64\""),
+            ("8x3:f16:f16", "f16 stands twice"),
+            ("8x3:channels_last:channels_first", "one layout"),
+        ] {
+            assert!(read(text).is_err_and(|error| error.contains(said)), "{text}: {:?}", read(text));
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! What `bn plan --json` prints.
+
+use batchnorm_wgpu::kernels::{Access, Geometry, Reduction, Storage, Strategy};
+use batchnorm_wgpu::plan::Params;
+use batchnorm_wgpu::program::{Bound, Dispatch, Program};
+use batchnorm_wgpu::{DType, Error, Operation, Plan, Shape};
+use serde::Serialize;
+use serde_json::Value;
+
+/// An operation on tensors of a shape, and what it dispatches or why it is refused.
+pub struct Planned<'a> {
+    /// Of x.
+    pub shape: &'a Shape,
+    /// Of every tensor.
+    pub dtype: DType,
+    /// What is done.
+    pub operation: Operation,
+    /// What it dispatches.
+    pub program: Result<Program, Error>,
+}
+
+/// The same for a file. It has a plan and dispatches, or the reason why it is refused.
+#[derive(Serialize)]
+pub struct Record<'a> {
+    dims: &'a [usize],
+    layout: String,
+    dtype: &'static str,
+    operation: &'static str,
+    device: &'a str,
+    plan: Option<PlanRecord>,
+    dispatches: Vec<DispatchRecord>,
+    refused: Option<String>,
+}
+
+#[derive(Serialize)]
+struct PlanRecord {
+    strategy: Strategy,
+    geometry: Geometry,
+    reduction: Reduction,
+    storage: Storage,
+    workgroup_size: u32,
+    tile: u32,
+    lanes: u32,
+    interleaved: bool,
+    fold: u32,
+    columns: u32,
+    inner: u32,
+    values: u32,
+    parts: u32,
+    part_values: u32,
+    splits: u32,
+    segment: u32,
+    held: u32,
+    reverse: bool,
+    scratch_planes: u64,
+}
+
+#[derive(Serialize)]
+struct DispatchRecord {
+    kernel: String,
+    workgroup_size: u32,
+    grid: [u32; 2],
+    workgroups: u32,
+    moves: u32,
+    pooled: bool,
+    bindings: Vec<BindingRecord>,
+    params: Value,
+}
+
+#[derive(Serialize)]
+struct BindingRecord {
+    number: u32,
+    name: &'static str,
+    role: &'static str,
+    access: &'static str,
+    begin: u64,
+    bytes: u64,
+}
+
+impl<'a> Record<'a> {
+    /// Of what is planned for a device.
+    pub fn new(planned: &'a Planned<'_>, device: &'a str) -> Self {
+        let program = planned.program.as_ref();
+        Self {
+            dims: planned.shape.dims(),
+            layout: planned.shape.layout().to_string(),
+            dtype: planned.dtype.name(),
+            operation: planned.operation.name(),
+            device,
+            plan: program.ok().map(|program| PlanRecord::from(&program.plan)),
+            dispatches: program.map_or(Vec::new(), |program| program.dispatches.iter().map(Into::into).collect()),
+            refused: program.err().map(ToString::to_string),
+        }
+    }
+}
+
+impl From<&Plan> for PlanRecord {
+    fn from(plan: &Plan) -> Self {
+        Self {
+            strategy: plan.strategy,
+            geometry: plan.geometry,
+            reduction: plan.reduction,
+            storage: plan.storage,
+            workgroup_size: plan.workgroup_size,
+            tile: plan.tile,
+            lanes: plan.workgroup_size / plan.tile,
+            interleaved: plan.interleaved,
+            fold: plan.fold,
+            columns: plan.columns,
+            inner: plan.inner,
+            values: plan.values,
+            parts: plan.parts,
+            part_values: plan.part_values,
+            splits: plan.splits,
+            segment: plan.segment,
+            held: plan.held,
+            reverse: plan.reverse,
+            scratch_planes: plan.scratch_planes(),
+        }
+    }
+}
+
+impl From<&Dispatch> for DispatchRecord {
+    fn from(dispatch: &Dispatch) -> Self {
+        Self {
+            kernel: dispatch.variant.name(),
+            workgroup_size: dispatch.workgroup_size,
+            grid: dispatch.grid,
+            workgroups: dispatch.params.groups,
+            moves: dispatch.variant.moves(),
+            pooled: dispatch.variant.pooled,
+            bindings: dispatch.bindings.iter().map(Into::into).collect(),
+            params: by_name(dispatch.params),
+        }
+    }
+}
+
+impl From<&Bound> for BindingRecord {
+    fn from(bound: &Bound) -> Self {
+        let access = match bound.access {
+            Access::Read => "read",
+            Access::Write => "write",
+        };
+        Self {
+            number: bound.number,
+            name: bound.name,
+            role: bound.role,
+            access,
+            begin: bound.begin,
+            bytes: bound.bytes,
+        }
+    }
+}
+
+/// An object of these fields, which have to be all.
+macro_rules! object {
+    ($from:expr, $struct:ident { $($field:ident),* $(,)? }) => {{
+        let $struct { $($field),* } = $from;
+        Value::Object([$((stringify!($field).to_owned(), Value::from($field))),*].into_iter().collect())
+    }};
+}
+
+fn by_name(params: Params) -> Value {
+    object!(
+        params,
+        Params {
+            tile,
+            lanes,
+            interleaved,
+            columns,
+            inner,
+            fold,
+            base,
+            values,
+            splits,
+            segment,
+            first_split,
+            part_values,
+            part_splits,
+            all_values,
+            all_splits,
+            groups,
+            reverse,
+            channels,
+            count,
+            count_f32,
+            eps,
+            nan_bits,
+            zero,
+            average,
+            momentum,
+            unbiased,
+            correction,
+            standard_deviation,
+            propagate,
+            window_skip,
+            window_take,
+        }
+    )
+}

@@ -1,0 +1,383 @@
+// gradient_sums.planes4.tree
+
+override WORKGROUP: u32 = 256u;
+@group(0) @binding(1) var<storage, read> x: array<Element>;
+@group(0) @binding(2) var<storage, read> dy: array<Element>;
+@group(0) @binding(4) var<storage, read> saved: array<f32>;
+@group(0) @binding(5) var<storage, read_write> scratch: array<f32>;
+@group(0) @binding(6) var<storage, read_write> dresidual: array<Element>;
+
+fn kernel(work: Work) {
+    leave_gradient_sums(work, segment_gradient_sums(work, centre_of(work)));
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn main(
+    @builtin(workgroup_id) id: vec3<u32>,
+    @builtin(num_workgroups) grid: vec3<u32>,
+    @builtin(local_invocation_index) thread: u32,
+) {
+    let group = id.y * grid.x + id.x;
+    if (group < params.groups) {
+        kernel(work_of(group, thread));
+    }
+}
+
+struct Params {
+    // Columns per workgroup and invocations per column, both powers of two: tile * lanes = WORKGROUP.
+    tile: u32,
+    lanes: u32,
+    // Not 0 when neighbouring invocations have neighbouring columns (inner 1) rather than neighbouring lanes of a column.
+    interleaved: u32,
+    columns: u32,
+    inner: u32,
+    fold: u32,
+    // Where this part begins in its binding, in values.
+    base: u32,
+    // Values of one column in this part.
+    values: u32,
+    // Workgroups that share a column in this part, and how many of its values each takes.
+    splits: u32,
+    segment: u32,
+    // Number of the part's first split among those of all parts.
+    first_split: u32,
+    // Values of one column and splits of every part but the last, which may have fewer; and of all parts together.
+    part_values: u32,
+    part_splits: u32,
+    all_values: u32,
+    all_splits: u32,
+    // Workgroups with work: column tiles * splits. The dispatch may be rounded up.
+    groups: u32,
+    // Not 0 when the last workgroup takes the first segment: what was read last is read first, while a cache holds it.
+    reverse: u32,
+    channels: u32,
+    // m, elements per channel in all parts: exact, and as f32.
+    count: u32,
+    count_f32: f32,
+    eps: f32,
+    // Bits of a quiet NaN.
+    nan_bits: u32,
+    // 0, which a compiler cannot know (running.wgsl).
+    zero: u32,
+    // The running-statistics policy (running.wgsl).
+    average: u32,
+    momentum: f32,
+    unbiased: u32,
+    // m / (m - 1), or 1 for the biased variance.
+    correction: f32,
+    standard_deviation: u32,
+    propagate: u32,
+    window_skip: u32,
+    window_take: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+
+// The part of one invocation.
+struct Work {
+    column: u32,
+    // False for the columns of the last tile that do not exist: they take part in barriers and touch nothing.
+    owned: bool,
+    // The channels of the column (values.wgsl).
+    channels: vec4<u32>,
+    lane: u32,
+    thread: u32,
+    // The segment's number among those of all parts, and its values of the column.
+    split: u32,
+    begin: u32,
+    end: u32,
+    // The invocation's subgroup, the number of subgroups, and its place in its own (reduce.wgsl).
+    subgroup: u32,
+    subgroups: u32,
+    subgroup_lane: u32,
+}
+
+fn work_of(dispatched: u32, thread: u32) -> Work {
+    let group = select(dispatched, params.groups - 1u - dispatched, params.reverse != 0u);
+    // A kernel that only merges partial results has columns whole.
+    let splits = params.splits;
+    let tile = group / splits;
+    let split = group - tile * splits;
+    let interleaved = params.interleaved != 0u;
+    let column = tile * params.tile + select(thread / params.lanes, thread % params.tile, interleaved);
+    let owned = column < params.columns;
+    let begin = split * params.segment;
+    let end = select(begin, min(begin + params.segment, params.values), owned);
+    let safe = min(column, params.columns - 1u);
+    let lane = select(thread % params.lanes, thread / params.tile, interleaved);
+    return Work(safe, owned, channels_of(safe), lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
+}
+
+// Whether this invocation writes the partial results of its segment.
+fn is_writer_of_segment(work: Work) -> bool {
+    return work.owned && work.lane == 0u;
+}
+
+// Values of a lane that are summed before they are merged with those before: no sum gets long.
+const BLOCK: u32 = 128u;
+
+// The part of a segment from `begin` on of which each lane has a block.
+fn block_of(work: Work, begin: u32) -> Work {
+    var block = work;
+    block.begin = begin;
+    block.end = min(begin + BLOCK * params.lanes, work.end);
+    return block;
+}
+
+struct Walk {
+    // The value of the column that is next, and the end of the segment.
+    i: u32,
+    end: u32,
+    // Where that value lies in the tensor, and its place within its slice.
+    index: u32,
+    place: u32,
+    // How to get to the lane's next value, `lanes` further: so many places within a slice and so far in the tensor, and
+    // further by `wrap` where that leaves the slice. The step needs no division. All of it is loaded once: after a store a
+    // compiler has to load uniforms again.
+    lanes: u32,
+    inner: u32,
+    places: u32,
+    step: u32,
+    wrap: u32,
+}
+
+fn walk_of(work: Work) -> Walk {
+    let i = work.begin + work.lane;
+    let inner = params.inner;
+    let slices = params.lanes / inner;
+    let places = params.lanes - slices * inner;
+    let slice = params.columns * inner;
+    return Walk(i, work.end, index_of(work.column, i), i % inner, params.lanes, inner, places, slices * slice + places, slice - inner);
+}
+
+fn has_four(walk: Walk) -> bool {
+    return walk.i + 3u * walk.lanes < walk.end;
+}
+
+fn has_one(walk: Walk) -> bool {
+    return walk.i < walk.end;
+}
+
+// The indices of the next four values.
+fn next_four(walk: ptr<function, Walk>) -> vec4<u32> {
+    let a = next_one(walk);
+    let b = next_one(walk);
+    let c = next_one(walk);
+    return vec4<u32>(a, b, c, next_one(walk));
+}
+
+// The index of the next value.
+fn next_one(walk: ptr<function, Walk>) -> u32 {
+    let index = (*walk).index;
+    let place = (*walk).place + (*walk).places;
+    let leaves = place >= (*walk).inner;
+    (*walk).i += (*walk).lanes;
+    (*walk).index = index + (*walk).step + select(0u, (*walk).wrap, leaves);
+    (*walk).place = place - select(0u, (*walk).inner, leaves);
+    return index;
+}
+
+// Index in the binding of value `i` of a column in this part.
+fn index_of(column: u32, i: u32) -> u32 {
+    let slice = i / params.inner;
+    return params.base + (slice * params.columns + column) * params.inner + (i - slice * params.inner);
+}
+
+alias Value = vec4<f32>;
+const CHANNELS: u32 = 1u;
+
+fn channels_of(column: u32) -> vec4<u32> {
+    return vec4<u32>(column);
+}
+
+// Sums the parts of a value that belong to one channel. Those of folded samples meet in the merge.
+fn combine(v: Value) -> Value {
+    return Value((v.x + v.y) + (v.z + v.w));
+}
+
+fn component(v: Value, channel: u32) -> f32 {
+    return v.x;
+}
+
+// What the binding of a tensor is an array of. With one element to a value, elements in words are half words; a tensor that is
+// written is an array of atomic<u32> then.
+alias Element = Value;
+
+fn widened(element: Element) -> Value {
+    return Value(element);
+}
+
+fn narrowed(v: Value) -> Element {
+    return v;
+}
+
+fn load_x(i: u32) -> Value { return widened(x[i]); }
+fn load_residual(i: u32) -> Value { return Value(0.0); }
+fn load_dy(i: u32) -> Value { return widened(dy[i]); }
+fn store_dresidual(i: u32, v: Value) { dresidual[i] = narrowed(v); }
+
+// What a forward pass leaves for the backward pass, planes of C.
+const SAVED_SHIFT: u32 = 0u;
+
+const SAVED_REMAINDER: u32 = 1u;
+const SAVED_INV_STD: u32 = 3u;
+const SAVED_GAMMA: u32 = 4u;
+const SAVED_BETA: u32 = 5u;
+
+fn load_saved(work: Work, plane: u32) -> Value {
+    return Value(saved[plane * params.channels + work.column]);
+}
+
+fn store_scratch(work: Work, row: u32, v: Value) {
+    for (var c = 0u; c < CHANNELS; c++) {
+        scratch[(row * params.columns + work.column) * CHANNELS + c] = component(v, c);
+    }
+}
+
+// Two sums that are taken at once.
+struct Two {
+    a: Value,
+    b: Value,
+}
+
+// A subgroup has at least one invocation, so there are at most WORKGROUP of them.
+var<workgroup> shared_sums: array<Two, WORKGROUP>;
+
+// Every invocation of the workgroup calls this; each gets the sums of its own column.
+fn lane_sums(work: Work, own: Two) -> Two {
+    var sum = own;
+    if (params.lanes > 1u) {
+        let stride = select(1u, params.tile, params.interleaved != 0u);
+        // The former call's results may still be being read.
+        workgroupBarrier();
+        shared_sums[work.thread] = own;
+        workgroupBarrier();
+        for (var half = params.lanes / 2u; half > 0u; half = half / 2u) {
+            if (work.lane < half) {
+                let other = work.thread + half * stride;
+                shared_sums[work.thread].a += shared_sums[other].a;
+                shared_sums[work.thread].b += shared_sums[other].b;
+            }
+            workgroupBarrier();
+        }
+        sum = shared_sums[work.thread - work.lane * stride];
+    }
+    return sum;
+}
+
+// The gradient by z, given that by its activation.
+fn through_activation(dy: Value, z: Value) -> Value {
+    return dy;
+}
+
+// What the forward pass saved of a column.
+struct Centre {
+    shift: Value,
+    remainder: Value,
+    inv_std: Value,
+    // gamma * inv_std.
+    scale: Value,
+    beta: Value,
+}
+
+fn centre_of(work: Work) -> Centre {
+    let inv_std = load_saved(work, SAVED_INV_STD);
+    return Centre(
+        load_saved(work, SAVED_SHIFT),
+        load_saved(work, SAVED_REMAINDER),
+        inv_std,
+        load_saved(work, SAVED_GAMMA) * inv_std,
+        load_saved(work, SAVED_BETA),
+    );
+}
+
+// x - mean.
+fn centred(centre: Centre, x: Value) -> Value {
+    return (x - centre.shift) - centre.remainder;
+}
+
+// What the backward pass sees of one value.
+struct Seen {
+    // x - mean.
+    x: Value,
+    dz: Value,
+}
+
+// What the activation let through is computed again rather than stored.
+fn seen_at(centre: Centre, index: u32) -> Seen {
+    let x = centred(centre, load_x(index));
+    let z = (x * centre.scale + centre.beta) + load_residual(index);
+    return Seen(x, through_activation(load_dy(index), z));
+}
+
+struct GradientSums {
+    dz: Value,
+    // dz * (x - mean).
+    dz_x: Value,
+}
+
+// The sums over a lane's values of a block. Writes the residual's gradient on the way, and with frozen statistics dx too,
+// which needs no sums.
+fn block_gradient_sums(block: Work, centre: Centre) -> GradientSums {
+    var own = GradientSums(Value(0.0), Value(0.0));
+    var walk = walk_of(block);
+    while (has_four(walk)) {
+        let at = next_four(&walk);
+        let a = seen_at(centre, at.x);
+        let b = seen_at(centre, at.y);
+        let c = seen_at(centre, at.z);
+        let d = seen_at(centre, at.w);
+        pass_on(centre, at.x, a.dz);
+        pass_on(centre, at.y, b.dz);
+        pass_on(centre, at.z, c.dz);
+        pass_on(centre, at.w, d.dz);
+        own.dz += (a.dz + b.dz) + (c.dz + d.dz);
+        own.dz_x += (a.dz * a.x + b.dz * b.x) + (c.dz * c.x + d.dz * d.x);
+    }
+    while (has_one(walk)) {
+        let at = next_one(&walk);
+        let a = seen_at(centre, at);
+        pass_on(centre, at, a.dz);
+        own.dz += a.dz;
+        own.dz_x += a.dz * a.x;
+    }
+    return own;
+}
+
+fn pass_on(centre: Centre, index: u32, dz: Value) {
+    store_dresidual(index, dz);
+}
+
+// The sums over the workgroup's segment.
+fn segment_gradient_sums(work: Work, centre: Centre) -> GradientSums {
+    var own = GradientSums(Value(0.0), Value(0.0));
+    for (var begin = work.begin; begin < work.end; begin += BLOCK * params.lanes) {
+        let block = block_gradient_sums(block_of(work, begin), centre);
+        own.dz += block.dz;
+        own.dz_x += block.dz_x;
+    }
+    return column_gradient_sums(work, own);
+}
+
+// The sums of a column, from those of its lanes.
+fn column_gradient_sums(work: Work, own: GradientSums) -> GradientSums {
+    let sums = lane_sums(work, Two(own.dz, own.dz_x));
+    return GradientSums(combine(sums.a), combine(sums.b));
+}
+
+// Partial results lie in scratch in rows of all columns: for each split the sum of dz, and that of dz * (x - mean). A row is
+// `fold` planes of C.
+fn dz_row(split: u32) -> u32 {
+    return 2u * split;
+}
+
+fn dz_x_row(split: u32) -> u32 {
+    return 2u * split + 1u;
+}
+
+fn leave_gradient_sums(work: Work, sums: GradientSums) {
+    if (is_writer_of_segment(work)) {
+        store_scratch(work, dz_row(work.split), sums.dz);
+        store_scratch(work, dz_x_row(work.split), sums.dz_x);
+    }
+}
