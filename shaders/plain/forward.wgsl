@@ -28,8 +28,8 @@ fn kernel(work: Work) {
 
     var squares = 0.0;
     for (var i = work.begin + work.lane; i < work.end; i += params.lanes) {
-        let centred = (load_x(index_of(work.column, i)) - shift) - rest_of_mean;
-        squares += centred * centred;
+        let from_mean = (load_x(index_of(work.column, i)) - shift) - rest_of_mean;
+        squares += from_mean * from_mean;
     }
     let variance = lane_sum(work, squares) / params.count_f32;
 
@@ -45,7 +45,7 @@ fn kernel(work: Work) {
     let beta = load_beta(work);
     for (var i = work.begin + work.lane; i < work.end; i += params.lanes) {
         let at = index_of(work.column, i);
-        let centred = (load_x(at) - shift) - rest_of_mean;
-        store_y(at, activated((centred * scale + beta) + load_residual(at)));
+        let from_mean = (load_x(at) - shift) - rest_of_mean;
+        store_y(at, activated((from_mean * scale + beta) + load_residual(at)));
     }
 }

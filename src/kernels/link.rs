@@ -67,13 +67,11 @@ pub struct Shader {
 }
 
 impl Shader {
-    /// Appends lines.
-    pub(super) fn push(&mut self, text: &str, place: Option<Place>) {
-        for line in text.lines() {
-            self.text += line;
-            self.text.push('\n');
-            self.places.push(place);
-        }
+    /// Appends a line.
+    pub(super) fn push(&mut self, line: &str, place: Option<Place>) {
+        self.text += line;
+        self.text.push('\n');
+        self.places.push(place);
     }
 
     /// Appends what `main`, and what stands there already, need of `own` and of the files that kernels share. `has` says which features hold; `unrolled` is how
@@ -98,7 +96,7 @@ impl Shader {
         for (i, lines) in needed {
             let is_constant = lines.len() == 1;
             if !(is_constant && after_constant) {
-                self.push("\n", None);
+                self.push("", None);
             }
             after_constant = is_constant;
             for (line, text) in &lines {

@@ -321,7 +321,7 @@ impl Variant {
         if self.settings.storage == Storage::F16 {
             shader.push("enable f16;", None);
         }
-        shader.push("\n", None);
+        shader.push("", None);
         match workgroup_size {
             Some(size) => shader.push(&format!("const WORKGROUP: u32 = {size}u;"), None),
             None => shader.push("override WORKGROUP: u32 = 256u;", None),
