@@ -31,6 +31,7 @@ fn kernel(work: Work) {
     next_one(&walk);
     sum += d_3;
     let remainder = combine(lane_sum(work, sum)) / params.count_f32;
+
     // The mean is known: M2 is taken about it.
     var m2 = Value(0.0);
     let e_0 = select(Value(0.0), d_0 - remainder, inside_0);
@@ -42,6 +43,7 @@ fn kernel(work: Work) {
     let e_3 = select(Value(0.0), d_3 - remainder, inside_3);
     m2 += e_3 * e_3;
     let variance = combine(lane_sum(work, m2)) / params.count_f32;
+
     let statistics = Statistics(shift, remainder, variance);
     let inv_std = inv_std_of(variance);
     if (is_writer(work)) {

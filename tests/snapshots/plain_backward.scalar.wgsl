@@ -11,6 +11,7 @@ override WORKGROUP: u32 = 256u;
 
 fn kernel(work: Work) {
     let centre = centre_of(work);
+
     var own = Two(0.0, 0.0);
     for (var i = work.begin + work.lane; i < work.end; i += params.lanes) {
         let seen = seen_at(centre, index_of(work.column, i));
@@ -24,6 +25,7 @@ fn kernel(work: Work) {
         store_dbeta(work, dbeta);
         store_dgamma(work, dgamma);
     }
+
     let mean_dz = dbeta / params.count_f32;
     let slope = centre.inv_std * (dgamma / params.count_f32);
     for (var i = work.begin + work.lane; i < work.end; i += params.lanes) {

@@ -11,17 +11,20 @@ override WORKGROUP: u32 = 256u;
 
 fn kernel(work: Work) {
     let shift = shift_of(work);
+
     var sum = 0.0;
     for (var i = work.begin + work.lane; i < work.end; i += params.lanes) {
         sum += load_x(index_of(work.column, i)) - shift;
     }
     let rest_of_mean = lane_sum(work, sum) / params.count_f32;
+
     var squares = 0.0;
     for (var i = work.begin + work.lane; i < work.end; i += params.lanes) {
-        let centred = (load_x(index_of(work.column, i)) - shift) - rest_of_mean;
-        squares += centred * centred;
+        let from_mean = (load_x(index_of(work.column, i)) - shift) - rest_of_mean;
+        squares += from_mean * from_mean;
     }
     let variance = lane_sum(work, squares) / params.count_f32;
+
     // One invocation leaves the statistics for the backward pass, and for inference.
     let statistics = Statistics(shift, rest_of_mean, variance);
     let inv_std = inv_std_of(variance);
@@ -29,12 +32,13 @@ fn kernel(work: Work) {
         save(work, statistics, inv_std);
         update_running(work, statistics);
     }
+
     let scale = load_gamma(work) * inv_std;
     let beta = load_beta(work);
     for (var i = work.begin + work.lane; i < work.end; i += params.lanes) {
         let at = index_of(work.column, i);
-        let centred = (load_x(at) - shift) - rest_of_mean;
-        store_y(at, activated((centred * scale + beta) + load_residual(at)));
+        let from_mean = (load_x(at) - shift) - rest_of_mean;
+        store_y(at, activated((from_mean * scale + beta) + load_residual(at)));
     }
 }
 
@@ -431,19 +435,4 @@ fn opaque(v: f32) -> f32 {
 
 fn activated(z: Value) -> Value {
     return z;
-}
-
-// What the forward pass saved of a column.
-struct Centre {
-    shift: Value,
-    remainder: Value,
-    inv_std: Value,
-    // gamma * inv_std.
-    scale: Value,
-    beta: Value,
-}
-
-// x - mean.
-fn centred(centre: Centre, x: Value) -> Value {
-    return (x - centre.shift) - centre.remainder;
 }
