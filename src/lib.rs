@@ -117,6 +117,8 @@
 //! - Configure it: [`Config`] (eps, stored type, activation, work in place), [`Shape`] and [`Layout`], [`DType`].
 //! - Match another framework's running statistics: [`RunningPolicy`], which has a table of them, and [`RunningStatistics`].
 //! - Choose the kernels yourself, or see which were chosen: [`Choice`], [`Plan`], [`Tuning`].
+//! - See what an operation dispatches, as data that other code can run too: [`program::Description`] and its `lower`; the text of
+//!   every shader: [`kernels::Variant::shader`].
 //! - Know what went wrong: [`Error`], which says what was expected, what came and what to do.
 //! - Whole programs: `examples/embed.rs` and `examples/host.rs`. The tool `bn` of the same repository checks, times and
 //!   demonstrates the kernels without a line of Rust.

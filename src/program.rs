@@ -61,7 +61,7 @@ pub struct Dispatch {
 /// A storage buffer of a dispatch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bound {
-    /// Its number in the bind group; they are contiguous but for bindings that are absent.
+    /// Its number in the bind group: from 1 on without a gap.
     pub number: u32,
     /// What the kernel takes it for: its name in the shader.
     pub role: &'static str,
@@ -168,12 +168,16 @@ impl Description {
         found
     }
 
-    /// What an operation dispatches, given the bindings that there are.
+    /// What an operation dispatches, given the bindings that there are. Whether the operation makes sense is up to the caller:
+    /// [`BatchNorm`](crate::BatchNorm) refuses besides one value per channel in training, y over x in training and a residual
+    /// where [`Config::in_place`] does not allow them, the gradient of a residual that there was none of, and statistics that go
+    /// nowhere.
     ///
     /// # Errors
-    /// As [`Plan::new`]; [`Error::Mismatch`] for a binding that is missing; [`Error::Overlap`] for bindings that share bytes
-    /// and must not.
+    /// As [`Plan::new`]; [`Error::Mismatch`] for a binding that is missing, that the operation does not have, or that is given
+    /// twice; [`Error::Overlap`] for bindings that share bytes and must not.
     pub fn lower(&self, operation: Operation, given: &[Given]) -> Result<Program> {
+        check_names(operation, given)?;
         self.check_overlaps(operation, given)?;
         let plan = self.plan(operation)?;
         let mut dispatches = Vec::new();
@@ -195,7 +199,8 @@ impl Description {
         let mut variant = Variant::new(kernel, Settings { activation, ..settings });
         for (i, binding) in kernel.bindings.iter().enumerate() {
             let Some(given) = roles.of(binding.name) else {
-                if !binding.optional {
+                // What an activation would be seen through is not needed without one.
+                if !binding.optional && variant.absent & (1 << i) == 0 {
                     return Err(missing(binding.name));
                 }
                 variant.absent |= 1 << i;
@@ -296,8 +301,8 @@ impl Description {
 
     fn overlap(&self, first: (&Binding, &Given), second: (&Binding, &Given)) -> bool {
         first.1.buffer == second.1.buffer
-            && first.1.offset < second.1.offset + self.size_of(second.0.extent)
-            && second.1.offset < first.1.offset + self.size_of(first.0.extent)
+            && first.1.offset < second.1.offset.saturating_add(self.size_of(second.0.extent))
+            && second.1.offset < first.1.offset.saturating_add(self.size_of(first.0.extent))
     }
 }
 
@@ -347,6 +352,20 @@ fn pairs<T>(all: &[T]) -> impl Iterator<Item = (&T, &T)> {
 
 fn missing(name: &'static str) -> Error {
     Error::Mismatch { name, expected: "a binding".into(), actual: "none".into() }
+}
+
+/// Refuses a name that the operation does not have, or has twice.
+fn check_names(operation: Operation, given: &[Given]) -> Result<()> {
+    for (i, Given { name, .. }) in given.iter().enumerate() {
+        if !bindings_of(operation).any(|binding| binding.name == *name) {
+            let expected = format!("a binding of {operation}");
+            return Err(Error::Mismatch { name, expected, actual: "a name that it does not have".into() });
+        }
+        if given[..i].iter().any(|other| other.name == *name) {
+            return Err(Error::Mismatch { name, expected: "one binding".into(), actual: "two of that name".into() });
+        }
+    }
+    Ok(())
 }
 
 /// Which gradients a backward operation is asked for; forward operations have them all.
@@ -442,6 +461,13 @@ mod tests {
         assert!(matches!(nothing, Err(Error::Mismatch { name: "dx, dresidual, dgamma, dbeta", .. })), "{nothing:?}");
         let missing = by(Strategy::Split).lower(Operation::ForwardTraining, &Given::apart(&["x", "saved", "scratch"]));
         assert!(matches!(missing, Err(Error::Mismatch { name: "y", .. })), "{missing:?}");
+        for names in [["x", "y", "running", "gama"], ["x", "y", "running", "y"], ["x", "y", "running", "dy"]] {
+            let refused = by(Strategy::Split).lower(Operation::Inference, &Given::apart(&names));
+            assert!(matches!(refused, Err(Error::Mismatch { name, .. }) if name == names[3]), "{refused:?}");
+        }
+        // x would only be needed to see through an activation.
+        let without_x = by(Strategy::Split).lower(Operation::BackwardFrozen, &Given::apart(&["dy", "saved", "dx"]));
+        assert_eq!(roles(&without_x.unwrap().dispatches[0]), [("dy", "dy"), ("saved", "saved"), ("dx", "dx")]);
     }
 
     #[test]

@@ -163,6 +163,7 @@ impl Request {
             // Registers hold the column whole.
             Strategy::Resident => {
                 keep!(Strategy::HELD.contains(&plan.held));
+                keep!(plan.held <= 16 || plan.geometry == Geometry::Scalar);
                 keep!(lanes * u64::from(plan.held) >= plan.values.into() && plan.splits == 1 && plan.parts == 1);
             }
         }

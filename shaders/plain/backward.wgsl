@@ -1,4 +1,4 @@
-// Training backward as the chain rule gives it (Ioffe and Szegedy 2015, section 3), and nothing else.
+// Training backward as the chain rule gives it (Ioffe and Szegedy 2015, section 3).
 //
 //   dbeta = sum(dz)        dgamma = sum(dz * (x - mean)) * inv_std
 //   dx = gamma * inv_std * (dz - dbeta / m - (x - mean) * inv_std * dgamma / m)

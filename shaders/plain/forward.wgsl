@@ -1,4 +1,4 @@
-// Training forward as the textbook has it (Ioffe and Szegedy 2015, algorithm 1), and nothing else. Begin to read here.
+// Training forward as the textbook has it (Ioffe and Szegedy 2015, algorithm 1). Begin to read here.
 //
 //   mean = sum(x) / m        var = sum((x - mean)^2) / m        y = (x - mean) / sqrt(var + eps) * gamma + beta
 //
@@ -7,8 +7,8 @@
 // It differs from the textbook in one thing: it takes everything relative to the shift, an element of the channel. Far from
 // zero a float has no digits left for small differences; near the shift it has them all. So the mean is a pair, the shift and
 // the rest of it.
-// No plan chooses it. The other kernels do the same: `forward_resident` reads x once, `forward_whole` in better order and
-// twice, `moments` and `normalize` share a channel between many workgroups.
+// Assumes nothing about the data. No plan chooses it. The other kernels compute the same: `forward_resident` reads x once,
+// `forward_whole` twice and four values at a time, `moments` and `normalize` share a channel between many workgroups.
 import package::common::activation::activated;
 import package::common::bindings::{load_beta, load_gamma, load_residual, load_x, store_y};
 import package::common::reduce::lane_sum;

@@ -44,6 +44,12 @@ impl Geometry {
         }
     }
 
+    /// How many values a lane can hold at the most. More of four elements do not fit the registers of GPUs: what their compilers
+    /// spill to memory is read again, which is what holding values is there to avoid.
+    pub(crate) fn most_held(self) -> u32 {
+        if self == Self::Scalar { 32 } else { 16 }
+    }
+
     /// Channels that a value spans.
     pub(crate) fn channels_per_value(self) -> usize {
         if self == Self::Rows4 { 4 } else { 1 }

@@ -1,14 +1,16 @@
 //! From files to the text of a shader.
 //!
-//! The files below `shaders/` are WESL, WGSL with imports and conditions, of which they use little enough for a linker of one
-//! page:
+//! The files below `shaders/` are WESL, WGSL with imports and conditions, of which they use little enough for a small linker:
 //! - `import package::common::FILE::{NAME, ..};` at the head of a file says where names come from. No two declarations that
 //!   hold at the same time have the same name, so names stay as they are; a test holds the imports against what is used.
-//! - `@if(CONDITION)` before a declaration or a statement at the begin of a line. A condition is made of features, `!`, `&&` and
-//!   `||`, without brackets; the features are those of a variant ([`super::Variant::has`]).
+//! - `@if(CONDITION)` before a declaration or a statement, at the beginning of a line. A condition is made of features, `!`,
+//!   `&&` and `||`, without brackets; the features are those of a variant ([`super::Variant::has`]).
 //!
-//! One thing is not WESL: the lines between `// unroll k {` and `// }` stand several times, and names that end in `_k` end in
-//! the number of the repetition instead.
+//! Three things are not WESL:
+//! - the names of `package::table`, which is no file but the declarations that the table of kernels makes;
+//! - `kernel`, which `entry.wgsl` calls in the file of whichever kernel;
+//! - the lines between `// unroll k {` and `// }`: they stand several times, and names that end in `_k` end in the number of the
+//!   repetition instead.
 //!
 //! A shader has the declarations that its entry point needs, one after the other, comments and all, and every line of it knows
 //! where it comes from.
@@ -74,8 +76,8 @@ impl Shader {
         self.places.push(place);
     }
 
-    /// Appends what `main`, and what stands there already, need of `own` and of the files that kernels share. `has` says which features hold; `unrolled` is how
-    /// often repeated lines stand; `text_of` gives the texts of the files.
+    /// Appends what `main`, and what stands there already, need of `own` and of the files that kernels share. `has` says which
+    /// features hold; `unrolled` is how often repeated lines stand; `text_of` gives the texts of the files.
     pub fn link(
         &mut self,
         own: &Source,
@@ -216,7 +218,7 @@ fn needed<'a, 'b>(
     as_it_stands: impl Fn(&Lines<'a>) -> Lines<'a>,
 ) -> BTreeMap<usize, Lines<'a>> {
     let mut by_name: HashMap<&str, usize> = HashMap::new();
-    // Where there are two, which is one `main` of the kernel's own, it is the first.
+    // A text may bring a `main` of its own, as that of a test of the conversions does. It wins over that of `entry.wgsl`.
     declarations.iter().enumerate().for_each(|(i, declaration)| {
         by_name.entry(declaration.name).or_insert(i);
     });
@@ -233,7 +235,7 @@ fn needed<'a, 'b>(
     needed
 }
 
-/// What stands after the condition at the begin of a line, and the condition.
+/// What stands after the condition at the beginning of a line, and the condition.
 pub(super) fn conditional(line: &str) -> (&str, Option<&str>) {
     let split = line.strip_prefix("@if(").and_then(|rest| rest.split_once(')'));
     split.map_or((line, None), |(condition, rest)| (rest.trim_start(), Some(condition)))

@@ -38,7 +38,7 @@ pub struct Kernel {
     pub name: &'static str,
     /// Its file. What kernels share stands in [`COMMON`].
     pub source: Source,
-    /// What it binds, in the order of the binding numbers, which start at 1; the uniform parameters are binding 0.
+    /// What it may bind, in the order of the binding numbers; the uniform parameters are binding 0.
     pub bindings: &'static [Binding],
     /// Whether the choice of [`Reduction`] matters to it: it sums over the lanes of a workgroup, and is not one of the textbook's.
     pub reduces: bool,

@@ -29,7 +29,7 @@ impl Strategy {
     /// All, the one that runs for every shape first.
     pub const ALL: [Self; 4] = [Self::Split, Self::Whole, Self::Resident, Self::Plain];
 
-    /// How many values a lane can hold: a resident kernel exists for each.
+    /// How many values a lane can hold: a resident kernel exists for each, but for 32 of four elements, which no registers hold.
     pub const HELD: [u32; 4] = [4, 8, 16, 32];
 
     /// Name in tables, test ids and files.
@@ -179,7 +179,7 @@ impl Variant {
                     continue;
                 }
                 for reduction in Reduction::ALL {
-                    for held in Strategy::HELD {
+                    for held in Strategy::HELD.into_iter().filter(|&held| held <= geometry.most_held()) {
                         for storage in Storage::ALL.into_iter().filter(|storage| storage.is_for(geometry)) {
                             all.extend(FUSIONS.map(|(activation, from_y)| {
                                 Self::new(kernel, Settings { geometry, reduction, held, storage, activation, from_y })
@@ -241,11 +241,11 @@ impl Variant {
         tensors.map(|binding| if walks(binding) { self.kernel.passes } else { 1 }).sum()
     }
 
-    /// The bindings that the shader declares, with their numbers.
+    /// The bindings that the shader declares, with their numbers: from 1 on without a gap, since the parameters are 0.
     pub fn declared(&self) -> impl Iterator<Item = (u32, &'static Binding)> {
         let hidden = self.absent | self.overwritten();
-        let bindings = self.kernel.bindings.iter().enumerate();
-        bindings.filter(move |(i, _)| hidden & (1 << i) == 0).map(|(i, binding)| (i as u32 + 1, binding))
+        let bindings = self.kernel.bindings.iter().enumerate().filter(move |(i, _)| hidden & (1 << i) == 0);
+        (1..).zip(bindings.map(|(_, binding)| binding))
     }
 
     /// How a declared binding is bound.
@@ -259,9 +259,11 @@ impl Variant {
         writers.fold(0, |bits, (_, writer)| bits | mask(self.kernel, |binding| writer.over == Some(binding.name)))
     }
 
-    /// Whether a feature holds, as conditions in `shaders/` name it: the names of its geometry, storage and activation; of its
-    /// bindings that are there, and `y_over_x` where y is written over x; and what follows from those. `None` for what is no
-    /// feature.
+    /// Whether a feature holds, as conditions in `shaders/` name it; `None` for what is no feature. Features are
+    /// - the names of its geometry and storage; `wide` for four elements to a value, `words` for two elements to a word,
+    ///   `half_words` for a value that is one half of a word;
+    /// - `subgroup` (the reduction), `relu` (the activation), `from_y`, `frozen` and `merges_only` (what the row says);
+    /// - the names of the bindings that are there, and `y_over_x` where y is written over x, and so on.
     pub fn has(&self, feature: &str) -> Option<bool> {
         let Settings { geometry, reduction, storage, activation, from_y, .. } = self.settings;
         Some(match feature {
@@ -329,6 +331,7 @@ impl Variant {
         for (number, binding) in self.declared() {
             shader.push(&binding.declaration(number, self.pooled, &self.settings), None);
         }
+        // Tests see to it that the files name features only.
         let has = |feature: &str| self.has(feature).unwrap_or_default();
         shader.link(&self.kernel.source, &has, self.settings.held, text_of);
         shader

@@ -44,8 +44,8 @@ const INTERLEAVED_TILES: [u32; 3] = [32, 16, 8];
 pub const LONGEST_MERGE: u32 = 16;
 /// Most values that one lane takes: the error bound counts on it (`reference::bound`).
 pub const LONGEST_RUN: u32 = 8192;
-/// Most values that one lane of [`Strategy::Plain`] takes, which sums them one after the other.
-pub const LONGEST_PLAIN_RUN: u32 = 64;
+/// Most values that one lane of [`Strategy::Plain`] takes, one after the other: as many as one of [`Strategy::Resident`].
+pub const LONGEST_PLAIN_RUN: u32 = 32;
 
 /// An operation settled for one shape on one device.
 #[derive(Clone, Debug, PartialEq)]
@@ -288,7 +288,8 @@ impl Plan {
             None => [preference.held].into_iter().chain(Strategy::HELD).collect(),
         };
         let fits = |&(size, held): &(u32, u32)| {
-            Strategy::HELD.contains(&held) && u64::from(size) * u64::from(held) >= self.values.into()
+            let is_kernel = Strategy::HELD.contains(&held) && held <= self.geometry.most_held();
+            is_kernel && u64::from(size) * u64::from(held) >= self.values.into()
         };
         // What was fast for a small column says nothing of one many times as long.
         let sizes = if choice.strategy.is_some() { sizes } else { &sizes[..sizes.len().min(3)] };
@@ -296,11 +297,13 @@ impl Plan {
         let all = held.iter().flat_map(|&held| sizes.iter().map(move |&size| (size, held)));
         let Some((workgroup_size, held)) = all.clone().find(fits) else {
             let reason = format!(
-                "{} values per channel exceed {} lanes with {} of them; lanes hold one of {:?}",
+                "{} values per channel exceed {} lanes with {} of them; lanes hold one of {:?}, but of four elements at most \
+                 {}",
                 self.values,
                 sizes.last().unwrap_or(&0),
                 held.last().unwrap_or(&0),
-                Strategy::HELD
+                Strategy::HELD,
+                Geometry::Planes4.most_held()
             );
             return Err(unavailable(Strategy::Resident.name(), reason));
         };
@@ -485,13 +488,16 @@ fn choose_geometry(shape: &Shape, strategy: Strategy, choice: &Choice, preferenc
     match choice.geometry {
         Some(forced) if !runs(&forced) => Err(unavailable(
             forced.name(),
-            format!(
-                "plain has scalar only; planes4 needs inner to be a multiple of 4; rows4 needs inner 1 and C to be a multiple of 4, or for split \
-                 that of 2 or 4 samples together; {shape} has inner {}, {} channels and {} values in each",
-                shape.inner(),
-                shape.channels(),
-                shape.values_per_channel()
-            ),
+            match strategy {
+                Strategy::Plain => "the textbook's kernels take one element at a time: scalar".into(),
+                _ => format!(
+                    "planes4 needs inner to be a multiple of 4; rows4 needs inner 1 and C to be a multiple of 4, or for \
+                     split that of 2 or 4 samples together; {shape} has inner {}, {} channels and {} values in each",
+                    shape.inner(),
+                    shape.channels(),
+                    shape.values_per_channel()
+                ),
+            },
         )),
         Some(forced) => Ok(forced),
         None => {

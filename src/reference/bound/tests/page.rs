@@ -1,4 +1,4 @@
-//! The worked example of docs/error-bound.md: every number on the page is computed here.
+//! The worked example of docs/error-bound.md: the numbers of its two sections that were measured are computed here.
 
 use super::*;
 
