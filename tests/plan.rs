@@ -184,12 +184,12 @@ fn the_nearest_shape_decides() {
         prefer: prefer(size),
         fraction_of_copy: None,
     };
-    let resident = Preference { strategy: By::Resident, held: 32, ..prefer(64) };
+    let resident = Preference { strategy: By::Resident, held: 16, ..prefer(128) };
     let points = vec![
         point(64, 100_000, 16),
         point(64, 9000, 32),
         point(8, 8192, 64),
-        // Nearest of all: a channel has 2048 values of four, which 64 lanes hold.
+        // Nearest of all: a channel has 2048 values of four, which 128 lanes hold.
         TuningPoint { prefer: resident, ..point(64, 8192, 64) },
     ];
     let plan = |points: Vec<TuningPoint>, choice: Choice| {
@@ -199,7 +199,7 @@ fn the_nearest_shape_decides() {
     };
     let resident_plan = plan(points.clone(), Choice::default());
 
-    assert_eq!((resident_plan.strategy, resident_plan.held, resident_plan.workgroup_size), (By::Resident, 32, 64));
+    assert_eq!((resident_plan.strategy, resident_plan.held, resident_plan.workgroup_size), (By::Resident, 16, 128));
     assert_eq!(plan(points[..3].to_vec(), Choice::default()).workgroup_size, 32);
     let split = Choice { strategy: Some(By::Split), ..Choice::default() };
     assert_eq!(plan(points, split).workgroup_size, 32);

@@ -3,11 +3,11 @@
 override WORKGROUP: u32 = 256u;
 @group(0) @binding(1) var<storage, read> x: array<Element>;
 @group(0) @binding(2) var<storage, read> dy: array<Element>;
-@group(0) @binding(4) var<storage, read> scratch: array<f32>;
-@group(0) @binding(5) var<storage, read> saved: array<f32>;
-@group(0) @binding(6) var<storage, read_write> dgamma: array<f32>;
-@group(0) @binding(7) var<storage, read_write> dbeta: array<f32>;
-@group(0) @binding(8) var<storage, read_write> dx: array<Element>;
+@group(0) @binding(3) var<storage, read> scratch: array<f32>;
+@group(0) @binding(4) var<storage, read> saved: array<f32>;
+@group(0) @binding(5) var<storage, read_write> dgamma: array<f32>;
+@group(0) @binding(6) var<storage, read_write> dbeta: array<f32>;
+@group(0) @binding(7) var<storage, read_write> dx: array<Element>;
 
 fn kernel(work: Work) {
     let centre = centre_of(work);

@@ -1,8 +1,8 @@
 // infer.scalar
 
 override WORKGROUP: u32 = 256u;
-@group(0) @binding(5) var<storage, read_write> running: array<f32>;
-@group(0) @binding(7) var<storage, read_write> y: array<Element>;
+@group(0) @binding(1) var<storage, read_write> running: array<f32>;
+@group(0) @binding(2) var<storage, read_write> y: array<Element>;
 
 fn kernel(work: Work) {
     let statistics = Statistics(
