@@ -24,7 +24,7 @@ pub struct Outcome {
     pub kernels: Vec<String>,
     /// The verdicts, one per output; empty when the call failed.
     pub verdicts: Vec<Verdict>,
-    /// [`Results::digest`] of what came out, in hexadecimal; empty when the call failed.
+    /// [`Results::digest`](crate::run::Results::digest) of what came out, in hexadecimal; empty when the call failed.
     pub bits: String,
     /// Why the case failed, in words; `None` when it passed.
     pub failure: Option<String>,
