@@ -3,7 +3,7 @@
 use super::scope::guarded;
 use crate::capabilities::Capabilities;
 use crate::error::Result;
-use crate::kernels::{Access, Variant};
+use crate::kernels::{Access, Variant, constants};
 use crate::tuning::Tuning;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -185,7 +185,7 @@ impl Kernels {
             module: &module,
             entry_point: Some("main"),
             compilation_options: wgpu::PipelineCompilationOptions {
-                constants: &[("WORKGROUP", f64::from(workgroup_size))],
+                constants: &constants(workgroup_size),
                 zero_initialize_workgroup_memory: self.checks.zero_workgroup_memory,
             },
             cache: None,

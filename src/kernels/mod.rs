@@ -13,6 +13,7 @@ pub use binding::{Access, Binding, Extent, RUNNING_PLANES, SAVED_PLANES};
 pub use geometry::Geometry;
 pub use link::{COMMON, Place, Shader, Source};
 pub use storage::Storage;
+pub(crate) use variant::constants;
 pub use variant::{Reduction, Settings, Strategy, Variant};
 
 use crate::operation::Operation;

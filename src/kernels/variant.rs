@@ -367,6 +367,11 @@ impl Variant {
     }
 }
 
+/// The pipeline-overridable constants of every kernel.
+pub(crate) fn constants(workgroup_size: u32) -> [(&'static str, f64); 1] {
+    [("WORKGROUP", f64::from(workgroup_size))]
+}
+
 /// Whether some kernel has such a binding, and writes it over `under` if that is given.
 fn is_binding(name: &str, under: Option<&str>) -> bool {
     let mut bindings = super::KERNELS.iter().flat_map(|kernel| kernel.bindings);

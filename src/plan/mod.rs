@@ -10,7 +10,7 @@ use crate::capabilities::Capabilities;
 use crate::config::Config;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::kernels::{Geometry, Gradients, Reduction, Settings, Span, Storage, Strategy, kernels_of};
+use crate::kernels::{Geometry, Gradients, Reduction, Settings, Span, Storage, Strategy, constants, kernels_of};
 use crate::operation::Operation;
 use crate::shape::Shape;
 use crate::tuning::{Preference, Tuning};
@@ -421,7 +421,7 @@ impl Plan {
 
     /// The pipeline-overridable constants.
     pub fn constants(&self) -> [(&'static str, f64); 1] {
-        [("WORKGROUP", f64::from(self.workgroup_size))]
+        constants(self.workgroup_size)
     }
 }
 
