@@ -74,21 +74,15 @@ fn bound_step() -> Result<(Gpu, [Step; 2]), Box<dyn Error>> {
     let (saved, scratch) = (storage(layer.saved_size())?, storage(layer.scratch_size())?);
     let running = storage(RunningStatistics::size(channels))?;
     let whole = wgpu::Buffer::as_entire_buffer_binding;
-    let TrainingSteps { forward, backward } = layer.training(&Training {
-        x: whole(&x),
-        y: whole(&y),
-        dy: whole(&dy),
-        dx: Some(whole(&dx)),
-        residual: None,
-        dresidual: None,
-        gamma: Some(whole(&gamma)),
-        beta: Some(whole(&beta)),
-        dgamma: Some(whole(&dgamma)),
-        dbeta: Some(whole(&dbeta)),
-        saved: whole(&saved),
-        running: Some(whole(&running)),
-        scratch: whole(&scratch),
-    })?;
+    let TrainingSteps { forward, backward } = layer.training(
+        &Training::new(whole(&x), whole(&y), whole(&dy), whole(&saved), whole(&scratch))
+            .dx(whole(&dx))
+            .gamma(whole(&gamma))
+            .beta(whole(&beta))
+            .dgamma(whole(&dgamma))
+            .dbeta(whole(&dbeta))
+            .running(whole(&running)),
+    )?;
     // wgpu encodes only while the queue is alive, too.
     Ok((gpu, [forward, backward]))
 }

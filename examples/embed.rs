@@ -46,31 +46,18 @@ fn main() -> Result<(), Box<dyn Error>> {
     let layer = BatchNorm::new(&Kernels::new(&device), shape.clone(), Config::default())?;
     let (saved, scratch) = (empty(layer.saved_size()), empty(layer.scratch_size()));
     let whole = wgpu::Buffer::as_entire_buffer_binding;
-    let TrainingSteps { forward, backward } = layer.training(&Training {
-        x: whole(&x),
-        y: whole(&y),
-        dy: whole(&dy),
-        dx: Some(whole(&dx)),
-        residual: None,
-        dresidual: None,
-        gamma: Some(whole(&gamma)),
-        beta: Some(whole(&beta)),
-        dgamma: Some(whole(&dgamma)),
-        dbeta: Some(whole(&dbeta)),
-        saved: whole(&saved),
-        running: Some(whole(&running)),
-        scratch: whole(&scratch),
-    })?;
+    let TrainingSteps { forward, backward } = layer.training(
+        &Training::new(whole(&x), whole(&y), whole(&dy), whole(&saved), whole(&scratch))
+            .dx(whole(&dx))
+            .gamma(whole(&gamma))
+            .beta(whole(&beta))
+            .dgamma(whole(&dgamma))
+            .dbeta(whole(&dbeta))
+            .running(whole(&running)),
+    )?;
     // Inference may overwrite its input: x and y are one binding. The last step that needs x comes before it.
-    let inference = layer.inference(&Inference {
-        x: whole(&x),
-        y: whole(&x),
-        residual: None,
-        gamma: Some(whole(&gamma)),
-        beta: Some(whole(&beta)),
-        running: whole(&running),
-        saved: None,
-    })?;
+    let inference = layer
+        .inference(&Inference::new(whole(&x), whole(&x), whole(&running)).gamma(whole(&gamma)).beta(whole(&beta)))?;
 
     // Every step: only encode. All of it fits one pass, next to passes of your own.
     let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());

@@ -17,21 +17,10 @@
 //!     let shape = Shape::new(&[32, 64, 28, 28], Layout::ChannelsFirst)?;
 //!     let layer = BatchNorm::new(kernels, shape, Config::default())?;
 //!     let (saved, scratch) = (new_buffer(layer.saved_size()), new_buffer(layer.scratch_size()));
-//!     layer.training(&Training {
-//!         x: x.as_entire_buffer_binding(),
-//!         y: y.as_entire_buffer_binding(),
-//!         dy: dy.as_entire_buffer_binding(),
-//!         dx: Some(dx.as_entire_buffer_binding()),
-//!         gamma: None, // all 1
-//!         beta: None,  // all 0
-//!         dgamma: None, // not wanted
-//!         dbeta: None,
-//!         residual: None, // nothing added
-//!         dresidual: None,
-//!         running: None, // no running statistics
-//!         saved: saved.as_entire_buffer_binding(),
-//!         scratch: scratch.as_entire_buffer_binding(),
-//!     })
+//!     let entire = Buffer::as_entire_buffer_binding;
+//!     // gamma is 1 and beta 0 unless you set them, and nothing is tracked.
+//!     let bindings = Training::new(entire(x), entire(y), entire(dy), entire(&saved), entire(&scratch));
+//!     layer.training(&bindings.dx(entire(dx)))
 //! }
 //!
 //! /// In every step of the loop. Other passes of yours come before, between and after.
@@ -129,7 +118,7 @@
 //! - Tensors in buffers are f32, f16 or bf16, of rank 2 or more, densely packed, with the channels second (NCHW and its like) or
 //!   last. There are no strides, and no f64. Arithmetic is f32 whatever is stored.
 //! - The activation is none or ReLU.
-//! - Gradients are written, not added to what is there, and there are no gradients of gradients.
+//! - There are no gradients of gradients.
 //! - A binding holds 2 GiB at most; a larger tensor needs a device that makes buffers so large, and is worked on in parts.
 //! - Where f32 overflows nothing is promised; [`reference::bound`] says exactly where that is.
 //! - The kernels keep to WebGPU's default limits and need no optional feature, but no test runs them in a browser. They have
@@ -170,8 +159,8 @@ pub mod shape;
 mod tuning;
 
 pub use batch_norm::{
-    Backward, BatchNorm, ForwardTraining, Inference, Saved, Statistics, Step, Training, TrainingSteps, USEFUL_FEATURES,
-    required_limits,
+    Backward, BatchNorm, ForwardTraining, Gradient, Inference, Saved, Statistics, Step, Training, TrainingSteps,
+    USEFUL_FEATURES, required_limits,
 };
 pub use capabilities::{Capabilities, adapter_key};
 pub use config::{Activation, Average, Config, NonFinite, RunningPolicy, Spread, VarianceEstimate, Window};

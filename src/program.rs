@@ -4,7 +4,7 @@
 use crate::capabilities::Capabilities;
 use crate::config::{Activation, Config};
 use crate::error::{Error, Result};
-use crate::kernels::{Access, Binding, Extent, Gradients, Kernel, Settings, Shader, Strategy, Variant, kernels_of};
+use crate::kernels::{Access, Binding, Extent, Kernel, Settings, Shader, Strategy, Variant, Wanted, kernels_of};
 use crate::operation::Operation;
 use crate::plan::{Choice, Params, Plan};
 use crate::running::RunningStatistics;
@@ -32,6 +32,8 @@ pub struct Given {
     pub buffer: usize,
     /// Where it begins in its buffer, in bytes.
     pub offset: u64,
+    /// Whether a gradient is added to what is there instead of replacing it.
+    pub adds: bool,
 }
 
 /// What an operation dispatches, in order.
@@ -84,8 +86,8 @@ impl Dispatch {
 
 /// What an operation binds by any plan: what is refused on one device is refused on every one.
 fn bindings_of(operation: Operation) -> impl Iterator<Item = &'static Binding> {
-    let plans = Strategy::ALL.into_iter().flat_map(|strategy| Gradients::ALL.map(|gradients| (strategy, gradients)));
-    let kernels = plans.flat_map(move |(strategy, gradients)| kernels_of(operation, strategy, gradients));
+    let plans = Strategy::ALL.into_iter().flat_map(|strategy| Wanted::ALL.map(|wanted| (strategy, wanted)));
+    let kernels = plans.flat_map(move |(strategy, wanted)| kernels_of(operation, strategy, wanted));
     kernels.flat_map(|kernel| kernel.bindings)
 }
 
@@ -206,9 +208,13 @@ impl Description {
                 variant.absent |= 1 << i;
                 continue;
             };
-            let under = binding.over.and_then(|under| roles.of(under));
-            if under.is_some_and(|under| under.begins_as(given)) {
-                variant.in_place |= 1 << i;
+            for under in binding.over {
+                if roles.of(under).is_some_and(|under| under.begins_as(given)) {
+                    variant = variant.over(binding.name, under);
+                }
+            }
+            if given.adds {
+                variant = variant.adding_to(binding.name);
             }
         }
         // wgpu tracks use by whole buffer and dispatch: a buffer that is written may not be bound read-only too.
@@ -269,14 +275,15 @@ impl Description {
             if first.name == second.name || !written || !self.overlap((first, one), (second, other)) {
                 continue;
             }
-            let over = |upper: &Binding, lower: &Binding| upper.over == Some(lower.name);
-            let may = over(first, second) || over(second, first);
+            let over = |upper: &Binding, lower: &Binding| upper.over.contains(&lower.name);
+            let may = (over(first, second) || over(second, first)) && !one.adds && !other.adds;
             if may && one.offset == other.offset {
                 continue;
             }
-            let hint = match may {
-                true => "in place, both start at the same offset",
-                false => "give each its own bytes",
+            let hint = match (may, one.adds || other.adds) {
+                (true, _) => "in place, both start at the same offset",
+                (false, false) => "give each its own bytes",
+                (false, true) => "what is added to what is there needs bytes of its own",
             };
             return Err(Error::Overlap { first: first.name, second: second.name, hint });
         }
@@ -309,7 +316,7 @@ impl Description {
 impl Given {
     /// Bindings that have a buffer each: enough for what depends on neither the buffers nor where in them anything lies.
     pub fn apart(names: &[&'static str]) -> Vec<Self> {
-        names.iter().enumerate().map(|(buffer, &name)| Self { name, buffer, offset: 0 }).collect()
+        names.iter().enumerate().map(|(buffer, &name)| Self { name, buffer, offset: 0, adds: false }).collect()
     }
 
     fn begins_as(&self, other: &Self) -> bool {
@@ -328,7 +335,8 @@ struct Roles<'a> {
 impl<'a> Roles<'a> {
     fn new(kernel: &Kernel, given: &'a [Given]) -> Self {
         let has = |name| kernel.bindings.iter().any(|binding| binding.name == name);
-        let written_before = given.iter().any(|given| given.name == "dresidual") && !has("dresidual");
+        // What it was added to is not known apart from the sum.
+        let written_before = given.iter().any(|given| given.name == "dresidual" && !given.adds) && !has("dresidual");
         Self { given, takes_dz: written_before && has("dx") }
     }
 
@@ -356,7 +364,7 @@ fn missing(name: &'static str) -> Error {
 
 /// Refuses a name that the operation does not have, or has twice.
 fn check_names(operation: Operation, given: &[Given]) -> Result<()> {
-    for (i, Given { name, .. }) in given.iter().enumerate() {
+    for (i, &Given { ref name, adds, .. }) in given.iter().enumerate() {
         if !bindings_of(operation).any(|binding| binding.name == *name) {
             let expected = format!("a binding of {operation}");
             return Err(Error::Mismatch { name, expected, actual: "a name that it does not have".into() });
@@ -364,12 +372,16 @@ fn check_names(operation: Operation, given: &[Given]) -> Result<()> {
         if given[..i].iter().any(|other| other.name == *name) {
             return Err(Error::Mismatch { name, expected: "one binding".into(), actual: "two of that name".into() });
         }
+        if adds && !bindings_of(operation).any(|binding| binding.name == *name && binding.adds) {
+            let (expected, actual) = ("a binding that is replaced".into(), "one that is added to".into());
+            return Err(Error::Mismatch { name, expected, actual });
+        }
     }
     Ok(())
 }
 
 /// Which gradients a backward operation is asked for; forward operations have them all.
-fn wanted(operation: Operation, given: &[Given]) -> Result<Gradients> {
+fn wanted(operation: Operation, given: &[Given]) -> Result<Wanted> {
     let is_given = |name| given.iter().any(|given| given.name == name);
     let parameters = is_given("dgamma") || is_given("dbeta");
     let input = is_given("dx") || (is_given("dresidual") && !parameters);
@@ -379,9 +391,9 @@ fn wanted(operation: Operation, given: &[Given]) -> Result<Gradients> {
             expected: "at least one of them".into(),
             actual: "none".into(),
         }),
-        (Operation::BackwardTraining | Operation::BackwardFrozen, true, false) => Ok(Gradients::Input),
-        (Operation::BackwardTraining | Operation::BackwardFrozen, false, true) => Ok(Gradients::Parameters),
-        _ => Ok(Gradients::All),
+        (Operation::BackwardTraining | Operation::BackwardFrozen, true, false) => Ok(Wanted::Input),
+        (Operation::BackwardTraining | Operation::BackwardFrozen, false, true) => Ok(Wanted::Parameters),
+        _ => Ok(Wanted::All),
     }
 }
 
@@ -474,7 +486,7 @@ mod tests {
     fn where_bindings_lie_settles_the_variant() {
         let layer = by(Strategy::Whole);
         let inference = |given: &[Given]| by(Strategy::Split).lower(Operation::Inference, given);
-        let place = |name, buffer, offset| Given { name, buffer, offset };
+        let place = |name, buffer, offset| Given { name, buffer, offset, adds: false };
         let over = inference(&[place("x", 0, 0), place("y", 0, 0), place("running", 1, 0)]).unwrap();
         assert_eq!((over.dispatches[0].variant.in_place.count_ones(), over.dispatches[0].variant.pooled), (1, false));
         assert_eq!(roles(&over.dispatches[0]), [("running", "running"), ("y", "y")]);
@@ -489,6 +501,56 @@ mod tests {
         assert!(layer.lower(Operation::BackwardTraining, &backward(8192)).is_ok());
         let inputs = layer.lower(Operation::BackwardTraining, &backward(0));
         assert!(matches!(inputs, Err(Error::Overlap { first: "x", second: "dy", .. })), "{inputs:?}");
+    }
+
+    #[test]
+    fn what_is_added_to_is_not_replaced() {
+        let config = Config { activation: Activation::Relu, ..Config::default() };
+        let layer = description(&Choice { strategy: Some(Strategy::Split), ..Choice::default() }, config);
+        let adding = |names: &[&str]| {
+            let mut given = Given::apart(&BACKWARD);
+            given.iter_mut().for_each(|given| given.adds = names.contains(&given.name));
+            layer.lower(Operation::BackwardTraining, &given)
+        };
+        let program = adding(&["dgamma", "dresidual"]).unwrap();
+        let [sums, input] = program.dispatches.as_slice() else { panic!("{program:?}") };
+        let adds = |dispatch: &Dispatch| {
+            ["dx", "dresidual", "dgamma", "dbeta"].map(|name| dispatch.variant.has(&format!("adds_to_{name}")).unwrap())
+        };
+        assert_eq!((adds(sums), adds(input)), ([false, true, false, false], [false, false, true, false]));
+        // dresidual is dz and something else: dz is computed again.
+        assert!(input.variant.name().ends_with(".relu") && roles(input).contains(&("dy", "dy")));
+        for name in ["x", "dy", "scratch"] {
+            let refused = adding(&[name]);
+            assert!(matches!(refused, Err(Error::Mismatch { name: it, .. }) if it == name), "{refused:?}");
+        }
+        let place = |name, buffer, adds| Given { name, buffer, offset: 0, adds };
+        let over = |adds| {
+            let given = [place("x", 0, false), place("dy", 1, false), place("dx", 1, adds)];
+            layer.lower(Operation::BackwardFrozen, &[&given[..], &[place("saved", 2, false)]].concat())
+        };
+        assert!(over(false).is_ok());
+        let refused = over(true);
+        assert!(matches!(refused, Err(Error::Overlap { first: "dy", second: "dx", .. })), "{refused:?}");
+    }
+
+    #[test]
+    fn inference_may_write_over_its_residual() {
+        let layer = by(Strategy::Split);
+        let place = |name, buffer| Given { name, buffer, offset: 0, adds: false };
+        let over = |x, y, residual| {
+            let given = [place("x", x), place("y", y), place("residual", residual), place("running", 3)];
+            layer.lower(Operation::Inference, &given).unwrap().dispatches.remove(0)
+        };
+        let has = |dispatch: &Dispatch| ["y_over_x", "y_over_residual"].map(|name| dispatch.variant.has(name).unwrap());
+        assert_eq!(has(&over(0, 1, 2)), [false, false]);
+        assert_eq!((has(&over(0, 1, 1)), roles(&over(0, 1, 1)).len()), ([false, true], 3));
+        assert_eq!(has(&over(0, 0, 2)), [true, false]);
+        assert_eq!((has(&over(0, 0, 0)), roles(&over(0, 0, 0)).len()), ([true, true], 2));
+        // A training forward may not: its backward pass may need the residual.
+        let training = [("x", 0), ("residual", 1), ("y", 1), ("saved", 2), ("scratch", 3)];
+        let refused = layer.lower(Operation::ForwardTraining, &training.map(|(name, buffer)| place(name, buffer)));
+        assert!(matches!(refused, Err(Error::Overlap { first: "residual", second: "y", .. })), "{refused:?}");
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use batchnorm_wgpu::Capabilities;
 use batchnorm_wgpu::kernels::{
-    Access, COMMON, Geometry, Gradients, KERNELS, Place, RUNNING_PLANES, Reduction, SAVED_PLANES, Settings, Shader,
-    Source, Storage, Strategy, Variant, kernels_of,
+    Access, COMMON, Geometry, KERNELS, Place, RUNNING_PLANES, Reduction, SAVED_PLANES, Settings, Shader, Source,
+    Storage, Strategy, Variant, Wanted, kernels_of,
 };
 use batchnorm_wgpu::plan::{LONGEST_MERGE, LONGEST_RUN, Params};
 use batchnorm_wgpu::{Activation, Choice, Config, DType, Layout, Operation, Plan, Shape, Tuning};
@@ -174,15 +174,15 @@ fn kernels_move_what_the_operations_say() {
         kernels.iter().map(of).sum()
     };
     for (operation, strategy) in Operation::ALL.into_iter().flat_map(|one| Strategy::ALL.map(|by| (one, by))) {
-        let kernels = kernels_of(operation, strategy, Gradients::All);
+        let kernels = kernels_of(operation, strategy, Wanted::All);
         let moved = moves(kernels, &["residual", "dresidual"]);
         assert!(kernels.is_empty() || moved >= operation.least_moves(), "{operation} {strategy}");
         assert!(strategy != Strategy::Resident || kernels.is_empty() || moved == operation.least_moves());
     }
     // Two passes that read x and dy, and one dx: five tensors. With a residual, a kernel reads it once more.
-    let backward = kernels_of(Operation::BackwardTraining, Strategy::Split, Gradients::All);
+    let backward = kernels_of(Operation::BackwardTraining, Strategy::Split, Wanted::All);
     assert_eq!(moves(backward, &["residual", "dresidual"]), 5);
-    let forward = kernels_of(Operation::ForwardTraining, Strategy::Resident, Gradients::All);
+    let forward = kernels_of(Operation::ForwardTraining, Strategy::Resident, Wanted::All);
     assert_eq!((moves(forward, &["residual"]), moves(forward, &[])), (2, 3));
 }
 

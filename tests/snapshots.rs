@@ -29,15 +29,13 @@ const BOUND_OTHERWISE: &str = "infer.scalar.in_place.pooled";
 fn variant(name: &str) -> Variant {
     let plain = name.strip_suffix(".in_place.pooled").unwrap_or(name);
     let variant = Variant::apart().find(|variant| variant.name() == plain);
-    let mut variant = variant.unwrap_or_else(|| panic!("{plain} is no variant: bn shader --list has them all"));
-    if name != plain {
-        for (i, binding) in variant.kernel.bindings.iter().enumerate() {
-            variant.absent |= u32::from(binding.optional) << i;
-            variant.in_place |= u32::from(binding.over == Some("x")) << i;
-        }
-        variant.pooled = true;
+    let variant = variant.unwrap_or_else(|| panic!("{plain} is no variant: bn shader --list has them all"));
+    if name == plain {
+        return variant;
     }
-    variant
+    let optional = variant.kernel.bindings.iter().enumerate().filter(|(_, binding)| binding.optional);
+    let absent = optional.fold(variant.absent, |bits, (i, _)| bits | 1 << i);
+    Variant { absent, pooled: true, ..variant.over("y", "x") }
 }
 
 fn folder() -> PathBuf {

@@ -27,6 +27,33 @@ pub struct Inputs {
     pub beta: Option<Vec<f32>>,
     /// Running statistics before the call.
     pub running: RunningStatistics,
+    /// The gradients that those of the call are added to.
+    pub before: Before,
+}
+
+/// Gradients that are there before a call, which adds its own to them; `None` for those that it replaces.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Before {
+    /// Gradient by x.
+    pub dx: Option<Vec<f32>>,
+    /// Gradient by the residual.
+    pub dresidual: Option<Vec<f32>>,
+    /// Gradient by gamma.
+    pub dgamma: Option<Vec<f32>>,
+    /// Gradient by beta.
+    pub dbeta: Option<Vec<f32>>,
+}
+
+/// Which gradients are added to what is there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Adds {
+    /// None.
+    #[default]
+    None,
+    /// Those of gamma and beta, as over micro-batches.
+    Parameters,
+    /// All.
+    All,
 }
 
 /// A factor that leaves no f32 an f32.
@@ -45,6 +72,8 @@ pub struct Setup {
     pub pooled: bool,
     /// Whether y is written over x (inference) and dx, or where that is not wanted dresidual, over dy.
     pub in_place: bool,
+    /// Whether y is written over the residual, where there is one (inference).
+    pub over_residual: bool,
     /// Whether running statistics are given to the training forward.
     pub running: bool,
     /// Whether dx is wanted.
@@ -66,6 +95,7 @@ impl Default for Setup {
             choice,
             pooled: false,
             in_place: false,
+            over_residual: false,
             running: true,
             dx: true,
             dresidual: true,
@@ -91,6 +121,8 @@ pub struct Case {
     pub beta: bool,
     /// Whether there is a residual.
     pub residual: bool,
+    /// Which gradients are added to what is there.
+    pub adds: Adds,
     /// eps, running-statistics policy, dtype, activation.
     pub config: Config,
     /// How the call is set up.
@@ -113,6 +145,7 @@ impl Case {
             gamma: true,
             beta: true,
             residual: false,
+            adds: Adds::None,
             config,
             setup: Setup::default(),
         }
@@ -156,7 +189,14 @@ impl Case {
             let channel = |index: usize| index / self.shape.inner() % channels;
             stored((0..).zip(values).map(|(index, value)| of(self.data, channel(index), value)).collect())
         };
+        let before = Before {
+            dx: (self.adds == Adds::All).then(|| stored(normal(self.shape.elements(), 9))),
+            dresidual: (self.adds == Adds::All && self.residual).then(|| stored(normal(self.shape.elements(), 10))),
+            dgamma: (self.adds != Adds::None).then(|| parameter(11, 0.0)),
+            dbeta: (self.adds != Adds::None).then(|| parameter(12, 1.0)),
+        };
         Inputs {
+            before,
             shape: self.shape.clone(),
             config: self.config,
             x: stored(self.data.x(&self.shape, seed.wrapping_mul(8) + 1)),
@@ -208,9 +248,19 @@ impl Case {
         kernels: &Kernels,
     ) -> batchnorm_wgpu::Result<Vec<Variant>> {
         let description = kernels.describe(self.shape.clone(), self.config, choice)?;
-        let program = description.lower(operation, &Given::apart(&self.given(operation)))?;
+        let mut given = Given::apart(&self.given(operation));
+        given.iter_mut().for_each(|given| given.adds = self.adds_to(given.name));
+        let program = description.lower(operation, &given)?;
         let names_apart = |variant: &Variant| Variant::new(variant.kernel, variant.settings);
         Ok(program.dispatches.iter().map(|dispatch| names_apart(&dispatch.variant)).collect())
+    }
+
+    fn adds_to(&self, name: &str) -> bool {
+        match self.adds {
+            Adds::None => false,
+            Adds::Parameters => ["dgamma", "dbeta"].contains(&name),
+            Adds::All => ["dgamma", "dbeta", "dx", "dresidual"].contains(&name),
+        }
     }
 
     /// The bindings that an operation of the case is given.
@@ -265,7 +315,8 @@ pub(crate) fn before_frozen_backward(choice: &Choice) -> Choice {
 impl fmt::Display for Case {
     /// The case's id: operation, shape, data, and whatever differs from the default.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setup { choice, pooled, in_place, running, dx, dresidual, dgamma, dbeta, one_batch } = self.setup;
+        let Setup { choice, pooled, in_place, over_residual, running, dx, dresidual, dgamma, dbeta, one_batch } =
+            self.setup;
         write!(f, "{} {} {}", self.operation.name(), self.shape, self.data)?;
         let Config { dtype, activation, .. } = self.config;
         if dtype != DType::F32 || choice.storage.is_some() {
@@ -288,12 +339,15 @@ impl fmt::Display for Case {
             (self.config.in_place, " from-y"),
             (pooled, " pooled"),
             (in_place, " in-place"),
+            (over_residual, " over-residual"),
             (!running, " no-running"),
             (!dx, " no-dx"),
             (self.residual && !dresidual, " no-dresidual"),
             (!dgamma, " no-dgamma"),
             (!dbeta, " no-dbeta"),
             (one_batch, " one-batch"),
+            (self.adds == Adds::Parameters, " adds-parameters"),
+            (self.adds == Adds::All, " adds"),
             (self.config.running != Case::new(self.operation, &self.shape).config.running, " policy"),
         ];
         flags.iter().filter(|(set, _)| *set).try_for_each(|(_, flag)| f.write_str(flag))?;

@@ -3,7 +3,7 @@
 
 use batchnorm_wgpu::kernels::Variant;
 use batchnorm_wgpu::{Edit, Kernels, Options, wgpu};
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -28,7 +28,7 @@ macro_rules! fault {
 }
 
 /// The faults.
-pub const FAULTS: [Fault; 61] = [
+pub const FAULTS: [Fault; 65] = [
     fault!(
         "a barrier of the tree is dropped",
         "shared_sums[work.thread].b += shared_sums[other].b;\n            }\n            workgroupBarrier();",
@@ -214,6 +214,18 @@ pub const FAULTS: [Fault; 61] = [
         "((word >> at) ^ rounded(v)) << at"
     ),
     fault!("a half word keeps what it was", "((word >> at) ^ rounded(v)) & 0xffffu", "rounded(v) & 0xffffu"),
+    fault!("dx replaces what it is added to", "dx[i] = narrowed(widened(dx[i]) + v);", "dx[i] = narrowed(v);"),
+    fault!(
+        "dgamma replaces what it is added to",
+        "dgamma[channel] += component(v, c);",
+        "dgamma[channel] = component(v, c);"
+    ),
+    fault!("a half word forgets what is added to", "let stored = half_of(word, i) + v;", "let stored = v;"),
+    fault!(
+        "y over the residual forgets it",
+        "fn load_residual(i: u32) -> Value { return widened(y[i]); }",
+        "fn load_residual(i: u32) -> Value { return Value(0.0); }"
+    ),
     fault!(in parts "a part begins where its binding does", "return params.base + (slice", "return (slice"),
     fault!(in parts "a part has a shift of its own", "if (params.first_split == 0u) {", "if (true) {"),
     fault!(in parts "only the first part is merged", "i < params.all_splits * params.fold;", "i < params.splits * params.fold;"),
@@ -257,6 +269,12 @@ impl Fault {
     }
 }
 
-/// Name and text of every variant, made once for all faults.
-static TEXTS: LazyLock<Vec<(String, String)>> =
-    LazyLock::new(|| Variant::apart().map(|variant| (variant.name(), variant.wgsl())).collect());
+/// Name and text of every variant, made once for all faults; also with y over the residual, and added to what is there.
+static TEXTS: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
+    let bound = |variant: Variant| {
+        let adding = ["dx", "dresidual", "dgamma", "dbeta"].into_iter().fold(variant, Variant::adding_to);
+        [variant, variant.over("y", "residual"), adding]
+    };
+    let variants: HashSet<Variant> = Variant::apart().flat_map(bound).collect();
+    variants.into_iter().map(|variant| (variant.name(), variant.wgsl())).collect()
+});

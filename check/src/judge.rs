@@ -1,13 +1,12 @@
 //! What a call should have returned, from the float64 reference, and the verdict on what it did return.
 
-use crate::case::{Inputs, Operation};
+use crate::case::{Before, Inputs, Operation};
 use crate::run::{Results, batches};
-use batchnorm_wgpu::DType;
-use batchnorm_wgpu::Result;
 use batchnorm_wgpu::reference::bound::{
     self, Comparison, Element, Execution, StatisticsBound, compare, settle_overflow,
 };
 use batchnorm_wgpu::reference::{self, Layer, RunningStatistics, Statistics};
+use batchnorm_wgpu::{Config, DType, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -287,7 +286,8 @@ impl<'a> Wide<'a> {
     }
 
     fn execution(&self, first_part: Option<u64>) -> Execution {
-        Execution { dtype: self.inputs.config.dtype, in_place: self.inputs.config.in_place, first_part }
+        let Config { dtype, in_place, .. } = self.inputs.config;
+        Execution { dtype, in_place, first_part, adds: self.inputs.before.dx.is_some() }
     }
 
     /// Expects NaN in some channels, where the kernels promise it in place of a value that looks sound.
@@ -387,6 +387,18 @@ fn backward(wide: &Wide<'_>, training: bool, execution: &Execution) -> Result<Ve
     ];
     if wide.residual.is_some() {
         expected.push(Expected::new("dresidual", want.dresidual, bound.dresidual));
+    }
+    for expected in &mut expected {
+        let Before { dx, dresidual, dgamma, dbeta } = &wide.inputs.before;
+        let (before, dtype) = match expected.name {
+            "dx" => (dx, wide.inputs.config.dtype),
+            "dresidual" => (dresidual, wide.inputs.config.dtype),
+            "dweight" => (dgamma, DType::F32),
+            _ => (dbeta, DType::F32),
+        };
+        if let Some(before) = before {
+            bound::add_to(&widen(before), &mut expected.want, &mut expected.tolerance, dtype);
+        }
     }
     let overflowing = bound::overflows(x, shape, execution)?;
     let overflows = |channel: usize| training && overflowing[channel];

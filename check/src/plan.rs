@@ -1,7 +1,7 @@
 //! What every plan must keep, whatever was asked for: the work that its numbers describe is counted out without a device,
 //! as `shaders/common/work.wgsl` deals it out. Random questions come from `tests/plan.rs` and `fuzz/`.
 
-use batchnorm_wgpu::kernels::{Geometry, Gradients, Kernel, Reduction, Span, Storage, Strategy, kernels_of};
+use batchnorm_wgpu::kernels::{Geometry, Kernel, Reduction, Span, Storage, Strategy, Wanted, kernels_of};
 use batchnorm_wgpu::plan::{LONGEST_MERGE, LONGEST_PLAIN_RUN, LONGEST_RUN, Params};
 use batchnorm_wgpu::{Capabilities, Choice, Config, DType, Error, Operation, Plan, Shape, Tuning};
 
@@ -124,7 +124,7 @@ impl Request {
         let (splits, segment) = (u64::from(plan.splits), u64::from(plan.segment));
         keep!(splits * segment >= part_values && (splits - 1) * segment < part_values);
         // A shift and two sums of each split, for each of the folded samples.
-        let merges = kernels_of(self.operation, plan.strategy, Gradients::All).len() > 1;
+        let merges = kernels_of(self.operation, plan.strategy, Wanted::All).len() > 1;
         let planes = u64::from(plan.fold) * (1 + 2 * u64::from(plan.all_splits())) * u64::from(merges);
         keep!(plan.scratch_planes() == planes && planes * self.shape.channels() as u64 * 4 <= self.binding());
         Ok(())
@@ -149,7 +149,7 @@ impl Request {
                 keep!(segment.div_ceil(lanes) <= LONGEST_RUN.into(), "{segment} over {lanes} lanes");
                 let merged = (u64::from(plan.all_splits()) * u64::from(plan.fold)).div_ceil(lanes);
                 let needed = (self.shape.values_per_channel() as u64).div_ceil(LONGEST_RUN.into());
-                let merges = kernels_of(self.operation, plan.strategy, Gradients::All).len() > 1;
+                let merges = kernels_of(self.operation, plan.strategy, Wanted::All).len() > 1;
                 // Folded samples round up once each.
                 keep!(!merges || merged <= (needed + 3).max(LONGEST_MERGE.into()), "{merged} merged, {needed}");
             }
@@ -189,7 +189,7 @@ impl Request {
 
     /// The dispatches of every kernel; small ones are counted out.
     fn check_dispatches(&self, plan: &Plan) -> Result<(), Broken> {
-        let kernels = kernels_of(self.operation, plan.strategy, Gradients::All);
+        let kernels = kernels_of(self.operation, plan.strategy, Wanted::All);
         keep!((1..=2).contains(&kernels.len()));
         for kernel in kernels {
             let parts = plan.parts(kernel.span);

@@ -1,7 +1,7 @@
 //! One call on the GPU, between guard bands.
 
 use crate::arena::{Arena, Outputs, from_words, to_words};
-use crate::case::{Inputs, Operation, Setup, before_frozen_backward};
+use crate::case::{Before, Inputs, Operation, Setup, before_frozen_backward};
 use batchnorm_wgpu::host::guarded;
 use batchnorm_wgpu::{
     Backward, BatchNorm, DType, Error, ForwardTraining, Inference, Kernels, Result, RunningStatistics, Shape,
@@ -169,6 +169,7 @@ pub(crate) fn batches(shape: &Shape) -> Result<Vec<Shape>> {
 
 /// Where the tensors of a call lie.
 struct Places {
+    /// x or the residual where y is written over one of them.
     y: &'static str,
     dx: &'static str,
     dresidual: &'static str,
@@ -177,8 +178,13 @@ struct Places {
 /// Forward passes in place write y over x, backward passes one of their tensors over dy.
 fn places(operation: Operation, inputs: &Inputs, setup: &Setup) -> Places {
     let y_over_x = inputs.config.in_place || (operation == Operation::Inference && setup.in_place);
+    let y_over_residual = operation == Operation::Inference && setup.over_residual && inputs.residual.is_some();
     Places {
-        y: if y_over_x { "x" } else { "y" },
+        y: match (y_over_x, y_over_residual) {
+            (true, _) => "x",
+            (false, true) => "residual",
+            (false, false) => "y",
+        },
         dx: if setup.in_place && setup.dx { "dy" } else { "dx" },
         dresidual: if setup.in_place && !setup.dx { "dy" } else { "dresidual" },
     }
@@ -206,7 +212,10 @@ fn fill<'a>(operation: Operation, inputs: &'a Inputs, setup: &Setup, layers: &[B
         arena.output("y", tensor);
     }
     if let Some(residual) = &inputs.residual {
-        arena.input("residual", to_words(residual, dtype));
+        match places.y {
+            "residual" => arena.in_out("residual", to_words(residual, dtype)),
+            _ => arena.input("residual", to_words(residual, dtype)),
+        }
     }
     if let Some(gamma) = &inputs.gamma {
         arena.input("gamma", to_words(gamma, DType::F32));
@@ -230,13 +239,19 @@ fn fill<'a>(operation: Operation, inputs: &'a Inputs, setup: &Setup, layers: &[B
             true => arena.in_out("dy", to_words(&inputs.dy, dtype)),
             false => arena.input("dy", to_words(&inputs.dy, dtype)),
         }
+        let Before { dx, dresidual, dgamma, dbeta } = &inputs.before;
         let wanted = [
-            (setup.dx && places.dx == "dx", "dx", tensor),
-            (wants_dresidual(inputs, setup) && places.dresidual == "dresidual", "dresidual", tensor),
-            (setup.dgamma, "dgamma", channels),
-            (setup.dbeta, "dbeta", channels),
+            (setup.dx && places.dx == "dx", "dx", tensor, dtype, dx),
+            (wants_dresidual(inputs, setup) && places.dresidual == "dresidual", "dresidual", tensor, dtype, dresidual),
+            (setup.dgamma, "dgamma", channels, DType::F32, dgamma),
+            (setup.dbeta, "dbeta", channels, DType::F32, dbeta),
         ];
-        wanted.iter().filter(|(wanted, ..)| *wanted).for_each(|&(_, name, bytes)| arena.output(name, bytes));
+        for (_, name, bytes, dtype, before) in wanted.into_iter().filter(|(wanted, ..)| *wanted) {
+            match before {
+                Some(before) => arena.in_out(name, to_words(before, dtype)),
+                None => arena.output(name, bytes),
+            }
+        }
     }
     Ok(arena)
 }
@@ -263,38 +278,34 @@ fn bind(
     let scratch = arena.binding("scratch")?;
     let x = arena.binding("x")?;
     let forward = |running| {
-        layer.forward_training(&ForwardTraining {
-            x: x.clone(),
-            y: arena.binding(places.y)?,
-            residual: residual.clone(),
-            gamma: gamma.clone(),
-            beta: beta.clone(),
-            saved: arena.binding("saved")?,
-            running,
-            scratch: scratch.clone(),
-        })
+        layer.forward_training(
+            &ForwardTraining::new(x.clone(), arena.binding(places.y)?, arena.binding("saved")?, scratch.clone())
+                .residual(residual.clone())
+                .gamma(gamma.clone())
+                .beta(beta.clone())
+                .running(running),
+        )
     };
     let inference = |layer: &BatchNorm, saved| {
-        layer.inference(&Inference {
-            x: x.clone(),
-            y: arena.binding(places.y)?,
-            residual: residual.clone(),
-            gamma: gamma.clone(),
-            beta: beta.clone(),
-            running: running.clone(),
-            saved,
-        })
+        layer.inference(
+            &Inference::new(x.clone(), arena.binding(places.y)?, running.clone())
+                .residual(residual.clone())
+                .gamma(gamma.clone())
+                .beta(beta.clone())
+                .saved(saved),
+        )
     };
     let backward = |forward: &'_ Step| {
-        let bindings = Backward {
-            saved: forward.saved()?,
-            dy: arena.binding("dy")?,
-            dx: wanted(setup.dx, places.dx)?,
-            dresidual: wanted(wants_dresidual(inputs, setup), places.dresidual)?,
-            dgamma: wanted(setup.dgamma, "dgamma")?,
-            dbeta: wanted(setup.dbeta, "dbeta")?,
-            scratch: scratch.clone(),
-        };
+        let Before { dx, dresidual, dgamma, dbeta } = &inputs.before;
+        let mut bindings = Backward::new(forward.saved()?, arena.binding("dy")?, scratch.clone());
+        let binding = wanted(setup.dx, places.dx)?;
+        bindings = if dx.is_some() { bindings.add_to_dx(binding) } else { bindings.dx(binding) };
+        let binding = wanted(wants_dresidual(inputs, setup), places.dresidual)?;
+        bindings = if dresidual.is_some() { bindings.add_to_dresidual(binding) } else { bindings.dresidual(binding) };
+        let binding = wanted(setup.dgamma, "dgamma")?;
+        bindings = if dgamma.is_some() { bindings.add_to_dgamma(binding) } else { bindings.dgamma(binding) };
+        let binding = wanted(setup.dbeta, "dbeta")?;
+        bindings = if dbeta.is_some() { bindings.add_to_dbeta(binding) } else { bindings.dbeta(binding) };
         match operation {
             Operation::BackwardTraining => layer.backward_training(&bindings),
             _ => layer.backward_frozen(&bindings),
@@ -315,12 +326,11 @@ fn bind(
         }
         Operation::Statistics => {
             let step = |(name, layer): (&'static str, &BatchNorm)| {
-                layer.statistics(&Statistics {
-                    x: arena.binding(name)?,
-                    saved: Some(arena.binding("saved")?),
-                    running: Some(running.clone()),
-                    scratch: scratch.clone(),
-                })
+                layer.statistics(
+                    &Statistics::new(arena.binding(name)?, scratch.clone())
+                        .saved(arena.binding("saved")?)
+                        .running(running.clone()),
+                )
             };
             BATCHES.into_iter().zip(layers).map(step).collect::<Result<_>>()?
         }

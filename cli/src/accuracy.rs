@@ -6,7 +6,7 @@ use crate::terminal::{Column, number, prose, table};
 use crate::{AnyError, Verdict, folded};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::{Config, Kernels, Layout, RunningStatistics, Shape};
-use batchnorm_wgpu_check::case::{Inputs, Operation, Setup};
+use batchnorm_wgpu_check::case::{Before, Inputs, Operation, Setup};
 use batchnorm_wgpu_check::data::{Data, normal};
 use batchnorm_wgpu_check::judge::{Expected, expected};
 use batchnorm_wgpu_check::suite::judge;
@@ -86,6 +86,7 @@ fn measure(gpu: &Gpu, mean: f32) -> Result<Row, AnyError> {
     let shape = Shape::new(&DIMS, Layout::ChannelsFirst)?;
     let channels = shape.channels();
     let inputs = Inputs {
+        before: Before::default(),
         x: Data::Normal { mean }.x(&shape, 11),
         dy: normal(shape.elements(), 12),
         residual: None,

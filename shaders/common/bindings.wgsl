@@ -5,7 +5,8 @@ import package::common::values::{CHANNELS, Value, component};
 import package::common::work::{Work, params};
 import package::table::{beta, dbeta, dgamma, dresidual, dx, dy, gamma, residual, running, saved, scratch, x, y};
 
-// Tensors, by index of a value. `y_over_x` says that y is written over x, so that both are one binding, and so on.
+// Tensors, by index of a value. `y_over_x` says that y is written over x, so that both are one binding; `adds_to_dx` that dx is
+// added to what is there; and so on.
 
 @if(!x) fn load_x(i: u32) -> Value { return Value(0.0); }
 @if(x && !y_over_x && !half_words) fn load_x(i: u32) -> Value { return widened(x[i]); }
@@ -14,8 +15,10 @@ import package::table::{beta, dbeta, dgamma, dresidual, dx, dy, gamma, residual,
 @if(y_over_x && half_words) fn load_x(i: u32) -> Value { return half_of(atomicLoad(&y[i / 2u]), i); }
 
 @if(!residual) fn load_residual(i: u32) -> Value { return Value(0.0); }
-@if(residual && !half_words) fn load_residual(i: u32) -> Value { return widened(residual[i]); }
-@if(residual && half_words) fn load_residual(i: u32) -> Value { return half_of(residual[i / 2u], i); }
+@if(residual && !y_over_residual && !half_words) fn load_residual(i: u32) -> Value { return widened(residual[i]); }
+@if(residual && !y_over_residual && half_words) fn load_residual(i: u32) -> Value { return half_of(residual[i / 2u], i); }
+@if(y_over_residual && !half_words) fn load_residual(i: u32) -> Value { return widened(y[i]); }
+@if(y_over_residual && half_words) fn load_residual(i: u32) -> Value { return half_of(atomicLoad(&y[i / 2u]), i); }
 
 @if(!dx_over_dy && !dresidual_over_dy && !half_words) fn load_dy(i: u32) -> Value { return widened(dy[i]); }
 @if(!dx_over_dy && !dresidual_over_dy && half_words) fn load_dy(i: u32) -> Value { return half_of(dy[i / 2u], i); }
@@ -31,17 +34,25 @@ fn store_y(i: u32, v: Value) {
 }
 
 @if(!dx) fn store_dx(i: u32, v: Value) {}
-@if(dx && !half_words) fn store_dx(i: u32, v: Value) { dx[i] = narrowed(v); }
+@if(dx && !half_words && !adds_to_dx) fn store_dx(i: u32, v: Value) { dx[i] = narrowed(v); }
+@if(dx && !half_words && adds_to_dx) fn store_dx(i: u32, v: Value) { dx[i] = narrowed(widened(dx[i]) + v); }
 @if(dx && half_words)
 fn store_dx(i: u32, v: Value) {
-    atomicXor(&dx[i / 2u], change_of_half(atomicLoad(&dx[i / 2u]), i, v));
+    let word = atomicLoad(&dx[i / 2u]);
+    @if(!adds_to_dx) let stored = v;
+    @if(adds_to_dx) let stored = half_of(word, i) + v;
+    atomicXor(&dx[i / 2u], change_of_half(word, i, stored));
 }
 
 @if(!dresidual) fn store_dresidual(i: u32, v: Value) {}
-@if(dresidual && !half_words) fn store_dresidual(i: u32, v: Value) { dresidual[i] = narrowed(v); }
+@if(dresidual && !half_words && !adds_to_dresidual) fn store_dresidual(i: u32, v: Value) { dresidual[i] = narrowed(v); }
+@if(dresidual && !half_words && adds_to_dresidual) fn store_dresidual(i: u32, v: Value) { dresidual[i] = narrowed(widened(dresidual[i]) + v); }
 @if(dresidual && half_words)
 fn store_dresidual(i: u32, v: Value) {
-    atomicXor(&dresidual[i / 2u], change_of_half(atomicLoad(&dresidual[i / 2u]), i, v));
+    let word = atomicLoad(&dresidual[i / 2u]);
+    @if(!adds_to_dresidual) let stored = v;
+    @if(adds_to_dresidual) let stored = half_of(word, i) + v;
+    atomicXor(&dresidual[i / 2u], change_of_half(word, i, stored));
 }
 
 // Parameters and their gradients, [C].
@@ -69,7 +80,8 @@ fn store_dgamma(work: Work, v: Value) {
         let channel = work.column * CHANNELS + c;
         // Folded samples have the same channels again.
         if (channel < params.channels) {
-            dgamma[channel] = component(v, c);
+            @if(!adds_to_dgamma) dgamma[channel] = component(v, c);
+            @if(adds_to_dgamma) dgamma[channel] += component(v, c);
         }
     }
 }
@@ -81,7 +93,8 @@ fn store_dbeta(work: Work, v: Value) {
         let channel = work.column * CHANNELS + c;
         // Folded samples have the same channels again.
         if (channel < params.channels) {
-            dbeta[channel] = component(v, c);
+            @if(!adds_to_dbeta) dbeta[channel] = component(v, c);
+            @if(adds_to_dbeta) dbeta[channel] += component(v, c);
         }
     }
 }

@@ -7,8 +7,57 @@ use super::{BatchNorm, Step};
 use crate::{config::Config, running::RunningStatistics};
 use wgpu::BufferBinding;
 
+/// Where a gradient goes, and how. The setters of [`Backward`] and [`Training`] make it.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Gradient<'a> {
+    /// Where it goes.
+    pub binding: BufferBinding<'a>,
+    /// Whether it is added to what is there, in f32 and rounded once where the dtype is narrower; otherwise it replaces it. So
+    /// gradients of several micro-batches add up, and those of a parameter or an input that several layers share. What is added
+    /// to is read, and therefore is never over dy.
+    pub adds: bool,
+}
+
+/// Setters of the bindings that may be left out.
+macro_rules! setters {
+    ($type:ident: $($name:ident),+) => {
+        impl<'a> $type<'a> {
+            $(
+                #[doc = concat!("The same with this `", stringify!($name), "`, or with none.")]
+                #[must_use]
+                pub fn $name(self, $name: impl Into<Option<BufferBinding<'a>>>) -> Self {
+                    Self { $name: $name.into(), ..self }
+                }
+            )+
+        }
+    };
+}
+
+/// Setters of gradients, each of which may be left out.
+macro_rules! gradients {
+    ($type:ident: $($name:ident $add:ident),+) => {
+        impl<'a> $type<'a> {
+            $(
+                #[doc = concat!("The same with `", stringify!($name), "` written, or not wanted.")]
+                #[must_use]
+                pub fn $name(self, $name: impl Into<Option<BufferBinding<'a>>>) -> Self {
+                    Self { $name: $name.into().map(|binding| Gradient { binding, adds: false }), ..self }
+                }
+
+                #[doc = concat!("The same with `", stringify!($name), "` added to what is there, or not wanted.")]
+                #[must_use]
+                pub fn $add(self, $name: impl Into<Option<BufferBinding<'a>>>) -> Self {
+                    Self { $name: $name.into().map(|binding| Gradient { binding, adds: true }), ..self }
+                }
+            )+
+        }
+    };
+}
+
 /// Bindings of [`BatchNorm::forward_training`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct ForwardTraining<'a> {
     /// Input, a tensor. Read.
     pub x: BufferBinding<'a>,
@@ -30,12 +79,27 @@ pub struct ForwardTraining<'a> {
     pub scratch: BufferBinding<'a>,
 }
 
+impl<'a> ForwardTraining<'a> {
+    /// What every training forward has: no residual, gamma 1, beta 0, nothing tracked.
+    pub fn new(
+        x: BufferBinding<'a>,
+        y: BufferBinding<'a>,
+        saved: BufferBinding<'a>,
+        scratch: BufferBinding<'a>,
+    ) -> Self {
+        Self { x, y, residual: None, gamma: None, beta: None, saved, running: None, scratch }
+    }
+}
+
+setters!(ForwardTraining: residual, gamma, beta, running);
+
 /// Bindings of [`BatchNorm::inference`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Inference<'a> {
     /// Input, a tensor. Read.
     pub x: BufferBinding<'a>,
-    /// Output, a tensor: `act(bn(x) + residual)`. Written. The same binding as `x` runs in place.
+    /// Output, a tensor: `act(bn(x) + residual)`. Written. The same binding as `x` or as `residual` runs in place.
     pub y: BufferBinding<'a>,
     /// A tensor that is added before the activation; `None` for none. Read.
     pub residual: Option<BufferBinding<'a>>,
@@ -51,28 +115,49 @@ pub struct Inference<'a> {
     pub saved: Option<BufferBinding<'a>>,
 }
 
+impl<'a> Inference<'a> {
+    /// What every inference has: no residual, gamma 1, beta 0, nothing saved.
+    pub fn new(x: BufferBinding<'a>, y: BufferBinding<'a>, running: BufferBinding<'a>) -> Self {
+        Self { x, y, residual: None, gamma: None, beta: None, running, saved: None }
+    }
+}
+
+setters!(Inference: residual, gamma, beta, saved);
+
 /// Bindings of [`BatchNorm::backward_training`] and [`BatchNorm::backward_frozen`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Backward<'a> {
     /// What the forward pass left, [`Step::saved`]: x (or y, with [`Config::in_place`]), the residual, the statistics. Read.
     pub saved: &'a Saved,
     /// Gradient of the loss by y, a tensor. Read.
     pub dy: BufferBinding<'a>,
-    /// Gradient by x, a tensor; `None` if not wanted. Written. The same binding as `dy` runs in place.
-    pub dx: Option<BufferBinding<'a>>,
-    /// Gradient by the residual, a tensor; `None` if not wanted. Written. The same binding as `dy` runs in place, where `dx`
-    /// does not. Without an activation it is a copy of `dy`.
-    pub dresidual: Option<BufferBinding<'a>>,
-    /// Gradient by gamma, `[C]` f32; `None` if not wanted. Written, not added to.
-    pub dgamma: Option<BufferBinding<'a>>,
-    /// Gradient by beta, `[C]` f32; `None` if not wanted. Written, not added to.
-    pub dbeta: Option<BufferBinding<'a>>,
+    /// Gradient by x, a tensor; `None` if not wanted. Written or added to. The same binding as `dy` runs in place, where it is
+    /// written.
+    pub dx: Option<Gradient<'a>>,
+    /// Gradient by the residual, a tensor; `None` if not wanted. Written or added to. The same binding as `dy` runs in place,
+    /// where it is written and `dx` does not. Without an activation it is a copy of `dy`.
+    pub dresidual: Option<Gradient<'a>>,
+    /// Gradient by gamma, `[C]` f32; `None` if not wanted. Written or added to.
+    pub dgamma: Option<Gradient<'a>>,
+    /// Gradient by beta, `[C]` f32; `None` if not wanted. Written or added to.
+    pub dbeta: Option<Gradient<'a>>,
     /// At least [`BatchNorm::scratch_size`] bytes whose contents do not matter; checked even where the plan uses none. Written.
     pub scratch: BufferBinding<'a>,
 }
 
+impl<'a> Backward<'a> {
+    /// What every backward pass has; at least one of the gradients has to be set too.
+    pub fn new(saved: &'a Saved, dy: BufferBinding<'a>, scratch: BufferBinding<'a>) -> Self {
+        Self { saved, dy, dx: None, dresidual: None, dgamma: None, dbeta: None, scratch }
+    }
+}
+
+gradients!(Backward: dx add_to_dx, dresidual add_to_dresidual, dgamma add_to_dgamma, dbeta add_to_dbeta);
+
 /// Bindings of [`BatchNorm::training`]: those of [`ForwardTraining`] and [`Backward`], each once.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Training<'a> {
     /// Input, a tensor. Read by both passes; with [`Config::in_place`] only forward.
     pub x: BufferBinding<'a>,
@@ -81,30 +166,50 @@ pub struct Training<'a> {
     pub y: BufferBinding<'a>,
     /// Gradient of the loss by y, a tensor. Read.
     pub dy: BufferBinding<'a>,
-    /// [`Backward::dx`]. Written.
-    pub dx: Option<BufferBinding<'a>>,
+    /// As in [`Backward`]. Written or added to.
+    pub dx: Option<Gradient<'a>>,
     /// A tensor that is added before the activation; `None` for none. Read by both passes.
     pub residual: Option<BufferBinding<'a>>,
-    /// [`Backward::dresidual`]. Written.
-    pub dresidual: Option<BufferBinding<'a>>,
+    /// As in [`Backward`]. Written or added to.
+    pub dresidual: Option<Gradient<'a>>,
     /// Scale, `[C]` f32; `None` for 1. Read.
     pub gamma: Option<BufferBinding<'a>>,
     /// Shift, `[C]` f32; `None` for 0. Read.
     pub beta: Option<BufferBinding<'a>>,
-    /// [`Backward::dgamma`]. Written.
-    pub dgamma: Option<BufferBinding<'a>>,
-    /// [`Backward::dbeta`]. Written.
-    pub dbeta: Option<BufferBinding<'a>>,
-    /// [`ForwardTraining::saved`]. Written forward, read backward: no other layer may write it in between.
+    /// As in [`Backward`]. Written or added to.
+    pub dgamma: Option<Gradient<'a>>,
+    /// As in [`Backward`]. Written or added to.
+    pub dbeta: Option<Gradient<'a>>,
+    /// As in [`ForwardTraining`]. Written forward, read backward: no other layer may write it in between.
     pub saved: BufferBinding<'a>,
-    /// [`ForwardTraining::running`]. Read and written.
+    /// As in [`ForwardTraining`]. Read and written.
     pub running: Option<BufferBinding<'a>>,
-    /// [`ForwardTraining::scratch`]. Written by both passes.
+    /// As in [`ForwardTraining`]. Written by both passes.
     pub scratch: BufferBinding<'a>,
 }
 
+impl<'a> Training<'a> {
+    /// What every training step has: no residual, gamma 1, beta 0, nothing tracked. At least one of the gradients has to be set
+    /// too.
+    pub fn new(
+        x: BufferBinding<'a>,
+        y: BufferBinding<'a>,
+        dy: BufferBinding<'a>,
+        saved: BufferBinding<'a>,
+        scratch: BufferBinding<'a>,
+    ) -> Self {
+        let (residual, gamma, beta, running) = (None, None, None, None);
+        let (dx, dresidual, dgamma, dbeta) = (None, None, None, None);
+        Self { x, y, dy, dx, residual, dresidual, gamma, beta, dgamma, dbeta, saved, running, scratch }
+    }
+}
+
+setters!(Training: residual, gamma, beta, running);
+gradients!(Training: dx add_to_dx, dresidual add_to_dresidual, dgamma add_to_dgamma, dbeta add_to_dbeta);
+
 /// Bindings of [`BatchNorm::statistics`].
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Statistics<'a> {
     /// Input, a tensor. Read.
     pub x: BufferBinding<'a>,
@@ -117,3 +222,12 @@ pub struct Statistics<'a> {
     /// At least [`BatchNorm::scratch_size`] bytes whose contents do not matter; checked even where the plan uses none. Written.
     pub scratch: BufferBinding<'a>,
 }
+
+impl<'a> Statistics<'a> {
+    /// What every call has; `saved` or `running` has to be set too.
+    pub fn new(x: BufferBinding<'a>, scratch: BufferBinding<'a>) -> Self {
+        Self { x, saved: None, running: None, scratch }
+    }
+}
+
+setters!(Statistics: saved, running);

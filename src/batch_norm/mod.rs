@@ -4,11 +4,11 @@ mod bindings;
 mod saved;
 mod step;
 
-pub use bindings::{Backward, ForwardTraining, Inference, Statistics, Training};
+pub use bindings::{Backward, ForwardTraining, Gradient, Inference, Statistics, Training};
 pub use saved::Saved;
 pub use step::Step;
 
-use crate::config::Config;
+use crate::config::{Activation, Config};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::gpu::scope::{guarded, refused};
@@ -63,7 +63,18 @@ pub struct TrainingSteps {
 }
 
 /// A binding by its name in the table of kernels.
-type Named<'a> = (&'static str, Option<BufferBinding<'a>>);
+struct Named<'a> {
+    name: &'static str,
+    binding: BufferBinding<'a>,
+    /// Whether it is added to what is there.
+    adds: bool,
+}
+
+/// What an operation is given; what is `None` is left out.
+fn named<'a, const N: usize>(bindings: [(&'static str, Option<BufferBinding<'a>>); N]) -> Vec<Named<'a>> {
+    let named = |(name, binding): (_, Option<_>)| Some(Named { name, binding: binding?, adds: false });
+    bindings.into_iter().filter_map(named).collect()
+}
 
 impl Kernels {
     /// Describes a layer on this device, as [`BatchNorm::with_choice`] does.
@@ -186,7 +197,7 @@ impl BatchNorm {
         let left = self.saved_from(Operation::ForwardTraining, read_again, residual.clone(), saved.clone())?;
         let step = self.bind(
             Operation::ForwardTraining,
-            &[
+            named([
                 ("x", Some(x)),
                 ("y", Some(y)),
                 ("residual", residual),
@@ -195,7 +206,7 @@ impl BatchNorm {
                 ("saved", Some(saved)),
                 ("running", running),
                 ("scratch", Some(scratch)),
-            ],
+            ]),
         )?;
         Ok(Step { saved: Some(Box::new(left)), ..step })
     }
@@ -213,6 +224,7 @@ impl BatchNorm {
         let Inference { x, y, residual, gamma, beta, running, saved } = bindings.clone();
         if saved.is_some() {
             self.refuse_residual_in_place(&residual)?;
+            self.refuse_y_over_residual(&y, &residual)?;
         }
         let left = saved.clone().map(|saved| {
             let (over, in_place) = (same_bytes(&x, &y), self.description.config().in_place);
@@ -223,7 +235,7 @@ impl BatchNorm {
         let left = left.transpose()?;
         let step = self.bind(
             Operation::Inference,
-            &[
+            named([
                 ("x", Some(x)),
                 ("y", Some(y)),
                 ("residual", residual),
@@ -231,7 +243,7 @@ impl BatchNorm {
                 ("beta", beta),
                 ("running", Some(running)),
                 ("saved", saved),
-            ],
+            ]),
         )?;
         Ok(Step { saved: left.map(Box::new), ..step })
     }
@@ -269,20 +281,19 @@ impl BatchNorm {
                 actual: "none".into(),
             });
         }
-        self.bind(
-            operation,
-            &[
-                ("x", Some(saved.x())),
-                ("dy", Some(dy)),
-                ("residual", residual),
-                ("dx", dx),
-                ("dresidual", dresidual),
-                ("dgamma", dgamma),
-                ("dbeta", dbeta),
-                ("saved", Some(saved.statistics())),
-                ("scratch", Some(scratch)),
-            ],
-        )
+        let mut bindings = named([
+            ("x", Some(saved.x())),
+            ("dy", Some(dy)),
+            ("residual", residual),
+            ("saved", Some(saved.statistics())),
+            ("scratch", Some(scratch)),
+        ]);
+        let gradients = [("dx", dx), ("dresidual", dresidual), ("dgamma", dgamma), ("dbeta", dbeta)];
+        bindings.extend(gradients.into_iter().filter_map(|(name, gradient)| {
+            let Gradient { binding, adds } = gradient?;
+            Some(Named { name, binding, adds })
+        }));
+        self.bind(operation, bindings)
     }
 
     /// The sum with a residual does not lead back to x.
@@ -294,6 +305,20 @@ impl BatchNorm {
                 actual: "one".into(),
             }),
             _ => Ok(()),
+        }
+    }
+
+    /// To see through the activation a backward pass reads the residual of its forward pass.
+    fn refuse_y_over_residual(&self, y: &BufferBinding<'_>, residual: &Option<BufferBinding<'_>>) -> Result<()> {
+        let over = residual.as_ref().is_some_and(|residual| same_bytes(residual, y));
+        match over && self.description.config().activation != Activation::None {
+            true => Err(Error::Overlap {
+                first: "residual",
+                second: "y",
+                hint: "the backward pass needs the residual to see through the activation: give y bytes of its own, or leave \
+                       out `saved` where no backward pass follows",
+            }),
+            false => Ok(()),
         }
     }
 
@@ -313,7 +338,7 @@ impl BatchNorm {
         }
         self.bind(
             Operation::Statistics,
-            &[("x", Some(x)), ("saved", saved), ("running", running), ("scratch", Some(scratch))],
+            named([("x", Some(x)), ("saved", saved), ("running", running), ("scratch", Some(scratch))]),
         )
     }
 
@@ -350,31 +375,25 @@ impl BatchNorm {
     }
 
     /// Checks the buffers against what the operation may do with them, then makes pipelines and bind groups.
-    fn bind(&self, operation: Operation, buffers: &[Named<'_>]) -> Result<Step> {
-        let present: Vec<(&'static str, &BufferBinding<'_>)> =
-            buffers.iter().filter_map(|(name, buffer)| Some((*name, buffer.as_ref()?))).collect();
+    fn bind(&self, operation: Operation, bindings: Vec<Named<'_>>) -> Result<Step> {
         for (name, extent) in self.description.bindings(operation) {
-            for (_, buffer) in present.iter().filter(|(given, _)| *given == name) {
-                self.check_buffer(name, extent, buffer)?;
+            for named in bindings.iter().filter(|named| named.name == name) {
+                self.check_buffer(name, extent, &named.binding)?;
             }
         }
-        let given = |&(name, binding): &(&'static str, &BufferBinding<'_>)| {
+        let given = |&Named { name, ref binding, adds }: &Named<'_>| {
             // The first equal one stands for the buffer.
-            let buffer = present.iter().position(|(_, other)| other.buffer == binding.buffer).unwrap_or_default();
-            Given { name, buffer, offset: binding.offset }
+            let buffer = bindings.iter().position(|other| other.binding.buffer == binding.buffer).unwrap_or_default();
+            Given { name, buffer, offset: binding.offset, adds }
         };
-        let given: Vec<Given> = present.iter().map(given).collect();
+        let given: Vec<Given> = bindings.iter().map(given).collect();
         let program = self.description.lower(operation, &given)?;
-        let bound = program.dispatches.iter().map(|dispatch| self.bind_dispatch(dispatch, &present));
+        let bound = program.dispatches.iter().map(|dispatch| self.bind_dispatch(dispatch, &bindings));
         let dispatches = bound.collect::<Result<_>>()?;
         Ok(Step { operation, label: label_of(self.label(), operation.name()), dispatches, saved: None })
     }
 
-    fn bind_dispatch(
-        &self,
-        dispatch: &Dispatch,
-        buffers: &[(&'static str, &BufferBinding<'_>)],
-    ) -> Result<BoundDispatch> {
+    fn bind_dispatch(&self, dispatch: &Dispatch, given: &[Named<'_>]) -> Result<BoundDispatch> {
         let (device, variant) = (self.kernels.device(), &dispatch.variant);
         let pipeline = self.kernels.pipeline(variant, dispatch.workgroup_size)?;
         let (during, usage) = ("creating the parameters' buffer", wgpu::BufferUsages::UNIFORM);
@@ -382,8 +401,8 @@ impl BatchNorm {
         let params = filled_buffer(device, &label, during, usage, bytemuck::bytes_of(&dispatch.params))?;
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() }];
         for bound in &dispatch.bindings {
-            if let Some((_, given)) = buffers.iter().find(|(name, _)| *name == bound.name) {
-                let (buffer, offset) = (given.buffer, given.offset + bound.begin);
+            if let Some(Named { binding, .. }) = given.iter().find(|named| named.name == bound.name) {
+                let (buffer, offset) = (binding.buffer, binding.offset + bound.begin);
                 let size = wgpu::BufferSize::new(bound.bytes);
                 let resource = wgpu::BindingResource::Buffer(BufferBinding { buffer, offset, size });
                 entries.push(wgpu::BindGroupEntry { binding: bound.number, resource });

@@ -332,16 +332,13 @@ impl HostBatchNorm {
         let (gamma, beta) = (self.parameter("gamma", &self.gamma)?, self.parameter("beta", &self.beta)?);
         let (saved, scratch) = (self.empty("saved", layer.saved_size())?, self.empty("scratch", layer.scratch_size())?);
         let running = self.upload_running()?;
-        let step = layer.forward_training(&ForwardTraining {
-            x: whole(&x),
-            y: whole(&y),
-            residual: residual.as_ref().map(whole),
-            gamma: gamma.as_ref().map(whole),
-            beta: beta.as_ref().map(whole),
-            saved: whole(&saved),
-            running: Some(whole(&running)),
-            scratch: whole(&scratch),
-        })?;
+        let step = layer.forward_training(
+            &ForwardTraining::new(whole(&x), whole(&y), whole(&saved), whole(&scratch))
+                .residual(residual.as_ref().map(whole))
+                .gamma(gamma.as_ref().map(whole))
+                .beta(beta.as_ref().map(whole))
+                .running(whole(&running)),
+        )?;
         self.submit(&step, &[&y, &saved, &running])
     }
 
@@ -362,15 +359,12 @@ impl HostBatchNorm {
         let x = self.tensor("x", x)?;
         let (gamma, beta) = (self.parameter("gamma", &self.gamma)?, self.parameter("beta", &self.beta)?);
         let running = self.upload_running()?;
-        let step = layer.inference(&Inference {
-            x: whole(&x),
-            y: whole(&x),
-            residual: residual.as_ref().map(whole),
-            gamma: gamma.as_ref().map(whole),
-            beta: beta.as_ref().map(whole),
-            running: whole(&running),
-            saved: None,
-        })?;
+        let step = layer.inference(
+            &Inference::new(whole(&x), whole(&x), whole(&running))
+                .residual(residual.as_ref().map(whole))
+                .gamma(gamma.as_ref().map(whole))
+                .beta(beta.as_ref().map(whole)),
+        )?;
         self.submit(&step, &[&x])
     }
 
@@ -398,15 +392,15 @@ impl HostBatchNorm {
         let scratch = self.empty("scratch", layer.scratch_size())?;
         let saved = self.upload("saved", bytemuck::cast_slice(&saved.values))?;
         let saved = layer.saved_from(forward, whole(&x), residual.as_ref().map(whole), whole(&saved))?;
-        let bindings = Backward {
-            saved: &saved,
-            dy: whole(dy.as_ref().ok_or_else(|| mismatch("dy", "an array".into(), "none".into()))?),
-            dx: Some(whole(&dx)),
-            dresidual: dresidual.as_ref().map(whole),
-            dgamma: Some(whole(&dgamma)),
-            dbeta: Some(whole(&dbeta)),
-            scratch: whole(&scratch),
-        };
+        let bindings = Backward::new(
+            &saved,
+            whole(dy.as_ref().ok_or_else(|| mismatch("dy", "an array".into(), "none".into()))?),
+            whole(&scratch),
+        )
+        .dx(whole(&dx))
+        .dresidual(dresidual.as_ref().map(whole))
+        .dgamma(whole(&dgamma))
+        .dbeta(whole(&dbeta));
         let step = match forward {
             Operation::Inference => layer.backward_frozen(&bindings)?,
             _ => layer.backward_training(&bindings)?,
@@ -442,12 +436,8 @@ impl HostBatchNorm {
         let x = self.tensor("x", x)?;
         let (saved, scratch) = (self.empty("saved", layer.saved_size())?, self.empty("scratch", layer.scratch_size())?);
         let running = self.upload_running()?;
-        let step = layer.statistics(&Statistics {
-            x: whole(&x),
-            saved: Some(whole(&saved)),
-            running: Some(whole(&running)),
-            scratch: whole(&scratch),
-        })?;
+        let step = layer
+            .statistics(&Statistics::new(whole(&x), whole(&scratch)).saved(whole(&saved)).running(whole(&running)))?;
         self.submit(&step, &[&saved, &running])
     }
 

@@ -1,6 +1,8 @@
 //! What kernels bind, and its declarations in WGSL; how it is accessed stands in `shaders/common/bindings.wgsl`.
 
 use super::Settings;
+#[cfg(doc)]
+use super::Variant;
 
 /// Whether a kernel writes a binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,8 +44,10 @@ pub struct Binding {
     pub extent: Extent,
     /// Whether it may be absent. Absent, it reads as 1 for gamma and as 0 otherwise, and writes go nowhere.
     pub optional: bool,
-    /// The binding whose bytes this one may overwrite in place.
-    pub over: Option<&'static str>,
+    /// The bindings whose bytes this one may overwrite in place, [`Variant::MOST_OVER`] at the most.
+    pub over: &'static [&'static str],
+    /// Whether it may be added to what is there instead of replacing it.
+    pub adds: bool,
     /// Whether it is read only to see through the activation: absent where there is none.
     pub behind_activation: bool,
     /// Whether a kernel that goes over its column twice reads it the second time only.
@@ -51,11 +55,24 @@ pub struct Binding {
 }
 
 const fn read(name: &'static str, extent: Extent) -> Binding {
-    Binding { name, access: Access::Read, extent, optional: false, over: None, behind_activation: false, once: false }
+    Binding {
+        name,
+        access: Access::Read,
+        extent,
+        optional: false,
+        over: &[],
+        adds: false,
+        behind_activation: false,
+        once: false,
+    }
 }
 
 const fn write(name: &'static str, extent: Extent) -> Binding {
     Binding { access: Access::Write, ..read(name, extent) }
+}
+
+const fn gradient(name: &'static str, extent: Extent) -> Binding {
+    Binding { adds: true, ..optional(write(name, extent)) }
 }
 
 const fn optional(binding: Binding) -> Binding {
@@ -80,11 +97,13 @@ pub(super) const RUNNING: Binding = read("running", Extent::Channels(RUNNING_PLA
 pub(super) const RUNNING_UPDATE: Binding = optional(write("running", Extent::Running));
 pub(super) const SCRATCH: Binding = read("scratch", Extent::Scratch);
 pub(super) const SCRATCH_OUT: Binding = write("scratch", Extent::Scratch);
-pub(super) const Y: Binding = Binding { over: Some("x"), ..write("y", Extent::Elements) };
-pub(super) const DX: Binding = Binding { over: Some("dy"), ..optional(write("dx", Extent::Elements)) };
-pub(super) const DRESIDUAL: Binding = Binding { over: Some("dy"), ..optional(write("dresidual", Extent::Elements)) };
-pub(super) const DGAMMA: Binding = optional(write("dgamma", Extent::Channels(1)));
-pub(super) const DBETA: Binding = optional(write("dbeta", Extent::Channels(1)));
+pub(super) const Y: Binding = Binding { over: &["x"], ..write("y", Extent::Elements) };
+// No backward pass needs the residual of inference, unless there is an activation to see through.
+pub(super) const Y_OF_INFERENCE: Binding = Binding { over: &["x", "residual"], ..Y };
+pub(super) const DX: Binding = Binding { over: &["dy"], ..gradient("dx", Extent::Elements) };
+pub(super) const DRESIDUAL: Binding = Binding { over: &["dy"], ..gradient("dresidual", Extent::Elements) };
+pub(super) const DGAMMA: Binding = gradient("dgamma", Extent::Channels(1));
+pub(super) const DBETA: Binding = gradient("dbeta", Extent::Channels(1));
 
 impl Binding {
     /// The declaration of a present binding. `Element` is what tensors are made of (`shaders/common/elements.wgsl`).

@@ -19,7 +19,7 @@ pub use variant::{Reduction, Settings, Strategy, Variant};
 use crate::operation::Operation;
 use binding::{
     BETA, DBETA, DGAMMA, DRESIDUAL, DX, DY, GAMMA, RESIDUAL, RESIDUAL_BEHIND, RUNNING, RUNNING_UPDATE, SAVED,
-    SAVED_IF_WANTED, SAVED_OUT, SCRATCH, SCRATCH_OUT, X, X_BEHIND, Y,
+    SAVED_IF_WANTED, SAVED_OUT, SCRATCH, SCRATCH_OUT, X, X_BEHIND, Y, Y_OF_INFERENCE,
 };
 use link::source;
 
@@ -122,7 +122,7 @@ const STATISTICS_WHOLE: Kernel = Kernel {
 const INFER: Kernel = Kernel {
     name: "infer",
     source: source!("infer.wgsl"),
-    bindings: &[X, RESIDUAL, GAMMA, BETA, RUNNING, SAVED_IF_WANTED, Y],
+    bindings: &[X, RESIDUAL, GAMMA, BETA, RUNNING, SAVED_IF_WANTED, Y_OF_INFERENCE],
     reduces: false,
     activates: true,
     ..ROW
@@ -231,7 +231,7 @@ pub static KERNELS: [&Kernel; 17] = [
 
 /// Which gradients a backward operation is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Gradients {
+pub enum Wanted {
     /// dx, and dgamma or dbeta or both.
     All,
     /// dx or the residual's gradient or both.
@@ -240,16 +240,16 @@ pub enum Gradients {
     Parameters,
 }
 
-impl Gradients {
+impl Wanted {
     /// All of them.
     pub const ALL: [Self; 3] = [Self::All, Self::Input, Self::Parameters];
 }
 
-/// The kernels that an operation runs, in order; none where there is no such strategy. `gradients` matters to the backward
+/// The kernels that an operation runs, in order; none where there is no such strategy. `wanted` matters to the backward
 /// operations only.
-pub fn kernels_of(operation: Operation, strategy: Strategy, gradients: Gradients) -> &'static [&'static Kernel] {
-    use {Gradients as Of, Operation as Op, Strategy as By};
-    match (operation, strategy, gradients) {
+pub fn kernels_of(operation: Operation, strategy: Strategy, wanted: Wanted) -> &'static [&'static Kernel] {
+    use {Operation as Op, Strategy as By, Wanted as Of};
+    match (operation, strategy, wanted) {
         (Op::ForwardTraining, By::Split, _) => &[&MOMENTS, &NORMALIZE],
         (Op::ForwardTraining, By::Whole, _) => &[&FORWARD_WHOLE],
         (Op::ForwardTraining, By::Resident, _) => &[&FORWARD_RESIDENT],

@@ -135,8 +135,11 @@ pub struct Variant {
     pub settings: Settings,
     /// Bit i: whether the i-th binding of the row is absent.
     pub absent: u32,
-    /// Bit i: whether the i-th binding of the row is written over the one it names.
+    /// Which bindings are written over which: bit [`Variant::MOST_OVER`] * i + k says that the i-th binding of the row is
+    /// written over the k-th of those that it may be.
     pub in_place: u32,
+    /// Bit i: whether the i-th binding of the row is added to what is there.
+    pub added: u32,
     /// Whether every binding is declared read_write, because bindings share a buffer.
     pub pooled: bool,
 }
@@ -149,24 +152,28 @@ impl Variant {
             Activation::None => mask(kernel, |binding| binding.behind_activation),
             Activation::Relu => 0,
         };
-        Self { kernel, settings, absent, in_place: 0, pooled: false }
+        Self { kernel, settings, absent, in_place: 0, added: 0, pooled: false }
     }
 
+    /// How many bindings one may be written over, one at a time.
+    pub const MOST_OVER: u32 = 2;
+
     /// Every variant of every kernel that a shader test has to cover: every combination of bindings for f32 tensors without
-    /// an activation, and for all others those with all and with none of what is optional.
+    /// an activation, and for all others those with all and with none of what is optional. Where all are there and apart, they
+    /// are also added to what is there.
     pub fn all() -> impl Iterator<Item = Self> {
         Self::apart().flat_map(|variant| {
             let Settings { geometry, reduction, held, .. } = variant.settings;
             let plain = variant.settings == Settings::plain(geometry, reduction, held);
             let optional = mask(variant.kernel, |binding| binding.optional) & !variant.absent;
-            let over = mask(variant.kernel, |binding| binding.over.is_some());
             let absences = subsets(optional).filter(move |&absent| plain || absent == 0 || absent == optional);
-            absences.flat_map(move |absent| {
-                let absent = variant.absent | absent;
-                let in_place = subsets(over & !absent).filter(move |&set| variant.may_be_in_place(set));
-                in_place
-                    .flat_map(move |in_place| [false, true].map(|pooled| Self { absent, in_place, pooled, ..variant }))
-            })
+            let bound = absences.flat_map(move |absent| {
+                let variant = Self { absent: variant.absent | absent, ..variant };
+                subsets(variant.possible_in_place()).filter_map(move |set| variant.with_in_place(set))
+            });
+            let added = mask(variant.kernel, |binding| binding.adds);
+            let adding = (added != 0).then_some(Self { added, ..variant });
+            bound.chain(adding).flat_map(|variant| [false, true].map(|pooled| Self { pooled, ..variant }))
         })
     }
 
@@ -195,12 +202,40 @@ impl Variant {
         })
     }
 
-    /// Whether these bindings may be in place together: no two over the same one.
-    fn may_be_in_place(&self, set: u32) -> bool {
-        let over = self.kernel.bindings.iter().enumerate().filter(|(i, _)| set & (1 << i) != 0);
-        let mut targets: Vec<_> = over.map(|(_, binding)| binding.over).collect();
-        targets.sort_unstable();
-        targets.windows(2).all(|pair| pair[0] != pair[1])
+    /// The variant with one of its bindings written over another; as it is where it has no such bindings.
+    #[must_use]
+    pub fn over(self, writer: &str, under: &str) -> Self {
+        let bits = self.overs().filter(|(_, upper, lower)| (upper.name, *lower) == (writer, under));
+        let bits = bits.fold(0, |bits, (bit, ..)| bits | bit);
+        Self { in_place: self.in_place | bits, ..self }
+    }
+
+    /// The variant with one of its bindings added to what is there; as it is where it has no such binding.
+    #[must_use]
+    pub fn adding_to(self, name: &str) -> Self {
+        Self { added: self.added | mask(self.kernel, |binding| binding.adds && binding.name == name), ..self }
+    }
+
+    /// Each pair of a binding and one that it may be written over, with its bit.
+    fn overs(&self) -> impl Iterator<Item = (u32, &'static Binding, &'static str)> + use<> {
+        let bindings = (0u32..).zip(self.kernel.bindings);
+        bindings.flat_map(|(i, binding)| {
+            let pairs = (Self::MOST_OVER * i..).zip(binding.over);
+            pairs.map(move |(bit, &under)| (1 << bit, binding, under))
+        })
+    }
+
+    /// The pairs of which both are there.
+    fn possible_in_place(&self) -> u32 {
+        let there = self.overs().filter(|(_, writer, under)| self.is_present(writer.name) && self.is_present(under));
+        there.fold(0, |bits, (bit, ..)| bits | bit)
+    }
+
+    /// With these pairs in place, unless two bindings would be written over the same one.
+    fn with_in_place(self, in_place: u32) -> Option<Self> {
+        let mut under: Vec<_> = self.overs().filter(|(bit, ..)| in_place & bit != 0).map(|(.., under)| under).collect();
+        under.sort_unstable();
+        under.windows(2).all(|pair| pair[0] != pair[1]).then_some(Self { in_place, ..self })
     }
 
     /// Its [`Variant::column_name`], then what tensors are stored in if not f32, the activation if any, and `from_y`: the
@@ -255,15 +290,15 @@ impl Variant {
 
     /// Bits of the bindings that another one is written over: they are accessed through it.
     fn overwritten(&self) -> u32 {
-        let writers = self.kernel.bindings.iter().enumerate().filter(|(i, _)| self.in_place & (1 << i) != 0);
-        writers.fold(0, |bits, (_, writer)| bits | mask(self.kernel, |binding| writer.over == Some(binding.name)))
+        mask(self.kernel, |binding| self.writer_over(binding.name).is_some())
     }
 
     /// Whether a feature holds, as conditions in `shaders/` name it; `None` for what is no feature. Features are
     /// - the names of its geometry and storage; `wide` for four elements to a value, `words` for two elements to a word,
     ///   `half_words` for a value that is one half of a word;
     /// - `subgroup` (the reduction), `relu` (the activation), `from_y`, `frozen` and `merges_only` (what the row says);
-    /// - the names of the bindings that are there, and `y_over_x` where y is written over x, and so on.
+    /// - the names of the bindings that are there, `y_over_x` where y is written over x, `adds_to_dx` where dx is added to what
+    ///   is there, and so on.
     pub fn has(&self, feature: &str) -> Option<bool> {
         let Settings { geometry, reduction, storage, activation, from_y, .. } = self.settings;
         Some(match feature {
@@ -277,13 +312,25 @@ impl Variant {
             "from_y" => from_y,
             "frozen" => self.kernel.frozen,
             "merges_only" => self.kernel.span == Span::Column,
-            _ => match feature.split_once("_over_") {
-                Some((writer, under)) => {
-                    is_binding(writer, Some(under)).then_some(self.writer_over(under) == Some(writer))?
-                }
-                None => is_binding(feature, None).then_some(self.is_present(feature))?,
-            },
+            _ => return self.has_binding(feature),
         })
+    }
+
+    /// The features that are about a binding.
+    fn has_binding(&self, feature: &str) -> Option<bool> {
+        let is = |test: &dyn Fn(&Binding) -> bool| {
+            super::KERNELS.iter().flat_map(|kernel| kernel.bindings).any(|binding| test(binding)).then_some(())
+        };
+        if let Some(name) = feature.strip_prefix("adds_to_") {
+            is(&|binding| binding.name == name && binding.adds)?;
+            return Some(self.added & mask(self.kernel, |binding| binding.name == name) != 0);
+        }
+        if let Some((writer, under)) = feature.split_once("_over_") {
+            is(&|binding| binding.name == writer && binding.over.contains(&under))?;
+            return Some(self.writer_over(under) == Some(writer));
+        }
+        is(&|binding| binding.name == feature)?;
+        Some(self.is_present(feature))
     }
 
     fn is_present(&self, name: &str) -> bool {
@@ -293,8 +340,8 @@ impl Variant {
 
     /// The binding that is written over `under`.
     fn writer_over(&self, under: &str) -> Option<&'static str> {
-        let mut writers = self.kernel.bindings.iter().enumerate().filter(|(i, _)| self.in_place & (1 << i) != 0);
-        writers.find(|(_, writer)| writer.over == Some(under)).map(|(_, writer)| writer.name)
+        let mut overs = self.overs().filter(|(bit, ..)| self.in_place & bit != 0);
+        overs.find(|(.., lower)| *lower == under).map(|(_, writer, _)| writer.name)
     }
 
     /// The WGSL of its shader. Its entry point is `main`.
@@ -370,12 +417,6 @@ impl Variant {
 /// The pipeline-overridable constants of every kernel.
 pub(crate) fn constants(workgroup_size: u32) -> [(&'static str, f64); 1] {
     [("WORKGROUP", f64::from(workgroup_size))]
-}
-
-/// Whether some kernel has such a binding, and writes it over `under` if that is given.
-fn is_binding(name: &str, under: Option<&str>) -> bool {
-    let mut bindings = super::KERNELS.iter().flat_map(|kernel| kernel.bindings);
-    bindings.any(|binding| binding.name == name && (under.is_none() || binding.over == under))
 }
 
 /// Bits of the bindings for which `test` holds.

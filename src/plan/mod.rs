@@ -10,7 +10,7 @@ use crate::capabilities::Capabilities;
 use crate::config::Config;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::kernels::{Geometry, Gradients, Reduction, Settings, Span, Storage, Strategy, constants, kernels_of};
+use crate::kernels::{Geometry, Reduction, Settings, Span, Storage, Strategy, Wanted, constants, kernels_of};
 use crate::operation::Operation;
 use crate::shape::Shape;
 use crate::tuning::{Preference, Tuning};
@@ -135,7 +135,7 @@ impl Plan {
         let in_parts = !fits_binding(shape, dtype, &capabilities.limits);
         let preferred = if in_parts { Strategy::Split } else { preference.strategy };
         let strategy = choice.strategy.unwrap_or(preferred);
-        if kernels_of(operation, strategy, Gradients::All).is_empty() {
+        if kernels_of(operation, strategy, Wanted::All).is_empty() {
             return Err(unavailable(strategy.name(), format!("{operation} has no such kernel")));
         }
         if in_parts && strategy != Strategy::Split {
@@ -148,7 +148,7 @@ impl Plan {
         let storage = choose_storage(dtype, geometry, capabilities, choice.storage)?;
         let sizes = workgroup_sizes(preference, &capabilities.limits, choice)?;
         let fold = geometry.fold(shape).unwrap_or(1) as u32;
-        let rereads = kernels_of(operation, strategy, Gradients::All).iter().any(|kernel| kernel.rereads);
+        let rereads = kernels_of(operation, strategy, Wanted::All).iter().any(|kernel| kernel.rereads);
         if choice.reverse == Some(true) && !rereads {
             return Err(unavailable("reverse", format!("{operation} by {strategy} reads nothing twice")));
         }
@@ -174,7 +174,7 @@ impl Plan {
             held: 0,
             reverse,
             storage,
-            merges: strategy == Strategy::Split && kernels_of(operation, strategy, Gradients::All).len() > 1,
+            merges: strategy == Strategy::Split && kernels_of(operation, strategy, Wanted::All).len() > 1,
             max_workgroups_per_dimension: capabilities.limits.max_compute_workgroups_per_dimension,
             plane: 4 * shape.channels() as u64,
             max_scratch: most_bytes(&capabilities.limits),

@@ -138,7 +138,7 @@ mod tests {
     use crate::capabilities::Capabilities;
     use crate::config::RunningPolicy;
     use crate::dtype::DType;
-    use crate::kernels::{Gradients, Strategy, kernels_of};
+    use crate::kernels::{Strategy, Wanted, kernels_of};
     use crate::operation::Operation;
     use crate::plan::Choice;
     use crate::shape::Layout;
@@ -153,7 +153,7 @@ mod tests {
         let (capabilities, tuning) = (Capabilities::default_limits(), Tuning::none());
         let plan = Plan::new(OPERATION, &shape, DType::F32, &capabilities, &tuning, &choice).unwrap();
         let config = Config { running, ..Config::default() };
-        [0, 1].map(|i| plan.params(&shape, &config, kernels_of(OPERATION, Strategy::Split, Gradients::All)[i], 0, 0))
+        [0, 1].map(|i| plan.params(&shape, &config, kernels_of(OPERATION, Strategy::Split, Wanted::All)[i], 0, 0))
     }
 
     #[test]

@@ -52,21 +52,16 @@ impl Training {
     /// Binds the buffers once more.
     pub fn bind(&self) -> Result<[Step; 2], Error> {
         let whole = wgpu::Buffer::as_entire_buffer_binding;
-        let TrainingSteps { forward, backward } = self.layer.training(&batchnorm_wgpu::Training {
-            x: whole(&self.x),
-            y: whole(&self.y),
-            dy: whole(&self.dy),
-            dx: Some(whole(&self.dx)),
-            residual: None,
-            dresidual: None,
-            gamma: None,
-            beta: None,
-            dgamma: None,
-            dbeta: None,
-            saved: whole(&self.saved),
-            running: None,
-            scratch: whole(&self.scratch),
-        })?;
+        let TrainingSteps { forward, backward } = self.layer.training(
+            &batchnorm_wgpu::Training::new(
+                whole(&self.x),
+                whole(&self.y),
+                whole(&self.dy),
+                whole(&self.saved),
+                whole(&self.scratch),
+            )
+            .dx(whole(&self.dx)),
+        )?;
         Ok([forward, backward])
     }
 

@@ -4,7 +4,7 @@ use super::{
     ACTIVATIONS, CUMULATIVE, Extent, FORMAT, Golden, GoldenError, LARGEST, LAYOUTS, MODES, OUTPUTS, Output, Problem,
     Tolerance, VARIANCES, stored_as,
 };
-use crate::case::Inputs;
+use crate::case::{Before, Inputs};
 use crate::stored::Stored;
 use batchnorm_wgpu::checkpoint::{Entry, Header};
 use batchnorm_wgpu::{Activation, Config, DType, Layout, RunningPolicy, RunningStatistics, Shape};
@@ -154,6 +154,7 @@ impl<'a> Reader<'a> {
         let (mean, var) = (mean.unwrap_or(vec![0.0; channels]), var.unwrap_or(vec![1.0; channels]));
         let tensor = |name| self.stored(name, &[stored_as(config.dtype)], shape.dims());
         Ok(Inputs {
+            before: Before::default(),
             x: tensor("x")?.unwrap_or_default(),
             dy: tensor("dy")?.unwrap_or(vec![0.0; shape.elements()]),
             residual: tensor("residual")?,

@@ -9,7 +9,7 @@ pub use tensors::{PART_BYTES, part_cases, part_limits};
 
 use crate::case::{Case, Setup};
 use crate::data::Data;
-use batchnorm_wgpu::kernels::{Geometry, Gradients, Reduction, Settings, Strategy, Variant, kernels_of};
+use batchnorm_wgpu::kernels::{Geometry, Reduction, Settings, Strategy, Variant, Wanted, kernels_of};
 use batchnorm_wgpu::{Choice, Config, DType, Error, Kernels, Layout, Operation, Plan, RunningPolicy, Shape};
 use tensors::tensor_cases;
 
@@ -105,7 +105,7 @@ pub fn must_be_covered(variant: &Variant) -> bool {
 
 /// The strategies that an operation has.
 pub fn strategies(operation: Operation) -> impl Iterator<Item = Strategy> {
-    Strategy::ALL.into_iter().filter(move |&strategy| !kernels_of(operation, strategy, Gradients::All).is_empty())
+    Strategy::ALL.into_iter().filter(move |&strategy| !kernels_of(operation, strategy, Wanted::All).is_empty())
 }
 
 fn one_batch(case: Case) -> Case {

@@ -1,7 +1,7 @@
 //! The order in which cases are run: those first that say most.
 
 use super::{LEAST_HELD, must_be_covered};
-use crate::case::{Case, Setup};
+use crate::case::{Adds, Case, Setup};
 use batchnorm_wgpu::Kernels;
 use batchnorm_wgpu::kernels::{Settings, Variant};
 use std::collections::HashSet;
@@ -115,10 +115,14 @@ fn traits(case: &Case, variants: &[Variant]) -> Vec<String> {
 
 /// Which bindings there are, and where they lie, as far as that differs from the ordinary.
 fn bindings(case: &Case) -> Vec<String> {
-    let Setup { pooled, in_place, running, dx, dresidual, dgamma, dbeta, one_batch, choice: _ } = case.setup;
+    let Setup { pooled, in_place, over_residual, running, dx, dresidual, dgamma, dbeta, one_batch, choice: _ } =
+        case.setup;
     let flags = [
         (pooled, "pooled"),
         (in_place, "in place"),
+        (over_residual, "over the residual"),
+        (case.adds == Adds::Parameters, "adds parameters"),
+        (case.adds == Adds::All, "adds"),
         (!running, "no running"),
         (!dx, "no dx"),
         (case.residual, "residual"),

@@ -1,7 +1,7 @@
 //! Cases of what tensors are stored in and of what is fused with the normalization, and those of tensors in parts.
 
 use super::{LEAST_HELD, runs, runs_as, strategies, with_choice};
-use crate::case::{Case, Setup};
+use crate::case::{Adds, Case, Setup};
 use crate::data::Data;
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Storage, Strategy};
 use batchnorm_wgpu::{Activation, Choice, Config, Kernels, Layout, Operation, Shape, wgpu};
@@ -37,7 +37,9 @@ pub(super) fn tensor_cases(kernels: &Kernels) -> Vec<Case> {
                 let hostile = hostile.iter().chain([&bent]);
                 cases.extend(hostile.flat_map(|case| with_tensor_choice(case, Choice::default(), kernels)));
                 // What is read where it is written is read in the geometry's own way.
-                let in_place = tensor_options(&case).into_iter().filter(|case| i > 0 && case.setup.in_place);
+                let written_over =
+                    |case: &Case| case.setup.in_place || case.setup.over_residual || case.adds == Adds::All;
+                let in_place = tensor_options(&case).into_iter().filter(|case| i > 0 && written_over(case));
                 let widely = Choice { geometry: Some(geometry), ..Choice::default() };
                 cases.extend(in_place.flat_map(|case| with_tensor_choice(&case, widely, kernels)));
                 // Which bindings there are and where they lie does not depend on it otherwise.
@@ -143,12 +145,23 @@ fn tensor_options(case: &Case) -> Vec<Case> {
     };
     let mut cases = vec![with(&|setup| setup.pooled = true)];
     match case.operation {
-        Operation::Inference => cases.push(with(&|setup| setup.in_place = true)),
+        Operation::Inference => {
+            cases.push(with(&|setup| setup.in_place = true));
+            if case.residual {
+                cases.push(with(&|setup| setup.over_residual = true));
+                cases.push(with(&|setup| (setup.over_residual, setup.pooled) = (true, true)));
+            }
+        }
         Operation::BackwardTraining | Operation::BackwardFrozen => {
             cases.push(with(&|setup| setup.in_place = true));
             cases.push(with(&|setup| (setup.in_place, setup.pooled) = (true, true)));
             cases.push(with(&|setup| setup.dx = false));
             cases.push(with(&|setup| (setup.dgamma, setup.dbeta) = (false, false)));
+            cases.extend([Adds::Parameters, Adds::All].map(|adds| Case { adds, ..case.clone() }));
+            // By the kernels that only merge sums, or take none.
+            let only = |adds, change: &dyn Fn(&mut Setup)| Case { adds, ..with(change) };
+            cases.push(only(Adds::Parameters, &|setup| setup.dx = false));
+            cases.push(only(Adds::All, &|setup| (setup.dgamma, setup.dbeta) = (false, false)));
             if case.residual {
                 cases.push(with(&|setup| setup.dresidual = false));
                 cases.push(with(&|setup| (setup.dresidual, setup.in_place) = (false, true)));

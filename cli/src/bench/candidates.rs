@@ -1,6 +1,6 @@
 //! The plans that `bn bench --kernels` and `bn tune` compare.
 
-use batchnorm_wgpu::kernels::{Geometry, Gradients, Reduction, Storage, Strategy, kernels_of};
+use batchnorm_wgpu::kernels::{Geometry, Reduction, Storage, Strategy, Wanted, kernels_of};
 use batchnorm_wgpu::{
     Capabilities, Choice, DType, Kernels, Operation, Plan, Preference, Shape, Tuning, TuningPoint, wgpu,
 };
@@ -47,7 +47,7 @@ pub fn variants(
 ) -> Vec<Choice> {
     let mut found: Vec<Choice> = Vec::new();
     for strategy in Strategy::ALL {
-        let reduces = kernels_of(operation, strategy, Gradients::All).iter().any(|kernel| kernel.reduces);
+        let reduces = kernels_of(operation, strategy, Wanted::All).iter().any(|kernel| kernel.reduces);
         let reductions = &Reduction::ALL[..if reduces { 2 } else { 1 }];
         for geometry in Geometry::ALL {
             for &reduction in reductions {
@@ -90,7 +90,7 @@ pub fn refinements(
     shape: &Shape,
     capabilities: &Capabilities,
 ) -> Vec<Candidate> {
-    let kernels = kernels_of(operation, best.strategy, Gradients::All);
+    let kernels = kernels_of(operation, best.strategy, Wanted::All);
     let mut all = vec![best];
     if capabilities.subgroups && kernels.iter().any(|kernel| kernel.reduces) {
         all.push(Preference { reduction: Some(Reduction::Tree), ..best });

@@ -7,7 +7,7 @@ use super::session::Session;
 use super::tensors::{Tensors, Use, job};
 use crate::AnyError;
 use batchnorm_wgpu::host::guarded;
-use batchnorm_wgpu::kernels::{Gradients, Kernel, Variant, kernels_of};
+use batchnorm_wgpu::kernels::{Kernel, Variant, Wanted, kernels_of};
 use batchnorm_wgpu::{Activation, BatchNorm, Choice, Config, Operation, Plan, Step, wgpu};
 use batchnorm_wgpu_check::compute::Dispatch;
 
@@ -43,7 +43,7 @@ fn moves(operation: Operation, plan: &Plan, config: &Config, residual: bool) -> 
         }
         variant.moves()
     };
-    kernels_of(operation, plan.strategy, Gradients::All).iter().map(of).sum()
+    kernels_of(operation, plan.strategy, Wanted::All).iter().map(of).sum()
 }
 
 fn is_backward(operation: Operation) -> bool {

@@ -152,26 +152,26 @@ fn step(
     let forward =
         if operation == Operation::BackwardFrozen { Operation::Inference } else { Operation::ForwardTraining };
     let left = layer.saved_from(forward, x.clone(), residual.clone(), saved.clone())?;
-    let backward = Backward {
-        saved: &left,
-        dy: whole(if how == Use::BehindGate { &set.dz } else { &set.dy }),
-        dx: Some(whole(&set.dx)),
-        dresidual: with_residual.then(|| whole(&set.dz)),
-        dgamma: Some(whole(&set.dgamma)),
-        dbeta: Some(whole(&set.dbeta)),
-        scratch: scratch.clone(),
-    };
+    let backward = Backward::new(&left, whole(if how == Use::BehindGate { &set.dz } else { &set.dy }), scratch.clone())
+        .dx(whole(&set.dx))
+        .dresidual(with_residual.then(|| whole(&set.dz)))
+        .dgamma(whole(&set.dgamma))
+        .dbeta(whole(&set.dbeta));
     Ok(match operation {
         Operation::ForwardTraining => {
             let running = Some(running);
-            layer.forward_training(&ForwardTraining { x, y, residual, gamma, beta, saved, running, scratch })?
+            layer.forward_training(
+                &ForwardTraining::new(x, y, saved, scratch).residual(residual).gamma(gamma).beta(beta).running(running),
+            )?
         }
-        Operation::Inference => layer.inference(&Inference { x, y, residual, gamma, beta, running, saved: None })?,
+        Operation::Inference => {
+            layer.inference(&Inference::new(x, y, running).residual(residual).gamma(gamma).beta(beta))?
+        }
         Operation::BackwardTraining => layer.backward_training(&backward)?,
         Operation::BackwardFrozen => layer.backward_frozen(&backward)?,
         Operation::Statistics => {
             let (saved, running) = (Some(saved), Some(running));
-            layer.statistics(&batchnorm_wgpu::Statistics { x, saved, running, scratch })?
+            layer.statistics(&batchnorm_wgpu::Statistics::new(x, scratch).saved(saved).running(running))?
         }
     })
 }

@@ -4,7 +4,7 @@ use super::source::{Files, Found, Source};
 use crate::{AnyError, names};
 use batchnorm_wgpu::checkpoint::spellings;
 use batchnorm_wgpu::{Activation, Average, Config, DType, Layout, Operation, RunningPolicy, RunningStatistics, Shape};
-use batchnorm_wgpu_check::case::Inputs;
+use batchnorm_wgpu_check::case::{Before, Inputs};
 use batchnorm_wgpu_check::stored::{Dtype, file_dtype, layer_dtype, rounding};
 use serde::Serialize;
 use std::collections::HashSet;
@@ -200,7 +200,7 @@ pub fn read(operation: Operation, tensors: &TensorArgs, layer: &LayerArgs) -> Re
     reader.refuse_useless_file()?;
     reader.look_at_the_rest(shape.channels())?;
     reader.warn(&running);
-    Ok((Inputs { shape, config, x, dy, residual, gamma, beta, running }, reader.taken))
+    Ok((Inputs { shape, config, x, dy, residual, gamma, beta, running, before: Before::default() }, reader.taken))
 }
 
 /// Reads tensors as the operation asks for them.

@@ -4,7 +4,7 @@ mod translate;
 
 use crate::output::{Claim, Folder};
 use crate::{AnyError, Verdict};
-use batchnorm_wgpu::kernels::{Binding, KERNELS, Place, Shader, Variant};
+use batchnorm_wgpu::kernels::{KERNELS, Place, Shader, Variant};
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
 use translate::Checked;
@@ -18,7 +18,7 @@ pub struct ShaderArgs {
     #[arg(required_unless_present = "list")]
     name: Option<String>,
     /// List the names of all variants, one a line; with NAME those that begin with it
-    #[arg(long, conflicts_with_all = ["without", "in_place", "pooled", "workgroup_size", "language", "out"])]
+    #[arg(long, conflicts_with_all = ["without", "in_place", "add_to", "pooled", "workgroup_size", "language", "out"])]
     list: bool,
     /// Leave out these bindings, separated by commas, such as gamma,beta
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
@@ -26,6 +26,9 @@ pub struct ShaderArgs {
     /// Write y over x, or dx over dy; without dx, the gradient of the residual over dy
     #[arg(long)]
     in_place: bool,
+    /// Add these gradients to what is there, separated by commas, such as dgamma,dbeta
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    add_to: Vec<String>,
     /// Declare every binding writable, as for tensors that share a buffer
     #[arg(long)]
     pooled: bool,
@@ -183,7 +186,10 @@ impl ShaderArgs {
             variant.absent |= 1 << optional(&variant, name)?;
         }
         if self.in_place {
-            variant.in_place = 1 << over(&variant)?;
+            variant = in_place(variant)?;
+        }
+        for name in &self.add_to {
+            variant = adding(variant, name)?;
         }
         variant.pooled = self.pooled;
         Ok(variant)
@@ -207,20 +213,32 @@ fn optional(variant: &Variant, name: &str) -> Result<usize, AnyError> {
     }
 }
 
-/// The place in the row of the binding that is written over another one: the last that may be, which is dx where dresidual may be
-/// too.
-fn over(variant: &Variant) -> Result<usize, AnyError> {
-    let bindings = variant.kernel.bindings;
-    let is_present = |at: usize| variant.absent & (1 << at) == 0;
-    let lies_under = |writer: &Binding| {
-        bindings.iter().enumerate().any(|(at, under)| is_present(at) && writer.over == Some(under.name))
-    };
-    let found = bindings.iter().enumerate().rfind(|&(at, writer)| is_present(at) && lies_under(writer));
-    found.map(|(at, _)| at).ok_or_else(|| {
+/// With y over x, or dx over dy, or without dx dresidual over dy.
+fn in_place(variant: Variant) -> Result<Variant, AnyError> {
+    let is_present = |name: &str| variant.has(name).unwrap_or_default();
+    let over = [("y", "x"), ("dx", "dy"), ("dresidual", "dy")];
+    let found = over.into_iter().find(|(writer, under)| is_present(writer) && is_present(under));
+    let changed = found.map(|(writer, under)| variant.over(writer, under));
+    changed.filter(|changed| *changed != variant).ok_or_else(|| {
         let name = variant.kernel.name;
         format!("--in-place: {name} has no binding that may be written over another one; y may over x, and dx over dy")
             .into()
     })
+}
+
+/// With a gradient added to what is there.
+fn adding(variant: Variant, name: &str) -> Result<Variant, AnyError> {
+    let changed = variant.adding_to(name);
+    if changed != variant && variant.has(name) == Some(true) {
+        return Ok(changed);
+    }
+    let adds = variant.kernel.bindings.iter().filter(|binding| binding.adds && variant.has(binding.name) == Some(true));
+    let names: Vec<&str> = adds.map(|binding| binding.name).collect();
+    let may = match names.is_empty() {
+        true => "it has none that may be added to".into(),
+        false => format!("those that may be added to are {}", names.join(", ")),
+    };
+    Err(format!("--add-to {name}: {} adds to no such binding; {may}", variant.kernel.name).into())
 }
 
 #[cfg(test)]

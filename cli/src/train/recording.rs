@@ -339,18 +339,11 @@ impl<'n, 'b> Recorder<'n, 'b> {
         let running = whole(&self.network.running[layer]);
         let step = if self.training {
             let (saved, scratch) = (whole(&self.arrays.saved[layer]), whole(&self.scratch));
-            batch_norm.forward_training(&ForwardTraining {
-                x,
-                y,
-                residual: None,
-                gamma,
-                beta,
-                saved,
-                running: Some(running),
-                scratch,
-            })?
+            batch_norm.forward_training(
+                &ForwardTraining::new(x, y, saved, scratch).gamma(gamma).beta(beta).running(running),
+            )?
         } else {
-            batch_norm.inference(&Inference { x, y, residual: None, gamma, beta, running, saved: None })?
+            batch_norm.inference(&Inference::new(x, y, running).gamma(gamma).beta(beta))?
         };
         if self.training {
             self.saved.push(step.saved()?.clone());
@@ -371,15 +364,12 @@ impl<'n, 'b> Recorder<'n, 'b> {
         let (Some(batch_norm), Some(saved)) = (self.layers.get(layer), self.saved.get(layer)) else { return Ok(()) };
         let slices = &self.network.parameters.layers[layer];
         let scale = slices.scale.as_ref();
-        let step = batch_norm.backward_training(&Backward {
-            saved,
-            dy: whole(&self.arrays.du[layer]),
-            dx: Some(whole(self.arrays.dz(layer))),
-            dresidual: None,
-            dgamma: scale.map(|scale| slice(&self.network.gradients, scale)),
-            dbeta: Some(slice(&self.network.gradients, &slices.shift)),
-            scratch: whole(&self.scratch),
-        })?;
+        let step = batch_norm.backward_training(
+            &Backward::new(saved, whole(&self.arrays.du[layer]), whole(&self.scratch))
+                .dx(whole(self.arrays.dz(layer)))
+                .dgamma(scale.map(|scale| slice(&self.network.gradients, scale)))
+                .dbeta(slice(&self.network.gradients, &slices.shift)),
+        )?;
         self.tape.batch_norm(step);
         Ok(())
     }

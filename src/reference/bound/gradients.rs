@@ -64,6 +64,29 @@ pub fn backward_frozen(
     Ok(pass.gradients(|c| Channel::of_running(running_mean[c], running_var[c])))
 }
 
+/// Adds a gradient to what was there before: `want` becomes `before + want`, and `tolerance` that of the sum as `dtype` stores
+/// it. The sum is taken in f32, so that besides the gradient's own error it errs by half an ulp; then it is stored.
+///
+/// All three have the gradient's length; its tolerance is one before storage ([`Execution::adds`]). `before` has values of the
+/// dtype.
+///
+/// ```
+/// use batchnorm_wgpu::reference::bound::{DType, add_to};
+/// let (mut want, mut tolerance) = ([0.5, 3.0], [1e-7, 1e-7]);
+/// add_to(&[2.0, -3.0], &mut want, &mut tolerance, DType::F32);
+/// assert_eq!(want, [2.5, 0.0]);
+/// assert!(tolerance[0] > 2.4e-7 && tolerance[0] < 2.6e-7 && tolerance[1] < 1.1e-7);
+/// ```
+pub fn add_to(before: &[f64], want: &mut [f64], tolerance: &mut [f64], dtype: DType) {
+    for ((want, tolerance), before) in want.iter_mut().zip(tolerance).zip(before) {
+        // A subnormal may be flushed before the addition.
+        let own = *tolerance + flushed(*before, 0.0);
+        let sum = before + *want;
+        let rounded = own * (1.0 + U) + U * sum.abs();
+        (*want, *tolerance) = (sum, stored(sum, rounded + flushed(sum, rounded), dtype));
+    }
+}
+
 /// A backward pass.
 struct Pass<'a> {
     x: &'a [f64],
@@ -124,7 +147,7 @@ impl Pass<'_> {
         let error = scale * inner.error
             + dx.abs() * (theta + 2.0 * U)
             + normalization.scale_flushed * (inner.value.abs() + inner.error);
-        stored(dx, error + flushed(dx, error), self.execution.dtype)
+        stored(dx, error + flushed(dx, error), self.execution.stored_gradient())
     }
 }
 

@@ -31,7 +31,7 @@ pub use compare::{Comparison, Element, compare};
 pub use dtype::settle_overflow;
 pub use execution::Execution;
 pub use forward::{ForwardBound, StatisticsBound, forward_training, inference, overflows, statistics};
-pub use gradients::{GradientsBound, backward_frozen, backward_training};
+pub use gradients::{GradientsBound, add_to, backward_frozen, backward_training};
 pub use running::running;
 
 /// Room for products of errors.

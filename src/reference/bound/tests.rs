@@ -120,7 +120,7 @@ struct Judge {
 impl Judge {
     fn new(task: &Task) -> Self {
         let first_part = task.first_part.map(|n| n as u64);
-        Self::with(task, &Execution { dtype: task.dtype, in_place: task.in_place, first_part })
+        Self::with(task, &Execution { dtype: task.dtype, in_place: task.in_place, first_part, adds: false })
     }
 
     /// A judge who may be wrong about how the task is done.
@@ -460,6 +460,34 @@ fn storage_types_round_and_widen_the_tolerance() {
     assert_eq!(DType::F16.storage_error(0.1, 0.0), 0.1 * 2f64.powi(-11));
     assert_eq!(DType::F16.storage_error(1e-6, 0.0), 2f64.powi(-25));
     assert_eq!(DType::Bf16.storage_error(0.1, 0.0), 0.1 * 2f64.powi(-8) + ETA);
+}
+
+/// A gradient is added in f32 and rounded once more where it is stored.
+#[test]
+fn added_gradients_stay_within_the_tolerance_and_use_it() {
+    let mut random = Random(7);
+    for dtype in DType::ALL {
+        let mut largest = 0.0f64;
+        for _ in 0..2000 {
+            let scale = 2f64.powi((random.uniform() * 20.0) as i32 - 10);
+            let before = dtype.round(random.normal() * scale);
+            let (exact, error) = (random.normal(), 1e-7);
+            let computed = (exact + (2.0 * random.uniform() - 1.0) * error) as f32;
+            let got = dtype.round(f64::from(before as f32 + computed));
+            let (mut want, mut tolerance) = ([exact], [error + U * exact.abs()]);
+            add_to(&[before], &mut want, &mut tolerance, dtype);
+            assert_eq!(want, [before + exact]);
+            largest = largest.max((got - want[0]).abs() / tolerance[0]);
+        }
+        assert!(largest > 0.7 && largest <= 1.0, "{dtype}: {largest}");
+    }
+    let (mut want, mut tolerance) = ([1.0], [1.0]);
+    add_to(&[65000.0], &mut want, &mut tolerance, DType::F16);
+    assert!(tolerance[0].is_finite());
+    add_to(&[1000.0], &mut want, &mut tolerance, DType::F16);
+    assert!(want[0] - tolerance[0] >= DType::F16.overflow() && tolerance[0].is_finite(), "{tolerance:?}");
+    add_to(&[f64::from(f32::MAX)], &mut want, &mut tolerance, DType::F32);
+    assert_eq!(tolerance, [f64::INFINITY]);
 }
 
 #[test]

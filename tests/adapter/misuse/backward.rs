@@ -1,6 +1,6 @@
 //! Backward passes and the forward passes that they follow.
 
-use super::{Check, Fixture, at, buffer, owed};
+use super::{Check, Fixture, at, buffer, owed, with};
 use crate::adapter::Adapter;
 use batchnorm_wgpu::host::{download, storage, upload};
 use batchnorm_wgpu::kernels::Strategy;
@@ -30,26 +30,9 @@ fn foreign_backward(adapter: &Adapter) -> Result<(), Failed> {
     let (tensor, other, saved, scratch) = (of(2 * size), of(size), of(1 << 16), of(1 << 16));
     let layer = |dims: &[usize], layout, config| BatchNorm::new(&adapter.kernels, Shape::new(dims, layout)?, config);
     let forward = |layer: &BatchNorm| {
-        layer.forward_training(&ForwardTraining {
-            x: at(&tensor, 0),
-            y: at(&other, 0),
-            residual: None,
-            gamma: None,
-            beta: None,
-            saved: at(&saved, 0),
-            running: None,
-            scratch: at(&scratch, 0),
-        })
+        layer.forward_training(&ForwardTraining::new(at(&tensor, 0), at(&other, 0), at(&saved, 0), at(&scratch, 0)))
     };
-    let backward = |saved| Backward {
-        saved,
-        dy: at(&other, 0),
-        dx: Some(at(&other, 0)),
-        dresidual: None,
-        dgamma: None,
-        dbeta: None,
-        scratch: at(&scratch, 0),
-    };
+    let backward = |saved| Backward::new(saved, at(&other, 0), at(&scratch, 0)).dx(at(&other, 0));
     let (plain, first) = (Config::default(), Layout::ChannelsFirst);
     let dims = [4, 8, 6, 6];
     let own = layer(&dims, first, plain)?;
@@ -79,12 +62,7 @@ fn foreign_backward(adapter: &Adapter) -> Result<(), Failed> {
     let flat = forward(&layer(&[20, 6], first, plain)?)?;
     layer(&[20, 6], Layout::ChannelsLast, plain)?.backward_training(&backward(flat.saved()?))?;
     // What is no forward pass has nothing to go back from.
-    let statistics = own.statistics(&Statistics {
-        x: at(&tensor, 0),
-        saved: Some(at(&saved, 0)),
-        running: None,
-        scratch: at(&scratch, 0),
-    })?;
+    let statistics = own.statistics(&Statistics::new(at(&tensor, 0), at(&scratch, 0)).saved(at(&saved, 0)))?;
     let nothing = |error: &Error| matches!(error, Error::Mismatch { name: "saved", .. });
     owed("statistics", statistics.saved().cloned(), nothing)?;
     let gradients = own.backward_training(&backward(step.saved()?))?;
@@ -108,22 +86,12 @@ fn backward_takes_over(adapter: &Adapter) -> Result<(), Failed> {
         let (dx, dresidual) = (output(layer.tensor_size())?, output(layer.tensor_size())?);
         let (saved, scratch) = (output(layer.saved_size())?, output(layer.scratch_size())?);
         let whole = wgpu::Buffer::as_entire_buffer_binding;
-        let TrainingSteps { forward, backward } = layer.training(&Training {
-            x: whole(&x),
-            // In place y may lie elsewhere all the same: the backward pass reads it there.
-            y: whole(&y),
-            dy: whole(&dy),
-            dx: Some(whole(&dx)),
-            residual: (!in_place).then(|| whole(&residual)),
-            dresidual: (!in_place).then(|| whole(&dresidual)),
-            gamma: None,
-            beta: None,
-            dgamma: None,
-            dbeta: None,
-            saved: whole(&saved),
-            running: None,
-            scratch: whole(&scratch),
-        })?;
+        let TrainingSteps { forward, backward } = layer.training(
+            &Training::new(whole(&x), whole(&y), whole(&dy), whole(&saved), whole(&scratch))
+                .dx(whole(&dx))
+                .residual((!in_place).then(|| whole(&residual)))
+                .dresidual((!in_place).then(|| whole(&dresidual))),
+        )?;
         let mut encoder = device.create_command_encoder(&Default::default());
         forward.encode_pass(&mut encoder);
         backward.encode_pass(&mut encoder);
@@ -152,24 +120,15 @@ fn x_overwritten(adapter: &Adapter) -> Result<(), Failed> {
     let fixture = Fixture::new(adapter)?;
     let running = buffer(adapter, RunningStatistics::size(8), wgpu::BufferUsages::STORAGE);
     let inference = |layer: &BatchNorm| {
-        layer.inference(&Inference {
-            x: at(&fixture.tensor, 0),
-            y: at(&fixture.tensor, 0),
-            residual: None,
-            gamma: None,
-            beta: None,
-            running: running.as_entire_buffer_binding(),
-            saved: Some(fixture.saved.as_entire_buffer_binding()),
-        })
+        layer.inference(
+            &Inference::new(at(&fixture.tensor, 0), at(&fixture.tensor, 0), running.as_entire_buffer_binding())
+                .saved(fixture.saved.as_entire_buffer_binding()),
+        )
     };
-    let backward = |saved, dgamma| Backward {
-        saved,
-        dy: fixture.other.as_entire_buffer_binding(),
-        dx: Some(fixture.other.as_entire_buffer_binding()),
-        dresidual: None,
-        dgamma,
-        dbeta: None,
-        scratch: fixture.scratch.as_entire_buffer_binding(),
+    let backward = |saved, dgamma| {
+        Backward::new(saved, fixture.other.as_entire_buffer_binding(), fixture.scratch.as_entire_buffer_binding())
+            .dx(fixture.other.as_entire_buffer_binding())
+            .dgamma(dgamma)
     };
     let dgamma = || Some(at(&fixture.tensor, fixture.other.size()));
     let overlap = |error: &Error| matches!(error, Error::Overlap { first: "x", second: "y", .. });
@@ -185,6 +144,21 @@ fn x_overwritten(adapter: &Adapter) -> Result<(), Failed> {
     let in_place = layer(Config { in_place: true, ..Config::default() })?;
     let step = inference(&in_place)?;
     in_place.backward_frozen(&backward(step.saved()?, dgamma()))?;
+    let over_residual = |layer: &BatchNorm, saved| {
+        let tensor = || at(&fixture.tensor, 0);
+        let bindings =
+            Inference::new(fixture.other.as_entire_buffer_binding(), tensor(), running.as_entire_buffer_binding());
+        layer.inference(&bindings.residual(tensor()).saved(saved))
+    };
+    let saved = || Some(fixture.saved.as_entire_buffer_binding());
+    owed("y over the residual", over_residual(&relu, saved()), |error| {
+        matches!(error, Error::Overlap { first: "residual", second: "y", .. })
+    })?;
+    over_residual(&relu, None)?;
+    over_residual(&plain, saved())?;
+    // What is added to is no place for what it is added from.
+    let adding = Backward::new(step.saved()?, at(&fixture.tensor, 0), fixture.scratch.as_entire_buffer_binding());
+    owed("dx added over dy", in_place.backward_frozen(&adding.add_to_dx(at(&fixture.tensor, 0))), overlap)?;
     Ok(())
 }
 
@@ -197,9 +171,9 @@ fn in_place(adapter: &Adapter) -> Result<(), Failed> {
     owed("relu", layer(Config { activation: Activation::Relu, ..config }), refused)?;
     let fixture = Fixture { layer: layer(config)?, ..Fixture::new(adapter)? };
     let size = fixture.other.size();
-    let x_is_y = ForwardTraining { y: at(&fixture.tensor, 0), ..fixture.forward() };
+    let x_is_y = with(fixture.forward(), |it| it.y = at(&fixture.tensor, 0));
     fixture.layer.forward_training(&x_is_y)?;
-    let residual = ForwardTraining { residual: Some(at(&fixture.tensor, size)), ..fixture.forward() };
+    let residual = fixture.forward().residual(at(&fixture.tensor, size));
     owed("residual", fixture.layer.forward_training(&residual), |error| {
         matches!(error, Error::Mismatch { name: "residual", .. })
     })?;
@@ -248,15 +222,12 @@ fn runs_what_is_wanted(adapter: &Adapter) -> Result<(), Failed> {
         (not, wanted, wanted, ["gradient_sums relu", "gradient_merge"]),
         (not, not, wanted, ["gradient_sums relu", "gradient_merge"]),
     ] {
-        let step = layer.backward_training(&Backward {
-            saved,
-            dy: whole(&dy),
-            dx: with_dx.then(|| whole(&dx)),
-            dresidual: with_dresidual.then(|| whole(&dresidual)),
-            dgamma: with_dgamma.then(|| whole(&dgamma)),
-            dbeta: None,
-            scratch: whole(&fixture.scratch),
-        })?;
+        let step = layer.backward_training(
+            &Backward::new(saved, whole(&dy), whole(&fixture.scratch))
+                .dx(with_dx.then(|| whole(&dx)))
+                .dresidual(with_dresidual.then(|| whole(&dresidual)))
+                .dgamma(with_dgamma.then(|| whole(&dgamma))),
+        )?;
         let ran: Vec<String> = step.kernels().map(kernel_and_activation).collect();
         if ran != kernels {
             let asked = format!("dx {with_dx}, dresidual {with_dresidual}, dgamma {with_dgamma}");

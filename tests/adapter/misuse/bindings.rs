@@ -1,6 +1,6 @@
 //! Buffers that are too small, wrong in usage, misaligned, or over each other.
 
-use super::{Check, Fixture, at, buffer, owed};
+use super::{Check, Fixture, at, buffer, owed, with};
 use crate::adapter::Adapter;
 use batchnorm_wgpu::host::{Gpu, HostBatchNorm, download, storage, upload};
 use batchnorm_wgpu::kernels::Strategy;
@@ -30,13 +30,13 @@ fn small_buffers(adapter: &Adapter) -> Result<(), Failed> {
     let fixture = Fixture::new(adapter)?;
     let small = || fixture.small.as_entire_buffer_binding();
     let cases = [
-        ("x", ForwardTraining { x: small(), ..fixture.forward() }),
-        ("y", ForwardTraining { y: small(), ..fixture.forward() }),
-        ("gamma", ForwardTraining { gamma: Some(small()), ..fixture.forward() }),
-        ("beta", ForwardTraining { beta: Some(small()), ..fixture.forward() }),
-        ("saved", ForwardTraining { saved: small(), ..fixture.forward() }),
-        ("running", ForwardTraining { running: Some(small()), ..fixture.forward() }),
-        ("scratch", ForwardTraining { scratch: small(), ..fixture.forward() }),
+        ("x", with(fixture.forward(), |it| it.x = small())),
+        ("y", with(fixture.forward(), |it| it.y = small())),
+        ("gamma", fixture.forward().gamma(small())),
+        ("beta", fixture.forward().beta(small())),
+        ("saved", with(fixture.forward(), |it| it.saved = small())),
+        ("running", fixture.forward().running(small())),
+        ("scratch", with(fixture.forward(), |it| it.scratch = small())),
     ];
     for (wrong, bindings) in cases {
         let is = |error: &Error| matches!(error, Error::BufferTooSmall { name, actual: 28, .. } if *name == wrong);
@@ -45,7 +45,7 @@ fn small_buffers(adapter: &Adapter) -> Result<(), Failed> {
     // A size that reaches behind the buffer's end does not make it larger.
     let size = wgpu::BufferSize::new(1 << 20);
     let x = wgpu::BufferBinding { buffer: &fixture.small, offset: 0, size };
-    let outcome = fixture.layer.forward_training(&ForwardTraining { x, ..fixture.forward() });
+    let outcome = fixture.layer.forward_training(&with(fixture.forward(), |it| it.x = x));
     owed("size", outcome, |error| matches!(error, Error::BufferTooSmall { .. }))
 }
 
@@ -59,14 +59,14 @@ fn own_sizes(adapter: &Adapter) -> Result<(), Failed> {
     let buffer = buffer(adapter, fixture.tensor.size(), wgpu::BufferUsages::STORAGE);
     let (layer, of) = (&fixture.layer, |bytes| sized(&buffer, bytes));
     let forward = |name, bytes| match name {
-        "x" => ForwardTraining { x: of(bytes), ..fixture.forward() },
-        "y" => ForwardTraining { y: of(bytes), ..fixture.forward() },
-        "residual" => ForwardTraining { residual: Some(of(bytes)), ..fixture.forward() },
-        "gamma" => ForwardTraining { gamma: Some(of(bytes)), ..fixture.forward() },
-        "beta" => ForwardTraining { beta: Some(of(bytes)), ..fixture.forward() },
-        "saved" => ForwardTraining { saved: of(bytes), ..fixture.forward() },
-        "running" => ForwardTraining { running: Some(of(bytes)), ..fixture.forward() },
-        _ => ForwardTraining { scratch: of(bytes), ..fixture.forward() },
+        "x" => with(fixture.forward(), |it| it.x = of(bytes)),
+        "y" => with(fixture.forward(), |it| it.y = of(bytes)),
+        "residual" => fixture.forward().residual(of(bytes)),
+        "gamma" => fixture.forward().gamma(of(bytes)),
+        "beta" => fixture.forward().beta(of(bytes)),
+        "saved" => with(fixture.forward(), |it| it.saved = of(bytes)),
+        "running" => fixture.forward().running(of(bytes)),
+        _ => with(fixture.forward(), |it| it.scratch = of(bytes)),
     };
     for (wrong, needed) in [
         ("x", layer.tensor_size()),
@@ -90,7 +90,7 @@ fn own_sizes(adapter: &Adapter) -> Result<(), Failed> {
 fn wrong_usage(adapter: &Adapter) -> Result<(), Failed> {
     let fixture = Fixture::new(adapter)?;
     let copies = buffer(adapter, fixture.tensor.size(), wgpu::BufferUsages::COPY_SRC);
-    let bindings = ForwardTraining { x: copies.as_entire_buffer_binding(), ..fixture.forward() };
+    let bindings = with(fixture.forward(), |it| it.x = copies.as_entire_buffer_binding());
     owed("usage", fixture.layer.forward_training(&bindings), |error| {
         matches!(error, Error::BufferUsage { name: "x", .. })
     })
@@ -98,7 +98,7 @@ fn wrong_usage(adapter: &Adapter) -> Result<(), Failed> {
 
 fn misaligned_offset(adapter: &Adapter) -> Result<(), Failed> {
     let fixture = Fixture::new(adapter)?;
-    let bindings = ForwardTraining { x: at(&fixture.tensor, 4), ..fixture.forward() };
+    let bindings = with(fixture.forward(), |it| it.x = at(&fixture.tensor, 4));
     owed("offset", fixture.layer.forward_training(&bindings), |error| {
         matches!(error, Error::MisalignedOffset { name: "x", offset: 4, .. })
     })
@@ -110,7 +110,7 @@ fn overlaps(adapter: &Adapter) -> Result<(), Failed> {
     let size = fixture.other.size();
     // Training needs x afterwards, so y may not lie over it; nor may a tensor overlap by half.
     for offset in [0, size / 2] {
-        let bindings = ForwardTraining { y: at(&fixture.tensor, offset), ..fixture.forward() };
+        let bindings = with(fixture.forward(), |it| it.y = at(&fixture.tensor, offset));
         owed("y over x", fixture.layer.forward_training(&bindings), overlap)?;
     }
     let left = |layer: &BatchNorm| {
@@ -118,21 +118,17 @@ fn overlaps(adapter: &Adapter) -> Result<(), Failed> {
         layer.saved_from(Operation::ForwardTraining, x, None, saved)
     };
     let saved = &left(&fixture.layer)?;
-    let backward = |dx, dgamma, dbeta| Backward {
-        saved,
-        dy: fixture.other.as_entire_buffer_binding(),
-        dx,
-        dresidual: None,
-        dgamma,
-        dbeta,
-        scratch: fixture.scratch.as_entire_buffer_binding(),
+    let backward = |dx, dgamma, dbeta| {
+        Backward::new(saved, fixture.other.as_entire_buffer_binding(), fixture.scratch.as_entire_buffer_binding())
+            .dx(dx)
+            .dgamma(dgamma)
+            .dbeta(dbeta)
     };
     let whole = || Some(fixture.other.as_entire_buffer_binding());
     let relu = Config { activation: Activation::Relu, ..Config::default() };
     let relu = BatchNorm::new(&adapter.kernels, fixture.layer.shape().clone(), relu)?;
     let of_relu = left(&relu)?;
-    let bindings =
-        Backward { saved: &of_relu, dresidual: Some(at(&fixture.tensor, size)), ..backward(None, None, None) };
+    let bindings = with(backward(None, None, None).dresidual(at(&fixture.tensor, size)), |it| it.saved = &of_relu);
     owed("dresidual without residual", relu.backward_training(&bindings), |error| {
         matches!(error, Error::Mismatch { name: "residual", .. })
     })?;
@@ -142,20 +138,12 @@ fn overlaps(adapter: &Adapter) -> Result<(), Failed> {
     owed("dgamma over dy", fixture.layer.backward_training(&backward(None, whole(), None)), overlap)?;
     fixture.layer.backward_training(&backward(whole(), gradients(), None))?;
     // x and dy may be the same bytes, but not where the buffer is written too: a browser refuses aliased writable bindings.
-    let same = Backward { dy: at(&fixture.tensor, 0), ..backward(whole(), None, None) };
+    let same = with(backward(whole(), None, None), |it| it.dy = at(&fixture.tensor, 0));
     fixture.layer.backward_training(&same)?;
-    let pooled = Backward { dx: gradients(), ..same };
+    let pooled = same.dx(gradients());
     owed("aliases in a pool", fixture.layer.backward_training(&pooled), overlap)?;
     let running = buffer(adapter, RunningStatistics::size(8), wgpu::BufferUsages::STORAGE);
-    let inference = |y| Inference {
-        x: at(&fixture.tensor, 0),
-        y,
-        residual: None,
-        gamma: None,
-        beta: None,
-        running: running.as_entire_buffer_binding(),
-        saved: None,
-    };
+    let inference = |y| Inference::new(at(&fixture.tensor, 0), y, running.as_entire_buffer_binding());
     owed("half", fixture.layer.inference(&inference(at(&fixture.tensor, size / 2))), overlap)?;
     fixture.layer.inference(&inference(at(&fixture.tensor, 0)))?;
     fixture.layer.inference(&inference(at(&fixture.tensor, size)))?;
@@ -170,16 +158,12 @@ fn overlap_of_one_word(adapter: &Adapter) -> Result<(), Failed> {
     let of = |size| buffer(adapter, size, wgpu::BufferUsages::STORAGE);
     let (pool, saved, scratch) = (of(8 * alignment), of(layer.saved_size()), of(layer.scratch_size()));
     let forward = |x, y| {
-        layer.forward_training(&ForwardTraining {
-            x: at(&pool, x),
-            y: at(&pool, y),
-            residual: None,
-            gamma: None,
-            beta: None,
-            saved: saved.as_entire_buffer_binding(),
-            running: None,
-            scratch: scratch.as_entire_buffer_binding(),
-        })
+        layer.forward_training(&ForwardTraining::new(
+            at(&pool, x),
+            at(&pool, y),
+            saved.as_entire_buffer_binding(),
+            scratch.as_entire_buffer_binding(),
+        ))
     };
     let overlap = |error: &Error| matches!(error, Error::Overlap { first: "x", second: "y", .. });
     owed("y begins in the last word of x", forward(0, alignment), overlap)?;
@@ -199,17 +183,12 @@ fn scratch_of_every_plan(adapter: &Adapter) -> Result<(), Failed> {
         let is = |error: &Error| matches!(error, Error::BufferTooSmall { name: "scratch", expected, .. } if *expected == layer.scratch_size());
         let scratch = || sized(&fixture.scratch, layer.scratch_size() - 4);
         let (x, saved) = (|| at(&fixture.tensor, 0), || fixture.saved.as_entire_buffer_binding());
-        owed("forward", layer.forward_training(&ForwardTraining { scratch: scratch(), ..fixture.forward() }), is)?;
+        owed("forward", layer.forward_training(&with(fixture.forward(), |it| it.scratch = scratch())), is)?;
         let left = |forward| layer.saved_from(forward, x(), None, saved());
         let (trained, inferred) = (left(Operation::ForwardTraining)?, left(Operation::Inference)?);
-        let backward = |saved| Backward {
-            saved,
-            dy: fixture.other.as_entire_buffer_binding(),
-            dx: Some(fixture.other.as_entire_buffer_binding()),
-            dresidual: None,
-            dgamma: None,
-            dbeta: None,
-            scratch: scratch(),
+        let backward = |saved| {
+            Backward::new(saved, fixture.other.as_entire_buffer_binding(), scratch())
+                .dx(fixture.other.as_entire_buffer_binding())
         };
         owed("backward", layer.backward_training(&backward(&trained)), is)?;
         if layer.plan(Operation::BackwardFrozen).is_ok() {
@@ -217,10 +196,10 @@ fn scratch_of_every_plan(adapter: &Adapter) -> Result<(), Failed> {
         }
         if layer.plan(Operation::Statistics).is_ok() {
             let saved = Some(saved());
-            owed("statistics", layer.statistics(&Statistics { x: x(), saved, running: None, scratch: scratch() }), is)?;
+            owed("statistics", layer.statistics(&Statistics::new(x(), scratch()).saved(saved)), is)?;
         }
         // Nor may it lie over what is read.
-        let over = ForwardTraining { scratch: at(&fixture.tensor, 0), ..fixture.forward() };
+        let over = with(fixture.forward(), |it| it.scratch = at(&fixture.tensor, 0));
         owed("scratch over x", layer.forward_training(&over), |error| matches!(error, Error::Overlap { .. }))?;
     }
     Ok(())
@@ -239,15 +218,11 @@ fn initialize_running(adapter: &Adapter) -> Result<(), Failed> {
     owed("zeros", RunningStatistics::from_bytes(&untouched[0]), |error| {
         matches!(error, Error::Mismatch { name: "running", .. })
     })?;
-    let step = layer.inference(&Inference {
-        x: x.as_entire_buffer_binding(),
-        y: y.as_entire_buffer_binding(),
-        residual: None,
-        gamma: None,
-        beta: None,
-        running: running.as_entire_buffer_binding(),
-        saved: None,
-    })?;
+    let step = layer.inference(&Inference::new(
+        x.as_entire_buffer_binding(),
+        y.as_entire_buffer_binding(),
+        running.as_entire_buffer_binding(),
+    ))?;
     let mut encoder = device.create_command_encoder(&Default::default());
     layer.initialize_running(&mut encoder, &running.as_entire_buffer_binding())?;
     step.encode_pass(&mut encoder);

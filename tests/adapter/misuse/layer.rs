@@ -1,11 +1,11 @@
 //! Layers that cannot be, calls that want nothing, and the names in errors.
 
-use super::{Check, Fixture, at, buffer, owed};
+use super::{Check, Fixture, at, buffer, owed, with};
 use crate::adapter::Adapter;
 use batchnorm_wgpu::host::HostBatchNorm;
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Strategy};
 use batchnorm_wgpu::{
-    Backward, BatchNorm, Choice, Config, Error, ForwardTraining, Inference, Layout, Operation, Shape, Statistics, wgpu,
+    Backward, BatchNorm, Choice, Config, Error, Inference, Layout, Operation, Shape, Statistics, wgpu,
 };
 use libtest_mimic::Failed;
 use ndarray::{Array2, Axis, s};
@@ -28,24 +28,16 @@ fn one_value(adapter: &Adapter) -> Result<(), Failed> {
 
 fn nothing_wanted(adapter: &Adapter) -> Result<(), Failed> {
     let fixture = Fixture::new(adapter)?;
-    let outcome = fixture.layer.statistics(&Statistics {
-        x: at(&fixture.tensor, 0),
-        saved: None,
-        running: None,
-        scratch: fixture.scratch.as_entire_buffer_binding(),
-    });
+    let outcome =
+        fixture.layer.statistics(&Statistics::new(at(&fixture.tensor, 0), fixture.scratch.as_entire_buffer_binding()));
     owed("statistics", outcome, |error| matches!(error, Error::Mismatch { name: "saved, running", .. }))?;
     let saved = fixture.saved.as_entire_buffer_binding();
     let saved = &fixture.layer.saved_from(Operation::ForwardTraining, at(&fixture.tensor, 0), None, saved)?;
-    let outcome = fixture.layer.backward_training(&Backward {
+    let outcome = fixture.layer.backward_training(&Backward::new(
         saved,
-        dy: fixture.other.as_entire_buffer_binding(),
-        dx: None,
-        dresidual: None,
-        dgamma: None,
-        dbeta: None,
-        scratch: fixture.scratch.as_entire_buffer_binding(),
-    });
+        fixture.other.as_entire_buffer_binding(),
+        fixture.scratch.as_entire_buffer_binding(),
+    ));
     owed("backward", outcome, |error| matches!(error, Error::Mismatch { name: "dx, dresidual, dgamma, dbeta", .. }))
 }
 
@@ -87,19 +79,11 @@ fn labels(adapter: &Adapter) -> Result<(), Failed> {
     let bound = || at(&fixture.tensor, 0);
     let left = |forward| fixture.layer.saved_from(forward, small(), None, bound());
     let (trained, inferred) = (left(Operation::ForwardTraining)?, left(Operation::Inference)?);
-    let backward = |saved| Backward {
-        saved,
-        dy: bound(),
-        dx: Some(bound()),
-        dresidual: None,
-        dgamma: None,
-        dbeta: None,
-        scratch: bound(),
-    };
-    let forward = ForwardTraining { x: small(), ..fixture.forward() };
+    let backward = |saved| Backward::new(saved, bound(), bound()).dx(bound());
+    let forward = with(fixture.forward(), |it| it.x = small());
     let (residual, gamma, beta) = (None, None, None);
-    let inference = Inference { x: small(), y: bound(), residual, gamma, beta, running: bound(), saved: None };
-    let statistics = Statistics { x: small(), saved: Some(bound()), running: None, scratch: bound() };
+    let inference = Inference::new(small(), bound(), bound()).residual(residual).gamma(gamma).beta(beta);
+    let statistics = Statistics::new(small(), bound()).saved(bound());
     let layer = &fixture.layer;
     for outcome in [
         layer.forward_training(&forward),
@@ -123,7 +107,7 @@ fn labels(adapter: &Adapter) -> Result<(), Failed> {
     // A buffer of another device: what wgpu refuses is the bind group.
     let other = adapter.with_default_limits()?;
     let foreign = buffer(&other, fixture.tensor.size(), wgpu::BufferUsages::STORAGE);
-    let bindings = ForwardTraining { x: foreign.as_entire_buffer_binding(), ..fixture.forward() };
+    let bindings = with(fixture.forward(), |it| it.x = foreign.as_entire_buffer_binding());
     let outcome = layer.forward_training(&bindings);
     owed(
         "a bind group",

@@ -59,17 +59,19 @@ impl Fixture {
     }
 
     fn forward(&self) -> ForwardTraining<'_> {
-        ForwardTraining {
-            x: self.tensor.as_entire_buffer_binding(),
-            y: self.other.as_entire_buffer_binding(),
-            residual: None,
-            gamma: None,
-            beta: None,
-            saved: self.saved.as_entire_buffer_binding(),
-            running: None,
-            scratch: self.scratch.as_entire_buffer_binding(),
-        }
+        ForwardTraining::new(
+            self.tensor.as_entire_buffer_binding(),
+            self.other.as_entire_buffer_binding(),
+            self.saved.as_entire_buffer_binding(),
+            self.scratch.as_entire_buffer_binding(),
+        )
     }
+}
+
+/// A value with a change.
+fn with<T>(mut value: T, change: impl FnOnce(&mut T)) -> T {
+    change(&mut value);
+    value
 }
 
 fn buffer(adapter: &Adapter, size: u64, usage: wgpu::BufferUsages) -> wgpu::Buffer {
