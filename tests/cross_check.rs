@@ -1,8 +1,9 @@
 //! The cross-check on every adapter present, each adapter a set of tests of its own: the matrix against the float64
 //! reference, the golden cases against PyTorch, planted faults, repeated runs, and what callers get wrong.
 //!
-//! The matrix is the quick choice of `bn check`; `bn check --full` runs the whole. Planted faults, and a tensor of millions of elements,
-//! are for the first adapter; on the others those tests are ignored, and `--ignored` runs them.
+//! The matrix is the quick choice of `bn check`; `bn check --full` runs the whole. Planted faults, and a tensor of millions of
+//! elements, are for the first adapter; on the others those tests are ignored. So are the tests `at_length`, which run more of
+//! what their namesakes run some of. `--ignored` runs them all.
 //!
 //! An adapter of `BATCHNORM_REQUIRE_ADAPTERS` (names as in `bn info`, separated by commas) that is missing is a failure.
 //! Without the variable the software adapters that are missing show as ignored tests.
@@ -79,16 +80,17 @@ fn of_adapter(adapter: &Adapter, is_first: bool) -> Vec<Trial> {
     }
     trials.push(adapter.test(&format!("{key}::matrix_covers_every_kernel"), every_kernel_is_covered));
     trials.push(adapter.test(&format!("{key}::the_quick_choice_has_all_there_is"), quick_choice_has_all));
-    trials.push(adapter.test(&format!("{key}::runs_repeat_to_the_bit"), runs_repeat));
-    trials.push(adapter.test(&format!("{key}::default_limits_suffice"), default_limits_suffice));
-    trials.push(adapter.test(&format!("{key}::runtime_checks_do_not_matter"), runtime_checks_do_not_matter));
     trials.push(adapter.test(&format!("{key}::tensors_in_parts_hold"), tensors_in_parts_hold));
     trials.push(adapter.test(&format!("{key}::parts_begin_where_they_lie"), parts_begin_where_they_lie));
     let large = adapter.test(&format!("{key}::a_tensor_beyond_the_binding_limit_holds"), large::holds);
     trials.push(large.with_ignored_flag(!is_first));
     trials.push(adapter.test(&format!("{key}::conversions_are_exact"), conversions_are_exact));
     trials.push(adapter.test(&format!("{key}::bounds_are_tight"), bounds_are_tight));
-    trials.push(adapter.test(&format!("{key}::random_calls_hold"), random_calls_hold));
+    for (name, check) in AT_LENGTH {
+        trials.push(adapter.test(&format!("{key}::{name}"), move |adapter| check(adapter, Length::Short)));
+        let long = adapter.test(&format!("{key}::{name}_at_length"), move |adapter| check(adapter, Length::Long));
+        trials.push(long.with_ignored_flag(true));
+    }
     trials.push(adapter.test(&format!("{key}::shift_scale_and_permutation_hold"), laws_hold));
     trials.extend(golden(adapter));
     trials.extend(FAULTS.iter().map(|fault| {
@@ -101,6 +103,23 @@ fn of_adapter(adapter: &Adapter, is_first: bool) -> Vec<Trial> {
     trials.extend(kernels::trials(adapter));
     trials
 }
+
+/// How much of what it could run a test runs.
+#[derive(Clone, Copy, PartialEq)]
+enum Length {
+    Short,
+    Long,
+}
+
+/// Tests that run some of many cases, or more of them.
+type AtLength = (&'static str, fn(&Adapter, Length) -> Result<(), Failed>);
+
+const AT_LENGTH: [AtLength; 4] = [
+    ("runs_repeat_to_the_bit", runs_repeat),
+    ("default_limits_suffice", default_limits_suffice),
+    ("runtime_checks_do_not_matter", runtime_checks_do_not_matter),
+    ("random_calls_hold", random_calls_hold),
+];
 
 /// A choice of the matrix: see [`Ranking`].
 fn quick_choice(adapter: &Adapter) -> Vec<Case> {
@@ -182,19 +201,26 @@ fn bounds_are_tight(adapter: &Adapter) -> Result<(), Failed> {
 }
 
 /// Without wgpu's runtime checks, and with workgroup memory zeroed, the results are the same.
-fn runtime_checks_do_not_matter(adapter: &Adapter) -> Result<(), Failed> {
+fn runtime_checks_do_not_matter(adapter: &Adapter, length: Length) -> Result<(), Failed> {
     let runtime_checks = RuntimeChecks { bounds: false, loop_bounding: false, zero_workgroup_memory: true };
     let options = Options { runtime_checks, ..Options::default() };
     let unchecked = Adapter { kernels: Kernels::with_options(&adapter.device, options), ..adapter.clone() };
-    let cases: Vec<Case> = quick_choice(adapter).into_iter().step_by(2).collect();
+    let step = if length == Length::Long { 2 } else { 16 };
+    let cases: Vec<Case> = quick_choice(adapter).into_iter().step_by(step).collect();
     matrix_holds(&unchecked, &cases)
 }
 
-fn runs_repeat(adapter: &Adapter) -> Result<(), Failed> {
-    // The largest shapes have the most workgroups that could finish in another order.
+/// The largest shapes have the most workgroups that could finish in another order. In short each way to go about a column
+/// once, of each operation.
+fn runs_repeat(adapter: &Adapter, length: Length) -> Result<(), Failed> {
     let cases = matrix(&adapter.kernels);
     let forced = |case: &&Case| case.setup.choice.geometry.is_some() && case.setup.dx;
-    let cases = cases.iter().filter(|case| case.shape.elements() > 20_000).filter(forced);
+    let mut seen = BTreeSet::new();
+    let mut another = |case: &&Case| {
+        let Choice { strategy, geometry, .. } = case.setup.choice;
+        length == Length::Long || seen.insert(format!("{} {strategy:?} {geometry:?}", case.operation))
+    };
+    let cases = cases.iter().filter(|case| case.shape.elements() > 20_000).filter(forced).filter(&mut another);
     let bits = |values: &Option<Vec<f32>>| values.as_ref().map(|v| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
     let mut compared = 0;
     for case in cases {
@@ -218,18 +244,28 @@ fn runs_repeat(adapter: &Adapter) -> Result<(), Failed> {
 }
 
 /// A device with WebGPU's default limits and no feature at all runs every operation.
-fn default_limits_suffice(adapter: &Adapter) -> Result<(), Failed> {
+fn default_limits_suffice(adapter: &Adapter, length: Length) -> Result<(), Failed> {
     let limited = adapter.with_default_limits()?;
-    let cases = matrix(&limited.kernels);
-    let chosen = |case: &&Case| {
-        let Choice { geometry, workgroup_size, .. } = case.setup.choice;
-        geometry.is_none() && workgroup_size.is_none() && case.setup.in_place == case.setup.pooled
+    let cases: Vec<Case> = match length {
+        Length::Short => quick_choice(&limited).into_iter().step_by(16).collect(),
+        Length::Long => {
+            let cases = matrix(&limited.kernels);
+            let chosen = |case: &&Case| {
+                let Choice { geometry, workgroup_size, .. } = case.setup.choice;
+                geometry.is_none() && workgroup_size.is_none() && case.setup.in_place == case.setup.pooled
+            };
+            cases.iter().filter(chosen).step_by(23).cloned().collect()
+        }
     };
-    let cases: Vec<Case> = cases.iter().filter(chosen).step_by(23).cloned().collect();
+    let runs = |operation| cases.iter().any(|case| case.operation == operation);
+    if let Some(operation) = Operation::ALL.into_iter().find(|&operation| !runs(operation)) {
+        return Err(format!("no case of {operation}").into());
+    }
     matrix_holds(&limited, &cases)
 }
 
-/// Tensors of several bindings: on a device whose bindings are small, every operation, dtype and fusion.
+/// Tensors of several bindings: on a device whose bindings are small, every operation, dtype and geometry; `bn check --full`
+/// runs them all.
 fn tensors_in_parts_hold(adapter: &Adapter) -> Result<(), Failed> {
     let small = adapter.with_limits(part_limits(adapter.adapter.limits()))?;
     let cases = part_cases(&small.kernels);
@@ -250,6 +286,8 @@ fn tensors_in_parts_hold(adapter: &Adapter) -> Result<(), Failed> {
             }
         }
     }
+    let Ranking { mut cases, quick, .. } = Ranking::of_parts(cases, &small.kernels);
+    cases.truncate(quick);
     matrix_holds(&small, &cases)
 }
 
@@ -271,7 +309,7 @@ fn parts_begin_where_they_lie(adapter: &Adapter) -> Result<(), Failed> {
 }
 
 /// Calls that nobody thought of: random shape, layout, data, choice and policy. The same ones in every run.
-fn random_calls_hold(adapter: &Adapter) -> Result<(), Failed> {
+fn random_calls_hold(adapter: &Adapter, length: Length) -> Result<(), Failed> {
     let dimension = || prop_oneof![1usize..10, 1usize..40, Just(64), Just(129)];
     let layout = prop_oneof![Just(Layout::ChannelsFirst), Just(Layout::ChannelsLast)];
     let forced = (0..4, 0u32..7, 1u32..6, any::<bool>()).prop_map(|(forced, size, splits, reverse)| match forced {
@@ -295,7 +333,8 @@ fn random_calls_hold(adapter: &Adapter) -> Result<(), Failed> {
         any::<[bool; 6]>(),
         prop::sample::select(DType::ALL.to_vec()),
     );
-    let config = ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() };
+    let cases = if length == Length::Long { 120 } else { 15 };
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let outcome = runner.run(
         &call,
@@ -387,7 +426,9 @@ fn fault_is_found(adapter: &Adapter, fault: &Fault) -> Result<(), Failed> {
         let shapes = dims.contains(&11) || dims == [2, 9, 2, 2] || dims == [4, 6, 3, 65] || dims == [3, 5, 7, 3];
         shapes && case.setup == Setup { choice, ..Setup::default() }
     });
-    let cases = reached(fault, few.into_iter().chain(rest), &adapter.kernels);
+    let shows = |case: &&Case| !fault.shows_in.is_empty() && case.to_string().starts_with(fault.shows_in);
+    let shown = cases.iter().filter(shows);
+    let cases = reached(fault, shown.chain(few).chain(rest), &adapter.kernels);
     verdict(found(&mut suite, cases, &planted)?, &planted)
 }
 

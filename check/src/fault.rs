@@ -16,11 +16,16 @@ pub struct Fault {
     pub edits: &'static [(&'static str, &'static str)],
     /// Whether only tensors of several bindings can show it.
     pub in_parts: bool,
+    /// What the ids of cases begin with that show it, where most do not: a search begins with them.
+    pub shows_in: &'static str,
 }
 
 macro_rules! fault {
     ($name:literal, $($from:literal, $to:literal),+ $(,)?) => {
-        Fault { name: $name, edits: &[$(($from, $to)),+], in_parts: false }
+        Fault { name: $name, edits: &[$(($from, $to)),+], in_parts: false, shows_in: "" }
+    };
+    (in $cases:literal, $name:literal, $($from:literal, $to:literal),+ $(,)?) => {
+        Fault { shows_in: $cases, ..fault!($name, $($from, $to),+) }
     };
     (in parts $name:literal, $($from:literal, $to:literal),+ $(,)?) => {
         Fault { in_parts: true, ..fault!($name, $($from, $to),+) }
@@ -30,6 +35,7 @@ macro_rules! fault {
 /// The faults.
 pub const FAULTS: [Fault; 65] = [
     fault!(
+        in "forward_training 130x64",
         "a barrier of the tree is dropped",
         "shared_sums[work.thread].b += shared_sums[other].b;\n            }\n            workgroupBarrier();",
         "shared_sums[work.thread].b += shared_sums[other].b;\n            }",
