@@ -178,7 +178,7 @@ pub enum Error {
     /// The tensors of a checkpoint are not those wanted.
     #[cfg(feature = "checkpoint")]
     #[error(transparent)]
-    Contents(#[from] crate::checkpoint::Contents),
+    Contents(#[from] crate::contents::Contents),
     /// No adapter answers to the description.
     #[error("no adapter {wanted}; found: {found}. {hint}")]
     NoAdapter {

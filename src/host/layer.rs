@@ -301,8 +301,8 @@ impl HostBatchNorm {
 
     /// Folds inference by the running statistics into the linear or convolution layer before this one. `weight` and `bias` are
     /// that layer's, `output` is the axis of `weight` that counts the output channels; what comes back replaces both, and
-    /// this layer is left out. [`InferenceNorm::fold_into`] has the formula, the axes of common layers and what folding does
-    /// to accuracy.
+    /// this layer is left out. [`crate::fold::InferenceNorm::fold_into`] has the formula, the axes of common layers and what
+    /// folding does to accuracy.
     ///
     /// Only the normalization is folded: an [`Activation`](crate::Activation) of the configuration stays an operation of its
     /// own, as does a residual. Nothing runs on the GPU.
