@@ -258,6 +258,14 @@ impl Error {
     }
 }
 
+/// An outcome whose error says which layer it is of, where that has a label.
+pub(crate) fn of_layer<T>(outcome: Result<T>, label: Option<&Arc<str>>) -> Result<T> {
+    outcome.map_err(|error| match label {
+        Some(label) => error.in_layer(label.clone()),
+        None => error,
+    })
+}
+
 /// An amount for people: large numbers of bytes in MiB too.
 fn amount(number: u64, unit: &str) -> String {
     const MIB: u64 = 1 << 20;

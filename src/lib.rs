@@ -174,8 +174,8 @@ pub mod shape;
 mod tuning;
 
 pub use batch_norm::{
-    Backward, BatchNorm, ForwardTraining, Inference, Saved, Statistics, Step, Training, TrainingSteps, USEFUL_FEATURES,
-    required_limits,
+    Backward, BatchNorm, ForwardTraining, Inference, MemoryPlan, Saved, Statistics, Step, Training, TrainingSteps,
+    USEFUL_FEATURES, memory_of, required_limits, required_limits_of,
 };
 pub use capabilities::{Capabilities, adapter_key};
 pub use config::{Activation, Average, Config, NonFinite, RunningPolicy, Spread, VarianceEstimate, Window};

@@ -3,7 +3,7 @@
 use super::element::Element;
 use crate::batch_norm::{Backward, BatchNorm, ForwardTraining, Inference, Statistics, Step};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, of_layer};
 use crate::gpu::readback::{Readback, storage, upload};
 use crate::gpu::{Kernels, label_of, scope::guarded};
 use crate::host::fold::{Folded, InferenceNorm};
@@ -150,10 +150,7 @@ impl HostBatchNorm {
 
     /// An outcome whose error says which layer it is of.
     pub(crate) fn named<T>(&self, outcome: Result<T>) -> Result<T> {
-        outcome.map_err(|error| match &self.label {
-            Some(label) => error.in_layer(label.clone()),
-            None => error,
-        })
+        of_layer(outcome, self.label.as_ref())
     }
 
     /// Waits for a call under way.
