@@ -204,16 +204,11 @@ mod tests {
         let bias = [3.0, 0.0, 0.5];
         let weight: Vec<f32> = (0..12).map(|i| i as f32).collect();
         let scales = [0.5, 0.5, 1.0];
-        // Where the channel of element i lies, by the axis.
-        let cases: [(&[usize], usize, fn(usize) -> usize); 4] = [
-            (&[3, 4], 0, |i| i / 4),
-            (&[2, 3, 2], 1, |i| i / 2 % 3),
-            (&[2, 2, 3], 2, |i| i % 3),
-            (&[3, 1, 2, 2], 0, |i| i / 4),
-        ];
-        for (dims, output, channel) in cases {
+        // The dimensions, the axis, and how many elements of a channel lie side by side.
+        let cases = [(&[3, 4][..], 0, 4), (&[2, 3, 2], 1, 2), (&[2, 2, 3], 2, 1), (&[3, 1, 2, 2], 0, 4)];
+        for (dims, output, side_by_side) in cases {
             let folded = norm(&running).fold_into(&weight, dims, output, Some(&bias)).unwrap();
-            let expected: Vec<f32> = (0..12).map(|i| i as f32 * scales[channel(i)]).collect();
+            let expected: Vec<f32> = (0..12).map(|i| i as f32 * scales[i / side_by_side % 3]).collect();
             assert_eq!((folded.weight, folded.bias), (expected, vec![1.0, 1.0, 8.0]), "{dims:?} by axis {output}");
         }
     }
