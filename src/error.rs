@@ -178,7 +178,7 @@ pub enum Error {
     /// The tensors of a checkpoint are not those wanted.
     #[cfg(feature = "checkpoint")]
     #[error(transparent)]
-    Contents(#[from] crate::checkpoint::Contents),
+    Contents(#[from] crate::contents::Contents),
     /// No adapter answers to the description.
     #[error("no adapter {wanted}; found: {found}. {hint}")]
     NoAdapter {
@@ -256,6 +256,14 @@ impl Error {
             other => other,
         }
     }
+}
+
+/// An outcome whose error says which layer it is of, where that has a label.
+pub(crate) fn of_layer<T>(outcome: Result<T>, label: Option<&Arc<str>>) -> Result<T> {
+    outcome.map_err(|error| match label {
+        Some(label) => error.in_layer(label.clone()),
+        None => error,
+    })
 }
 
 /// An amount for people: large numbers of bytes in MiB too.

@@ -91,7 +91,7 @@
 //! # Cargo features
 //!
 //! - **`host`** (default): the module [`host`]: finds adapters, opens devices, moves `ndarray` arrays up and down, blocking or
-//!   async, and folds an inference batch norm into the layer before it. `default-features = false` leaves it and its
+//!   async. `default-features = false` leaves it and its
 //!   dependencies out; nothing of this crate waits then.
 //! - **`checkpoint`**: the module [`checkpoint`]: parameters and running statistics in `.safetensors` files, under PyTorch's
 //!   names.
@@ -108,6 +108,7 @@
 //! - Choose the kernels yourself, or see which were chosen: [`Choice`], [`Plan`], [`Tuning`].
 //! - See what an operation dispatches, as data that other code can run too: [`program::Description`] and its `lower`; the text of
 //!   every shader: [`kernels::Variant::shader`].
+//! - Deploy a trained network: [`fold`] puts an inference batch norm into the layer before it.
 //! - Know what went wrong: [`Error`], which says what was expected, what came and what to do.
 //! - Whole programs: `examples/embed.rs` and `examples/host.rs`. The tool `bn` of the same repository checks, times and
 //!   demonstrates the kernels without a line of Rust.
@@ -144,8 +145,11 @@ mod capabilities;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
 pub mod config;
+#[cfg(feature = "checkpoint")]
+mod contents;
 mod dtype;
 pub mod error;
+pub mod fold;
 mod gpu;
 #[cfg(feature = "host")]
 pub mod host;
@@ -159,8 +163,8 @@ pub mod shape;
 mod tuning;
 
 pub use batch_norm::{
-    Backward, BatchNorm, ForwardTraining, Gradient, Inference, Saved, Statistics, Step, Training, TrainingSteps,
-    USEFUL_FEATURES, required_limits,
+    Backward, BatchNorm, ForwardTraining, Gradient, Inference, MemoryPlan, Saved, Statistics, Step, Training,
+    TrainingSteps, USEFUL_FEATURES, memory_of, required_limits, required_limits_of,
 };
 pub use capabilities::{Capabilities, adapter_key};
 pub use config::{Activation, Average, Config, NonFinite, RunningPolicy, Spread, VarianceEstimate, Window};

@@ -40,6 +40,16 @@ impl Operation {
         matches!(self, Self::ForwardTraining | Self::BackwardTraining)
     }
 
+    /// Whether it updates the running statistics that it is given.
+    pub(crate) fn tracks(self) -> bool {
+        matches!(self, Self::ForwardTraining | Self::Statistics)
+    }
+
+    /// Whether it computes 1 / sqrt(variance + eps). A backward pass takes what its forward pass saved.
+    pub(crate) fn takes_eps(self) -> bool {
+        matches!(self, Self::ForwardTraining | Self::Inference | Self::Statistics)
+    }
+
     /// Tensors that must be read or written at the least, with every output wanted: how fast memory lets it be.
     pub fn least_moves(self) -> u32 {
         match self {

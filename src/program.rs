@@ -130,6 +130,15 @@ impl Description {
         Ok(description)
     }
 
+    /// The same layer with `n` samples in its tensors ([`Shape::with_batch`]).
+    ///
+    /// # Errors
+    /// As [`Shape::new`] and [`Description::new`].
+    pub fn with_batch(&self, n: usize) -> Result<Self> {
+        let Self { shape, config, choice, capabilities, tuning, .. } = self;
+        Self::new(shape.with_batch(n)?, *config, choice, capabilities, tuning.clone())
+    }
+
     /// The shape of the layer's tensors.
     pub fn shape(&self) -> &Shape {
         &self.shape
@@ -310,6 +319,12 @@ impl Description {
         first.1.buffer == second.1.buffer
             && first.1.offset < second.1.offset.saturating_add(self.size_of(second.0.extent))
             && second.1.offset < first.1.offset.saturating_add(self.size_of(first.0.extent))
+    }
+}
+
+impl AsRef<Description> for Description {
+    fn as_ref(&self) -> &Description {
+        self
     }
 }
 

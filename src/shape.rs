@@ -77,6 +77,22 @@ impl Shape {
         })
     }
 
+    /// The same shape with `n` samples: N, the first dimension in both layouts.
+    ///
+    /// # Errors
+    /// As [`Shape::new`].
+    ///
+    /// ```
+    /// use batchnorm_wgpu::{Layout, Shape};
+    /// let training = Shape::new(&[32, 64, 28, 28], Layout::ChannelsFirst)?;
+    /// assert_eq!(training.with_batch(1)?.dims(), [1, 64, 28, 28]);
+    /// # Ok::<(), batchnorm_wgpu::Error>(())
+    /// ```
+    pub fn with_batch(&self, n: usize) -> Result<Self> {
+        let others = self.dims.iter().skip(1).copied();
+        Self::new(&std::iter::once(n).chain(others).collect::<Vec<_>>(), self.layout)
+    }
+
     /// The dimensions as given.
     pub fn dims(&self) -> &[usize] {
         &self.dims

@@ -1,22 +1,23 @@
 //! The layer that people hold: check, plan, bind, and then only encode.
 
 mod bindings;
+mod memory;
 mod saved;
 mod step;
 
 pub use bindings::{Backward, ForwardTraining, Gradient, Inference, Statistics, Training};
+pub use memory::{MemoryPlan, memory_of, required_limits, required_limits_of};
 pub use saved::Saved;
 pub use step::Step;
 
 use crate::config::{Activation, Config};
-use crate::dtype::DType;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, of_layer};
 use crate::gpu::scope::{guarded, refused};
 use crate::gpu::{BoundDispatch, Kernels, label_of};
 use crate::kernels::{Extent, SAVED_PLANES};
 use crate::operation::Operation;
-use crate::plan::{Choice, LARGEST_BINDING, Plan, most_bytes};
-use crate::program::{Description, Dispatch, Given, planes};
+use crate::plan::{Choice, Plan, most_bytes};
+use crate::program::{Description, Dispatch, Given, Program};
 use crate::running::RunningStatistics;
 use crate::shape::Shape;
 use std::sync::Arc;
@@ -24,20 +25,6 @@ use wgpu::BufferBinding;
 
 /// wgpu features that make the kernels faster where the device has them; nothing needs them.
 pub const USEFUL_FEATURES: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu::Features::SHADER_F16);
-
-/// The limits that a device must be opened with for tensors of `shape` in one binding each: WebGPU's defaults, raised where
-/// the tensor is larger, to at most what wgpu binds. Take the smaller of these and the adapter's where the adapter has less: a
-/// layer then goes over the tensors in parts, as long as buffers are large enough.
-pub fn required_limits(shape: &Shape, dtype: DType) -> wgpu::Limits {
-    // With few values per channel the running statistics, or the scratch of folded samples, are larger than the tensor.
-    let bytes = dtype.bytes(shape.elements()).max(planes(12, shape));
-    let defaults = wgpu::Limits::default();
-    wgpu::Limits {
-        max_storage_buffer_binding_size: defaults.max_storage_buffer_binding_size.max(bytes.min(LARGEST_BINDING)),
-        max_buffer_size: defaults.max_buffer_size.max(bytes),
-        ..defaults
-    }
-}
 
 /// A batch norm layer for one shape. Holds no tensor.
 ///
@@ -74,6 +61,24 @@ struct Named<'a> {
 fn named<'a, const N: usize>(bindings: [(&'static str, Option<BufferBinding<'a>>); N]) -> Vec<Named<'a>> {
     let named = |(name, binding): (_, Option<_>)| Some(Named { name, binding: binding?, adds: false });
     bindings.into_iter().filter_map(named).collect()
+}
+
+impl TrainingSteps {
+    /// [`Step::set_momentum`] of the forward pass, which updates the running statistics.
+    ///
+    /// # Errors
+    /// As [`Step::set_momentum`].
+    pub fn set_momentum(&self, queue: &wgpu::Queue, momentum: f64) -> Result<()> {
+        self.forward.set_momentum(queue, momentum)
+    }
+
+    /// [`Step::set_eps`] of the forward pass; the backward pass takes what the forward pass made of it.
+    ///
+    /// # Errors
+    /// As [`Step::set_eps`].
+    pub fn set_eps(&self, queue: &wgpu::Queue, eps: f64) -> Result<()> {
+        self.forward.set_eps(queue, eps)
+    }
 }
 
 impl Kernels {
@@ -114,6 +119,26 @@ impl BatchNorm {
         Self { label: Some(label.into()), ..self }
     }
 
+    /// The same layer for batches of `n` samples, such as the last of an epoch or one image at inference: same configuration,
+    /// choice, label and kernels. gamma, beta and the running statistics may be bound to both; [`BatchNorm::scratch_size`] and
+    /// the sizes of tensors differ. Cheap: it makes plans, and kernels that are compiled already are used again where the
+    /// plans choose the same.
+    ///
+    /// # Errors
+    /// As [`Shape::new`] and [`BatchNorm::new`].
+    ///
+    /// ```no_run
+    /// # fn f(layer: &batchnorm_wgpu::BatchNorm) -> batchnorm_wgpu::Result<()> {
+    /// let last_of_epoch = layer.with_batch(17)?;
+    /// assert_eq!(last_of_epoch.shape().dims()[1..], layer.shape().dims()[1..]);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn with_batch(&self, n: usize) -> Result<Self> {
+        let description = self.named(self.description.with_batch(n))?;
+        Ok(Self { kernels: self.kernels.clone(), description, label: self.label.clone() })
+    }
+
     /// The name of the layer, where it has one.
     pub fn label(&self) -> Option<&str> {
         self.label.as_deref()
@@ -121,10 +146,7 @@ impl BatchNorm {
 
     /// An outcome whose error says which layer it is of.
     fn named<T>(&self, outcome: Result<T>) -> Result<T> {
-        outcome.map_err(|error| match &self.label {
-            Some(label) => error.in_layer(label.clone()),
-            None => error,
-        })
+        of_layer(outcome, self.label.as_ref())
     }
 
     /// The shape that the layer was made for.
@@ -143,6 +165,16 @@ impl BatchNorm {
     /// As [`Plan::new`].
     pub fn plan(&self, operation: Operation) -> Result<Plan> {
         self.named(self.description.plan(operation))
+    }
+
+    /// What an operation dispatches where it is given these bindings, named as the fields of [`ForwardTraining`] and its like,
+    /// each in a buffer of its own: for [`Kernels::prepare`]. Where some share a buffer or are the same one, other kernels may
+    /// run: [`Description::lower`] takes where they lie.
+    ///
+    /// # Errors
+    /// As [`Description::lower`].
+    pub fn program(&self, operation: Operation, bindings: &[&'static str]) -> Result<Program> {
+        self.named(self.description.lower(operation, &Given::apart(bindings)))
     }
 
     /// Bytes of scratch that a training, backward or statistics step of this layer needs.
@@ -390,13 +422,25 @@ impl BatchNorm {
         let program = self.description.lower(operation, &given)?;
         let bound = program.dispatches.iter().map(|dispatch| self.bind_dispatch(dispatch, &bindings));
         let dispatches = bound.collect::<Result<_>>()?;
-        Ok(Step { operation, label: label_of(self.label(), operation.name()), dispatches, saved: None })
+        let has = |wanted| bindings.iter().any(|named| named.name == wanted);
+        Ok(Step {
+            operation,
+            config: *self.description.config(),
+            tracks: has("running") && operation.tracks(),
+            takes_eps: operation.takes_eps() && (operation != Operation::Statistics || has("saved")),
+            layer: self.label.clone(),
+            label: label_of(self.label(), operation.name()),
+            device: self.kernels.device().clone(),
+            dispatches,
+            saved: None,
+        })
     }
 
     fn bind_dispatch(&self, dispatch: &Dispatch, given: &[Named<'_>]) -> Result<BoundDispatch> {
         let (device, variant) = (self.kernels.device(), &dispatch.variant);
         let pipeline = self.kernels.pipeline(variant, dispatch.workgroup_size)?;
-        let (during, usage) = ("creating the parameters' buffer", wgpu::BufferUsages::UNIFORM);
+        let usage = wgpu::BufferUsages::UNIFORM | wgpu::BufferUsages::COPY_DST;
+        let during = "creating the parameters' buffer";
         let label = label_of(self.label(), "batch norm parameters");
         let params = filled_buffer(device, &label, during, usage, bytemuck::bytes_of(&dispatch.params))?;
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() }];
@@ -415,7 +459,7 @@ impl BatchNorm {
                 entries: &entries,
             })
         })?;
-        Ok(BoundDispatch { name: variant.name(), pipeline, bind_group, grid: dispatch.grid })
+        Ok(BoundDispatch { name: variant.name(), pipeline, bind_group, uniforms: params, grid: dispatch.grid })
     }
 
     fn check_buffer(&self, name: &'static str, extent: Extent, given: &BufferBinding<'_>) -> Result<()> {
@@ -443,6 +487,12 @@ impl BatchNorm {
             return Err(Error::Limit { what: name, limit, unit: "bytes", needed: expected, allowed, hint });
         }
         Ok(())
+    }
+}
+
+impl AsRef<Description> for BatchNorm {
+    fn as_ref(&self) -> &Description {
+        &self.description
     }
 }
 

@@ -47,7 +47,6 @@
 //! # }
 //! ```
 
-mod contents;
 mod foreign;
 mod header;
 #[cfg(feature = "host")]
@@ -55,12 +54,12 @@ mod host;
 mod reader;
 mod writer;
 
-pub use contents::{Contents, WrongTensor};
 pub use foreign::Foreign;
 pub use header::{Entry, Header};
 pub use reader::{Parts, Reader};
 pub use writer::Writer;
 
+pub use crate::contents::{Contents, WrongTensor};
 use crate::error::{Error, Result};
 use crate::running::RunningStatistics;
 use std::borrow::Cow;

@@ -9,6 +9,8 @@ pub(crate) struct BoundDispatch {
     pub(crate) name: String,
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) bind_group: wgpu::BindGroup,
+    /// Binding 0, which may be written to.
+    pub(crate) uniforms: wgpu::Buffer,
     pub(crate) grid: [u32; 2],
 }
 

@@ -2,6 +2,7 @@
 
 mod dispatch;
 mod pipelines;
+mod prepare;
 #[cfg(feature = "host")]
 pub(crate) mod readback;
 pub(crate) mod scope;

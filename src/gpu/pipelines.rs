@@ -6,11 +6,12 @@ use crate::error::Result;
 use crate::kernels::{Access, Variant, constants};
 use crate::tuning::Tuning;
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The kernels of one device: a cache of pipelines, made when they are first bound.
+/// The kernels of one device: a cache of pipelines, made when they are first bound, or ahead by [`Kernels::prepare`].
 ///
-/// Cheap to clone; clones share the cache, also across threads. Keep the `wgpu::Queue` alive as long as the device is used:
+/// Cheap to clone; clones share the cache, also across threads. Threads that want different kernels compile at the same time,
+/// and those that want the same one wait for whoever came first. Keep the `wgpu::Queue` alive as long as the device is used:
 /// wgpu refuses to encode for a device whose queue is gone.
 #[derive(Clone)]
 pub struct Kernels {
@@ -19,7 +20,20 @@ pub struct Kernels {
     tuning: Arc<Tuning>,
     edit: Option<Arc<Edit>>,
     checks: RuntimeChecks,
-    pipelines: Arc<Mutex<HashMap<Key, Arc<Pipeline>>>>,
+    pipeline_cache: Option<wgpu::PipelineCache>,
+    pipelines: Arc<Mutex<HashMap<Key, Slot>>>,
+}
+
+/// Where a pipeline is or will be. Whoever compiles it holds this lock and not that of all slots.
+type Slot = Arc<Mutex<Option<Arc<Pipeline>>>>;
+
+/// All devices of OpenGL share one context. A thread that waits for it longer than wgpu's six seconds panics, and a long shader
+/// may take the driver as long.
+static GL_CONTEXT: Mutex<()> = Mutex::new(());
+
+/// A lock whose contents stay sound where another thread panicked while it held it.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A change to the WGSL of a variant before it is compiled.
@@ -35,6 +49,40 @@ pub struct Options {
     /// A change to the WGSL before it is compiled: for experiments, and for planting faults that a cross-check has to find.
     /// Edited kernels run with all checks.
     pub edit: Option<Arc<Edit>>,
+    /// Where the driver finds kernels that it compiled in an earlier run, and leaves those that it compiles now. For devices
+    /// with `wgpu::Features::PIPELINE_CACHE` (Vulkan). The application makes it, since wgpu cannot check the bytes it is made
+    /// from, and keeps its data from run to run:
+    ///
+    /// ```no_run
+    /// use batchnorm_wgpu::{Kernels, Options, wgpu};
+    /// use std::path::Path;
+    ///
+    /// /// The kernels of a device that was opened with `adapter.features() & wgpu::Features::PIPELINE_CACHE`.
+    /// fn kernels(device: &wgpu::Device, file: &Path) -> (Kernels, Option<wgpu::PipelineCache>) {
+    ///     let has = device.features().contains(wgpu::Features::PIPELINE_CACHE);
+    ///     let pipeline_cache = has.then(|| {
+    ///         let data = std::fs::read(file).ok(); // none in the first run
+    ///         let descriptor =
+    ///             wgpu::PipelineCacheDescriptor { label: Some("kernels"), data: data.as_deref(), fallback: true };
+    ///         // SAFETY: nobody but `save` writes the file.
+    ///         unsafe { device.create_pipeline_cache(&descriptor) }
+    ///     });
+    ///     let options = Options { pipeline_cache: pipeline_cache.clone(), ..Options::default() };
+    ///     (Kernels::with_options(device, options), pipeline_cache)
+    /// }
+    ///
+    /// /// Once everything is bound.
+    /// fn save(pipeline_cache: &wgpu::PipelineCache, file: &Path) -> std::io::Result<()> {
+    ///     let Some(data) = pipeline_cache.get_data() else { return Ok(()) };
+    ///     let beside = file.with_extension("new");
+    ///     std::fs::write(&beside, data)?;
+    ///     std::fs::rename(beside, file) // at once, so that no crash leaves half a file
+    /// }
+    /// ```
+    ///
+    /// Name the file after the adapter, with `wgpu::util::pipeline_cache_key`. Many drivers of desktop computers keep such a
+    /// cache by themselves.
+    pub pipeline_cache: Option<wgpu::PipelineCache>,
 }
 
 /// What compiled kernels check while they run. The kernels stay within their bindings by construction, which plans and tests
@@ -88,9 +136,9 @@ impl Kernels {
         Self::with_options(device, Options::default())
     }
 
-    /// The kernels of `device`, with a tuning, runtime checks or an edit of one's own.
+    /// The kernels of `device`, with a tuning, runtime checks, an edit or a pipeline cache of one's own.
     pub fn with_options(device: &wgpu::Device, options: Options) -> Self {
-        let Options { tuning, runtime_checks, edit } = options;
+        let Options { tuning, runtime_checks, edit, pipeline_cache } = options;
         let tuning = tuning.unwrap_or_else(|| Tuning::built_in(&device.adapter_info()));
         Self {
             device: device.clone(),
@@ -98,6 +146,7 @@ impl Kernels {
             tuning: Arc::new(tuning),
             checks: if edit.is_some() { RuntimeChecks::default() } else { runtime_checks },
             edit,
+            pipeline_cache,
             pipelines: Arc::default(),
         }
     }
@@ -124,13 +173,15 @@ impl Kernels {
     /// Forgets the compiled kernels that no [`Step`](crate::Step) has, to give their memory back; they are compiled again
     /// when they are bound the next time. Steps go on as they are.
     pub fn trim(&self) {
-        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        pipelines.retain(|_, pipeline| Arc::strong_count(pipeline) > 1);
+        let is_bound = |slot: &Slot| lock(slot).as_ref().is_some_and(|pipeline| Arc::strong_count(pipeline) > 1);
+        // A slot that another thread has at hand is about to be bound.
+        lock(&self.pipelines).retain(|_, slot| Arc::strong_count(slot) > 1 || is_bound(slot));
     }
 
     /// How many compiled kernels are held.
     pub fn compiled(&self) -> usize {
-        self.pipelines.lock().unwrap_or_else(PoisonError::into_inner).len()
+        // Not those that are being compiled, whose lock is taken.
+        lock(&self.pipelines).values().filter(|slot| slot.try_lock().is_ok_and(|pipeline| pipeline.is_some())).count()
     }
 
     /// The pipeline of a variant, compiled on first use.
@@ -141,19 +192,28 @@ impl Kernels {
     pub(crate) fn pipeline(&self, variant: &Variant, workgroup_size: u32) -> Result<Arc<Pipeline>> {
         variant.check(&self.capabilities)?;
         let key = Key { variant: *variant, workgroup_size };
-        // A panic of another thread while it held the lock leaves a map that is still sound.
-        let mut pipelines = self.pipelines.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pipeline) = pipelines.get(&key) {
+        let slot = lock(&self.pipelines).entry(key).or_default().clone();
+        let mut slot = lock(&slot);
+        if let Some(pipeline) = &*slot {
             return Ok(pipeline.clone());
         }
+        let pipeline = Arc::new(self.compile(variant, workgroup_size)?);
+        *slot = Some(pipeline.clone());
+        Ok(pipeline)
+    }
+
+    fn compile(&self, variant: &Variant, workgroup_size: u32) -> Result<Pipeline> {
         let wgsl = match &self.edit {
             Some(edit) => edit(variant, variant.wgsl()),
             None => variant.wgsl(),
         };
-        let made = guarded(&self.device, "compiling a kernel", || self.create(variant, workgroup_size, wgsl))?;
-        let pipeline = Arc::new(made);
-        pipelines.insert(key, pipeline.clone());
-        Ok(pipeline)
+        let _alone = self.compiles_alone().then(|| lock(&GL_CONTEXT));
+        guarded(&self.device, "compiling a kernel", || self.create(variant, workgroup_size, wgsl))
+    }
+
+    /// Whether the device compiles one kernel at a time.
+    pub(super) fn compiles_alone(&self) -> bool {
+        self.device.adapter_info().backend == wgpu::Backend::Gl
     }
 
     fn create(&self, variant: &Variant, workgroup_size: u32, wgsl: String) -> Pipeline {
@@ -188,7 +248,7 @@ impl Kernels {
                 constants: &constants(workgroup_size),
                 zero_initialize_workgroup_memory: self.checks.zero_workgroup_memory,
             },
-            cache: None,
+            cache: self.pipeline_cache.as_ref(),
         });
         Pipeline { pipeline, layout }
     }

@@ -1,13 +1,14 @@
-//! Folding an inference batch norm into the layer before it.
+//! Folding an inference batch norm into the layer before it, on arrays: a shell over [`crate::fold`].
 
-use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::fold;
 use crate::running::RunningStatistics;
 use ndarray::{Array, Array1, ArrayView, ArrayView1, Axis, Dimension, RemoveAxis};
 
 /// A batch norm by running statistics, as it follows a linear or convolution layer of C output channels.
 ///
-/// [`HostBatchNorm::fold_into`](super::HostBatchNorm::fold_into) makes one of a layer. Without a device:
+/// [`HostBatchNorm::fold_into`](super::HostBatchNorm::fold_into) makes one of a layer, [`fold::InferenceNorm`] takes slices.
+/// Without a device:
 ///
 /// ```
 /// use batchnorm_wgpu::RunningStatistics;
@@ -33,7 +34,7 @@ pub struct InferenceNorm<'a> {
     pub eps: f64,
 }
 
-/// A layer that computes what it computed before and the batch norm behind it.
+/// A layer that computes what it computed before and the batch norm after it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Folded<D: Dimension> {
     /// The weight, in the shape that came.
@@ -43,140 +44,34 @@ pub struct Folded<D: Dimension> {
 }
 
 impl InferenceNorm<'_> {
-    /// Weight and bias of a layer that gives the normalized output by itself: for each output channel c
-    ///
-    /// ```text
-    /// scale[c]       = gamma[c] / sqrt(running_var[c] + eps)
-    /// weight'[c, ..] = weight[c, ..] * scale[c]
-    /// bias'[c]       = (bias[c] - running_mean[c]) * scale[c] + beta[c]
-    /// ```
-    ///
-    /// which is the inference of Ioffe and Szegedy 2015, algorithm 2, with y = weight * x + bias put in for its input. It is
-    /// computed in f64 and rounded once.
-    ///
-    /// `output` is the axis of `weight` that counts the output channels:
-    ///
-    /// | layer | weight | axis |
-    /// |---|---|---|
-    /// | PyTorch `Linear` | `[out, in]` | 0 |
-    /// | PyTorch `Conv` | `[out, in / groups, k..]` | 0 |
-    /// | PyTorch `ConvTranspose` without groups | `[in, out, k..]` | 1 |
-    /// | Keras `Dense`, `Conv` | `[k.., in, out]` | the last |
-    ///
-    /// A wrong axis of the right length, as in a square weight, cannot be told from the right one.
-    ///
-    /// # When
-    /// For deployment, once training is over: it saves the dispatch and the memory traffic of the batch norm. The batch norm
-    /// must follow the layer directly. An activation or a residual behind the batch norm stays an operation of its own. A
-    /// batch norm before a convolution is another matter: zero padding stands between them.
-    ///
-    /// # Accuracy
-    /// The kernels of this crate subtract the mean, as two f32, before anything else. `weight' * x + bias'` does not.
-    ///
-    /// - A mean that comes from the layer's own bias goes away: `bias - running_mean` is taken in f64, and the folded layer
-    ///   never sees the large values that the layer alone rounds to f32. Folding gains accuracy.
-    /// - A mean that comes from x stays: `weight' * x` is large and `bias'` cancels it. The error is the rounding of f32 times
-    ///   the sum of |weight'| * |x|, or a few times that, and so grows with |mean| / deviation. A layer in f32 with its batch
-    ///   norm apart errs about as much, since its own sum of weight * x is rounded before any batch norm sees it. Where it matters,
-    ///   centre x. A layer that sums in more than f32 does not help once folded: `weight'` is rounded already.
-    /// - Weights that are stored in f16 or bf16 must be rounded again after folding. That error grows with the same ratio, in
-    ///   units of the coarser rounding, while a batch norm apart keeps gamma, beta and statistics in f32.
-    ///
-    /// `bn check --accuracy` measures the first two, for a linear layer in f32.
+    /// Weight and bias of a layer that gives the normalized output by itself. `output` is the axis of `weight` that counts the
+    /// output channels. [`fold::InferenceNorm::fold_into`] has the formula, the axes of common layers, when to fold, and what
+    /// that does to accuracy.
     ///
     /// # Errors
-    /// [`Error::Eps`]; [`Error::Mismatch`] for an axis that `weight` does not have or whose length is not C, for gamma, beta,
-    /// bias or running statistics of another length than C, for a running variance that is negative or not finite, and for
-    /// anything else that makes a folded number not finite, which the layer would spread in silence.
+    /// As [`fold::InferenceNorm::fold_into`].
     pub fn fold_into<D: RemoveAxis>(
         &self,
         weight: ArrayView<'_, f32, D>,
         output: Axis,
         bias: Option<ArrayView1<'_, f32>>,
     ) -> Result<Folded<D>> {
-        self.check()?;
-        let channels = self.running.channels();
-        check_axis(weight.shape(), output, channels)?;
-        check_length("bias", bias.as_ref().map_or(channels, |bias| bias.len()), channels)?;
-        let mut weight = weight.to_owned();
-        let mut bias = bias.map_or_else(|| Array1::zeros(channels), |bias| bias.to_owned());
-        for (channel, (mut weight, bias)) in weight.axis_iter_mut(output).zip(&mut bias).enumerate() {
-            let scale = self.scale(channel);
-            weight.mapv_inplace(|weight| (f64::from(weight) * scale) as f32);
-            *bias = self.shifted(*bias, scale, channel);
-            check_finite("folded weight", weight.iter(), channel)?;
-            check_finite("folded bias", std::iter::once(&*bias), channel)?;
-        }
-        Ok(Folded { weight, bias })
+        let [gamma, beta, bias] = [self.gamma, self.beta, bias].map(|values| values.map(|values| values.to_vec()));
+        let norm = fold::InferenceNorm {
+            gamma: gamma.as_deref(),
+            beta: beta.as_deref(),
+            running: self.running,
+            eps: self.eps,
+        };
+        let in_order: Vec<f32> = weight.iter().copied().collect();
+        let folded = norm.fold_into(&in_order, weight.shape(), output.index(), bias.as_deref())?;
+        let weight = Array::from_shape_vec(weight.raw_dim(), folded.weight).map_err(|error| Error::Mismatch {
+            name: "weight",
+            expected: "the shape that came".into(),
+            actual: error.to_string(),
+        })?;
+        Ok(Folded { weight, bias: folded.bias.into() })
     }
-
-    fn scale(&self, channel: usize) -> f64 {
-        let gamma = self.gamma.map_or(1.0, |gamma| f64::from(gamma[channel]));
-        gamma / (f64::from(self.running.var[channel]) + self.eps).sqrt()
-    }
-
-    fn shifted(&self, bias: f32, scale: f64, channel: usize) -> f32 {
-        let mean = f64::from(self.running.mean[channel]) + f64::from(self.running.mean_remainder[channel]);
-        let beta = self.beta.map_or(0.0, |beta| f64::from(beta[channel]));
-        ((f64::from(bias) - mean) * scale + beta) as f32
-    }
-
-    fn check(&self) -> Result<()> {
-        Config { eps: self.eps, ..Config::default() }.check()?;
-        let channels = self.running.channels();
-        check_length("gamma", self.gamma.map_or(channels, |gamma| gamma.len()), channels)?;
-        check_length("beta", self.beta.map_or(channels, |beta| beta.len()), channels)?;
-        check_length("running.mean_remainder", self.running.mean_remainder.len(), channels)?;
-        check_length("running.var", self.running.var.len(), channels)?;
-        // An infinite variance would not show in the result: it gives a weight of zero.
-        let sound = |var: f32| var.is_finite() && var >= 0.0;
-        match self.running.var.iter().position(|&var| !sound(var)) {
-            None => Ok(()),
-            Some(channel) => Err(mismatch(
-                "running.var",
-                "finite variances of at least 0; train or observe on finite data first".into(),
-                format!("{} in channel {channel}", self.running.var[channel]),
-            )),
-        }
-    }
-}
-
-fn check_axis(weight: &[usize], output: Axis, channels: usize) -> Result<()> {
-    let Some(&length) = weight.get(output.index()) else {
-        let expected = format!("an axis of the weight {weight:?}, counted from 0");
-        return Err(mismatch("output", expected, format!("axis {}", output.index())));
-    };
-    match length == channels {
-        true => Ok(()),
-        false => Err(mismatch(
-            "weight",
-            format!("{channels} output channels, as the running statistics have, on axis {}", output.index()),
-            format!("{length} in dimensions {weight:?}"),
-        )),
-    }
-}
-
-fn check_length(name: &'static str, actual: usize, channels: usize) -> Result<()> {
-    match actual == channels {
-        true => Ok(()),
-        false => Err(mismatch(name, format!("{channels} values, one per channel"), actual.to_string())),
-    }
-}
-
-fn check_finite<'a>(name: &'static str, mut values: impl Iterator<Item = &'a f32>, channel: usize) -> Result<()> {
-    match values.find(|value| !value.is_finite()) {
-        None => Ok(()),
-        Some(value) => Err(mismatch(
-            name,
-            "finite values; look for NaN, infinity or overflow in the weight, bias, gamma, beta and running mean"
-                .into(),
-            format!("{value} in channel {channel}"),
-        )),
-    }
-}
-
-fn mismatch(name: &'static str, expected: String, actual: String) -> Error {
-    Error::Mismatch { name, expected, actual }
 }
 
 #[cfg(test)]

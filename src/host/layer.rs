@@ -3,7 +3,7 @@
 use super::element::Element;
 use crate::batch_norm::{Backward, BatchNorm, ForwardTraining, Inference, Statistics, Step};
 use crate::config::Config;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, of_layer};
 use crate::gpu::readback::{Readback, storage, upload};
 use crate::gpu::{Kernels, label_of, scope::guarded};
 use crate::host::fold::{Folded, InferenceNorm};
@@ -150,10 +150,7 @@ impl HostBatchNorm {
 
     /// An outcome whose error says which layer it is of.
     pub(crate) fn named<T>(&self, outcome: Result<T>) -> Result<T> {
-        outcome.map_err(|error| match &self.label {
-            Some(label) => error.in_layer(label.clone()),
-            None => error,
-        })
+        of_layer(outcome, self.label.as_ref())
     }
 
     /// Waits for a call under way.
@@ -301,8 +298,8 @@ impl HostBatchNorm {
 
     /// Folds inference by the running statistics into the linear or convolution layer before this one. `weight` and `bias` are
     /// that layer's, `output` is the axis of `weight` that counts the output channels; what comes back replaces both, and
-    /// this layer is left out. [`InferenceNorm::fold_into`] has the formula, the axes of common layers and what folding does
-    /// to accuracy.
+    /// this layer is left out. [`crate::fold::InferenceNorm::fold_into`] has the formula, the axes of common layers and what
+    /// folding does to accuracy.
     ///
     /// Only the normalization is folded: an [`Activation`](crate::Activation) of the configuration stays an operation of its
     /// own, as does a residual. Nothing runs on the GPU.

@@ -96,6 +96,11 @@ pub struct Params {
 }
 
 impl Params {
+    /// Where eps lies, in bytes.
+    pub(crate) const EPS: u64 = std::mem::offset_of!(Self, eps) as u64;
+    /// Where the momentum lies, in bytes.
+    pub(crate) const MOMENTUM: u64 = std::mem::offset_of!(Self, momentum) as u64;
+
     /// Names of the fields in order, for the test that holds them against the shader's.
     pub const FIELDS: [&'static str; 31] = [
         "tile",

@@ -4,6 +4,7 @@ pub mod faults;
 pub mod kernels;
 pub mod large;
 pub mod misuse;
+pub mod steps;
 
 use batchnorm_wgpu::Capabilities;
 use batchnorm_wgpu::host::{Gpu, adapter_key, adapters};

@@ -1,4 +1,4 @@
-//! [`Contents`]: how the tensors of a file differ from those wanted.
+//! [`Contents`]: how the tensors of a checkpoint differ from those wanted. Apart from `checkpoint`, so that `error` can list it.
 
 use std::fmt;
 
@@ -27,16 +27,16 @@ pub struct WrongTensor {
 }
 
 impl Contents {
-    pub(super) fn missing(name: &str) -> Self {
+    pub(crate) fn missing(name: &str) -> Self {
         Self { missing: vec![name.into()], ..Self::default() }
     }
 
-    pub(super) fn wrong(name: &str, expected: String, actual: String) -> Self {
+    pub(crate) fn wrong(name: &str, expected: String, actual: String) -> Self {
         Self { wrong: vec![WrongTensor { name: name.into(), expected, actual, hint: None }], ..Self::default() }
     }
 
     /// The same with what to do about tensors that are wrong.
-    pub(super) fn advising(mut self, hint: &'static str) -> Self {
+    pub(crate) fn advising(mut self, hint: &'static str) -> Self {
         self.wrong.iter_mut().for_each(|tensor| tensor.hint = Some(hint));
         self
     }
