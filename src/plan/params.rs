@@ -53,6 +53,7 @@ impl Plan {
             propagate: u32::from(policy.non_finite == NonFinite::Propagate),
             window_skip: policy.window.skip,
             window_take: policy.window.take.unwrap_or(u32::MAX),
+            negative_slope: config.negative_slope as f32,
         }
     }
 }
@@ -93,11 +94,12 @@ pub struct Params {
     pub propagate: u32,
     pub window_skip: u32,
     pub window_take: u32,
+    pub negative_slope: f32,
 }
 
 impl Params {
     /// Names of the fields in order, for the test that holds them against the shader's.
-    pub const FIELDS: [&'static str; 31] = [
+    pub const FIELDS: [&'static str; 32] = [
         "tile",
         "lanes",
         "interleaved",
@@ -129,6 +131,7 @@ impl Params {
         "propagate",
         "window_skip",
         "window_take",
+        "negative_slope",
     ];
 }
 
