@@ -412,8 +412,8 @@ fn wanted(operation: Operation, given: &[Given]) -> Result<Gradients> {
 mod tests {
     use super::*;
     use crate::kernels::Storage;
-    use crate::shape::Layout;
     use crate::kernels::Strategy;
+    use crate::shape::Layout;
 
     fn description(choice: &Choice, config: Config) -> Description {
         let shape = Shape::new(&[8, 4, 6, 6], Layout::ChannelsFirst).unwrap();
