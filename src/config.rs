@@ -15,8 +15,13 @@ pub struct Config {
     pub running: RunningPolicy,
     /// What tensors are stored in. Default f32.
     pub dtype: DType,
-    /// What the layer applies last, behind the residual. Default none.
+    /// What the layer applies last, after the residual. Default none.
     pub activation: Activation,
+    /// What [`Activation::LeakyRelu`] multiplies negative values with; the others do not use it. Default 0.01, PyTorch's.
+    ///
+    /// Any number that an f32 holds. A slope below 0 or above 1 is computed like any other, as PyTorch does: the backward
+    /// pass sees the sign of z in z itself, which it computes again, and does not have to find it in y.
+    pub negative_slope: f64,
     /// Whether the backward pass works from y instead of x, so that a forward pass may write y over x and only one of them
     /// has to be kept. Default false.
     ///
@@ -34,18 +39,34 @@ pub enum Activation {
     None,
     /// `max(z, 0)`; a NaN stays a NaN. Its derivative at 0 is 0.
     Relu,
+    /// z above 0, and [`Config::negative_slope`] times z elsewhere. Its derivative at 0, and where z is NaN, is the slope.
+    LeakyRelu,
+    /// `min(max(z, 0), 6)`; a NaN stays a NaN. Its derivative at 0 and at 6 is 0.
+    Relu6,
+    /// `z * sigmoid(z)`, also called swish. At minus infinity it is its limit, 0, and its derivative at the infinities is 0 and 1
+    /// (PyTorch gives NaN for these).
+    Silu,
 }
 
 impl Activation {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::None, Self::Relu];
+    pub const ALL: [Self; 5] = [Self::None, Self::Relu, Self::LeakyRelu, Self::Relu6, Self::Silu];
 
     /// Name in tables, test ids and files.
     pub fn name(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Relu => "relu",
+            Self::LeakyRelu => "leaky_relu",
+            Self::Relu6 => "relu6",
+            Self::Silu => "silu",
         }
+    }
+
+    /// Whether the gradient by z is that by `act(z)` or 0, and nothing is computed for it: rounded to a dtype of 16 bits it is
+    /// the same.
+    pub(crate) fn is_mask(self) -> bool {
+        matches!(self, Self::None | Self::Relu | Self::Relu6)
     }
 }
 
@@ -62,6 +83,7 @@ impl Default for Config {
             running: RunningPolicy::default(),
             dtype: DType::F32,
             activation: Activation::None,
+            negative_slope: 0.01,
             in_place: false,
         }
     }
@@ -71,19 +93,28 @@ impl Config {
     /// Checks every field.
     ///
     /// # Errors
-    /// [`Error::Eps`], [`Error::Momentum`], [`Error::Policy`], or [`Error::InPlace`] for an activation with
-    /// [`Config::in_place`].
+    /// [`Error::Eps`], [`Error::NegativeSlope`], [`Error::Momentum`], [`Error::Policy`], or [`Error::InPlace`] for an
+    /// activation with [`Config::in_place`].
     pub fn check(&self) -> Result<()> {
         if self.in_place && self.activation != Activation::None {
-            let reason = format!("{} does not lead back to x", self.activation);
+            let reason = format!("it does not find back to x through {}", self.activation);
             return Err(Error::InPlace { reason });
         }
+        check_negative_slope(self.negative_slope)?;
         let eps = self.eps as f32;
         // GPUs may flush subnormals, and a flushed eps would divide a constant channel by zero.
         if !eps.is_normal() || eps.is_sign_negative() {
             return Err(Error::Eps { eps: self.eps });
         }
         self.running.check()
+    }
+
+    /// The activation with what it depends on.
+    pub(crate) fn activation_in_words(&self) -> String {
+        match self.activation {
+            Activation::LeakyRelu => format!("{} with negative_slope {}", self.activation, self.negative_slope),
+            other => other.to_string(),
+        }
     }
 
     /// Whether x can be recovered from y well enough for gradients of a layer with [`Config::in_place`].
@@ -124,6 +155,11 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Refuses a slope that kernels cannot multiply with.
+pub(crate) fn check_negative_slope(slope: f64) -> Result<()> {
+    if (slope as f32).is_finite() { Ok(()) } else { Err(Error::NegativeSlope { slope }) }
 }
 
 /// Smallest gamma that is used as a divisor.
@@ -300,6 +336,18 @@ mod tests {
         assert!(RunningPolicy::pooled().average_standard_deviation().check().is_err());
         assert!(RunningPolicy::pooled().check().is_ok());
         assert!(RunningPolicy::cumulative().average_standard_deviation().check().is_ok());
+    }
+
+    #[test]
+    fn any_slope_that_an_f32_holds_is_one() {
+        let check = |negative_slope| Config { negative_slope, ..Config::default() }.check();
+        for slope in [0.0, -0.0, 0.01, -2.0, 1e30, 1e-42, f64::from(f32::MAX)] {
+            assert!(check(slope).is_ok(), "{slope}");
+        }
+        for slope in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 1e39, -1e39] {
+            let refused = check(slope).unwrap_err();
+            assert!(refused.to_string().contains(&format!("got {slope}")), "{refused}");
+        }
     }
 
     #[test]

@@ -56,6 +56,12 @@ pub enum Error {
         /// The value that came.
         eps: f64,
     },
+    /// negative_slope must be a number that an f32 holds.
+    #[error("expected negative_slope to be a finite number that an f32 holds, got {slope}; PyTorch's default is 0.01")]
+    NegativeSlope {
+        /// The value that came.
+        slope: f64,
+    },
     /// The weight of the new batch lies outside [0, 1].
     #[error(
         "expected momentum (the weight of the new batch) in [0, 1], got {momentum}; for the other convention, in which \

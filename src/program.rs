@@ -3,6 +3,7 @@
 
 use crate::capabilities::Capabilities;
 use crate::config::{Activation, Config};
+use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernels::{Access, Binding, Extent, Kernel, Settings, Shader, Strategy, Variant, Wanted, kernels_of};
 use crate::operation::Operation;
@@ -190,10 +191,11 @@ impl Description {
     pub fn lower(&self, operation: Operation, given: &[Given]) -> Result<Program> {
         check_names(operation, given)?;
         self.check_overlaps(operation, given)?;
+        self.check_rounded(operation, given)?;
         let plan = self.plan(operation)?;
         let mut dispatches = Vec::new();
         for &kernel in kernels_of(operation, plan.strategy, wanted(operation, given)?) {
-            let roles = Roles::new(kernel, given);
+            let roles = Roles::new(kernel, given, &self.config);
             let variant = self.variant(kernel, &plan, &roles)?;
             self.check_aliases(&variant, &roles)?;
             for part in 0..plan.parts(kernel.span) {
@@ -299,6 +301,22 @@ impl Description {
         Ok(())
     }
 
+    /// Refuses the residual's gradient over dy where dx is computed after it and it was rounded: dx would be that of a rounded
+    /// dz by some plans.
+    fn check_rounded(&self, operation: Operation, given: &[Given]) -> Result<()> {
+        let of = |name| given.iter().find(|given| given.name == name);
+        let over = match (of("dy"), of("dresidual"), of("dx")) {
+            (Some(dy), Some(dresidual), Some(_)) => dresidual.begins_as(dy),
+            _ => false,
+        };
+        if operation != Operation::BackwardTraining || !over || stores_dz_exactly(&self.config) {
+            return Ok(());
+        }
+        let hint = "dx is computed from dy, which the residual's gradient, rounded to 16 bits, would replace: write dx over dy, \
+                    or give each its own bytes";
+        Err(Error::Overlap { first: "dresidual", second: "dy", hint })
+    }
+
     /// In a pooled variant bindings that are only read are declared writable, and browsers refuse writable bindings of the
     /// same bytes.
     fn check_aliases(&self, variant: &Variant, roles: &Roles<'_>) -> Result<()> {
@@ -343,22 +361,27 @@ impl Given {
 struct Roles<'a> {
     given: &'a [Given],
     /// Whether it takes the residual's gradient, which is dz, for dy: what wrote it has seen through the activation. So does
-    /// the kernel after the one that wrote it.
+    /// the kernel after the one that wrote it, unless dz was rounded as it was stored: then it is computed again.
     takes_dz: bool,
 }
 
 impl<'a> Roles<'a> {
-    fn new(kernel: &Kernel, given: &'a [Given]) -> Self {
+    fn new(kernel: &Kernel, given: &'a [Given], config: &Config) -> Self {
         let has = |name| kernel.bindings.iter().any(|binding| binding.name == name);
         // What it was added to is not known apart from the sum.
         let written_before = given.iter().any(|given| given.name == "dresidual" && !given.adds) && !has("dresidual");
-        Self { given, takes_dz: written_before && has("dx") }
+        Self { given, takes_dz: written_before && has("dx") && stores_dz_exactly(config) }
     }
 
     fn of(&self, role: &'static str) -> Option<&'a Given> {
         let name = if role == "dy" && self.takes_dz { "dresidual" } else { role };
         self.given.iter().find(|given| given.name == name)
     }
+}
+
+/// Whether the residual's gradient, as it is stored, is dz to the bit.
+fn stores_dz_exactly(config: &Config) -> bool {
+    config.dtype == DType::F32 || config.activation.is_mask()
 }
 
 /// Part of a tensor's binding, in bytes, and where in it a part of the tensor begins, in values.
@@ -416,8 +439,8 @@ fn wanted(operation: Operation, given: &[Given]) -> Result<Wanted> {
 mod tests {
     use super::*;
     use crate::kernels::Storage;
+    use crate::kernels::Strategy;
     use crate::shape::Layout;
-    use crate::{DType, kernels::Strategy};
 
     fn description(choice: &Choice, config: Config) -> Description {
         let shape = Shape::new(&[8, 4, 6, 6], Layout::ChannelsFirst).unwrap();
@@ -469,6 +492,33 @@ mod tests {
         let program = layer.lower(Operation::BackwardTraining, &alone).unwrap();
         assert!(program.dispatches[1].variant.name().ends_with(".relu"));
         assert!(roles(&program.dispatches[1]).contains(&("dy", "dy")));
+    }
+
+    #[test]
+    fn a_rounded_dz_is_computed_again() {
+        let split = Choice { strategy: Some(Strategy::Split), ..Choice::default() };
+        for (activation, dtype, again) in [
+            (Activation::Silu, DType::F32, false),
+            (Activation::Silu, DType::F16, true),
+            (Activation::LeakyRelu, DType::Bf16, true),
+            (Activation::Relu6, DType::F16, false),
+            (Activation::Relu, DType::Bf16, false),
+        ] {
+            let layer = description(&split, Config { activation, dtype, ..Config::default() });
+            let program = layer.lower(Operation::BackwardTraining, &Given::apart(&BACKWARD)).unwrap();
+            let input = &program.dispatches[1];
+            assert_eq!(input.variant.settings.activation == activation, again, "{activation} {dtype}");
+            assert_eq!(roles(input).contains(&("dy", "dy")), again, "{activation} {dtype}");
+            let mut over = Given::apart(&BACKWARD);
+            over[6].buffer = over[1].buffer;
+            let refused = layer.lower(Operation::BackwardTraining, &over);
+            let is_overlap = matches!(refused, Err(Error::Overlap { first: "dresidual", second: "dy", .. }));
+            assert_eq!(is_overlap, again, "{activation} {dtype}: {refused:?}");
+            // Without dx, or without sums, nothing is computed from dy afterwards.
+            assert!(layer.lower(Operation::BackwardFrozen, &over).is_ok());
+            over.remove(5);
+            assert!(layer.lower(Operation::BackwardTraining, &over).is_ok());
+        }
     }
 
     #[test]

@@ -318,12 +318,15 @@ impl fmt::Display for Case {
         let Setup { choice, pooled, in_place, over_residual, running, dx, dresidual, dgamma, dbeta, one_batch } =
             self.setup;
         write!(f, "{} {} {}", self.operation.name(), self.shape, self.data)?;
-        let Config { dtype, activation, .. } = self.config;
+        let Config { dtype, activation, negative_slope, .. } = self.config;
         if dtype != DType::F32 || choice.storage.is_some() {
             write!(f, " {}", choice.storage.map_or(dtype.name(), Storage::name))?;
         }
         if activation != Activation::None {
             write!(f, " {activation}")?;
+        }
+        if negative_slope != Config::default().negative_slope {
+            write!(f, "({negative_slope})")?;
         }
         choice.strategy.map_or(Ok(()), |strategy| write!(f, " {strategy}"))?;
         choice.held.map_or(Ok(()), |held| write!(f, " held={held}"))?;

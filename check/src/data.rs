@@ -43,6 +43,8 @@ pub enum Data {
     NegativeZero,
     /// Normal, but gamma is 0 in every other channel.
     ZeroGamma,
+    /// Normal, but gamma is about 8 in every other channel and 60 in the others: z lies where activations bend and saturate.
+    LargeGamma,
     /// Constants so far from the running mean that f32 holds neither the difference, in one channel, nor, in the next, its
     /// square.
     FarApart,
@@ -58,7 +60,7 @@ pub enum Data {
 
 impl Data {
     /// Every kind.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Normal { mean: 0.0 },
         Self::Normal { mean: 1e2 },
         Self::Normal { mean: -1e4 },
@@ -78,6 +80,7 @@ impl Data {
         Self::OneInfinity,
         Self::NegativeZero,
         Self::ZeroGamma,
+        Self::LargeGamma,
         Self::FarApart,
         Self::Tiny,
         Self::SubnormalGamma,
@@ -112,6 +115,8 @@ impl Data {
         match (self, channel % 4) {
             (Self::NegativeZero, _) => -1.0,
             (Self::ZeroGamma, 0 | 2) => 0.0,
+            (Self::LargeGamma, 0 | 2) => 8.0 * ordinary,
+            (Self::LargeGamma, _) => 60.0 * ordinary,
             (Self::SubnormalGamma, 0) => 1e-38,
             (Self::SubnormalGamma, 1) => -5e-39,
             (Self::SubnormalGamma, 2) => 1.1e-38,
@@ -161,7 +166,12 @@ impl Data {
             Self::OneInfinity if channel == 0 && i == m / 3 => f32::INFINITY,
             Self::OneInfinity if channel == 1 && i == m / 3 => f32::NEG_INFINITY,
             Self::NegativeZero => 3.0,
-            Self::FirstIsOutlier | Self::ShiftsAreOutliers | Self::OneNan | Self::OneInfinity | Self::ZeroGamma => z,
+            Self::FirstIsOutlier
+            | Self::ShiftsAreOutliers
+            | Self::OneNan
+            | Self::OneInfinity
+            | Self::ZeroGamma
+            | Self::LargeGamma => z,
             Self::FarApart => {
                 if channel.is_multiple_of(2) {
                     2e38
@@ -204,6 +214,7 @@ impl fmt::Display for Data {
             Self::OneInfinity => f.write_str("one-infinity"),
             Self::NegativeZero => f.write_str("negative-zero"),
             Self::ZeroGamma => f.write_str("zero-gamma"),
+            Self::LargeGamma => f.write_str("large-gamma"),
             Self::FarApart => f.write_str("far-apart"),
             Self::Tiny => f.write_str("tiny"),
             Self::SubnormalGamma => f.write_str("subnormal-gamma"),

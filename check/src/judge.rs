@@ -6,7 +6,7 @@ use batchnorm_wgpu::reference::bound::{
     self, Comparison, Element, Execution, StatisticsBound, compare, settle_overflow,
 };
 use batchnorm_wgpu::reference::{self, Layer, RunningStatistics, Statistics};
-use batchnorm_wgpu::{Config, DType, Result};
+use batchnorm_wgpu::{Activation, Config, DType, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -282,6 +282,7 @@ impl<'a> Wide<'a> {
             eps: self.inputs.config.eps,
             residual: self.residual.as_deref(),
             activation: self.inputs.config.activation,
+            negative_slope: self.inputs.config.negative_slope,
         }
     }
 
@@ -404,9 +405,10 @@ fn backward(wide: &Wide<'_>, training: bool, execution: &Execution) -> Result<Ve
     let overflows = |channel: usize| training && overflowing[channel];
     // From y there is no way back to x where gamma is 0.
     let x_is_lost = |channel: usize| execution.in_place && layer.gamma.is_some_and(|gamma| gamma[channel] == 0.0);
+    // A mask lets dy through at a NaN; a product with the derivative does not.
+    let dz_depends_on_z = layer.activation == Activation::Silu;
     let affected = |expected: Expected| match expected.name {
-        // Without an activation to see through, they do not depend on x.
-        "dbias" | "dresidual" => expected,
+        "dbias" | "dresidual" if !dz_depends_on_z => expected,
         "dx" if !training => expected,
         _ => wide.nan_where(|channel| overflows(channel) || x_is_lost(channel), expected),
     };

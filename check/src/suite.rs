@@ -214,7 +214,7 @@ impl Summary {
     pub fn new(outcomes: &[Outcome], capabilities: &Capabilities) -> Self {
         let variants: Vec<Variant> = Variant::apart().filter(|variant| variant.check(capabilities).is_ok()).collect();
         let columns: HashMap<String, String> =
-            variants.iter().map(|variant| (variant.name(), variant.column_name())).collect();
+            Variant::every().map(|variant| (variant.name(), variant.column_name())).collect();
         let ran: BTreeSet<&String> = outcomes.iter().flat_map(|outcome| &outcome.kernels).collect();
         let column = |kernel: &String| columns.get(kernel).unwrap_or(kernel).clone();
         let mut kernels = rows(outcomes, |outcome| outcome.kernels.iter().map(column).collect());

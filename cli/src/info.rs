@@ -96,7 +96,7 @@ fn row(adapter: &wgpu::Adapter) -> Row {
         device_type: info.device_type,
     };
     let names = |capabilities: &Capabilities| -> Vec<String> {
-        Variant::apart().filter(|variant| variant.check(capabilities).is_ok()).map(|variant| variant.name()).collect()
+        Variant::every().filter(|variant| variant.check(capabilities).is_ok()).map(|variant| variant.name()).collect()
     };
     let all = Capabilities { subgroups: true, shader_f16: true, ..own.clone() };
     Row {

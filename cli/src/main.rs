@@ -6,6 +6,7 @@
 mod stream;
 
 mod accuracy;
+mod activation;
 mod adapter;
 mod bench;
 mod browser;

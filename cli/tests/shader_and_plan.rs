@@ -79,7 +79,11 @@ fn names_are_listed_and_found() {
     let several = refused(&["shader", "infer.sc"]);
     assert_says(
         &several,
-        &["one variant, got \"infer.sc\", which 8 begin with", "\n  infer.scalar\n", "\n  infer.scalar.f16_words.relu"],
+        &[
+            "one variant, got \"infer.sc\", which 20 begin with",
+            "\n  infer.scalar\n",
+            "\n  infer.scalar.f16_words.relu",
+        ],
     );
     assert_says(
         &refused(&["shader", "backward_resident."]),
@@ -212,7 +216,9 @@ fn plans_follow_the_layer_and_the_device() {
         &["Splits 2: ", "2 dispatches", "3 elements are read or written"],
     );
 
-    let fused = &records(&["8x16x8x8", "--operation", "inference", "--relu", "--residual", "--without", "gamma"])[0];
+    let fused =
+        &records(&["8x16x8x8", "--operation", "inference", "--activation", "relu", "--residual", "--without", "gamma"])
+            [0];
     assert_eq!(fused["dispatches"][0]["kernel"], "infer.planes4.relu");
     assert!(names(&fused["dispatches"][0]).contains(&"residual") && !names(&fused["dispatches"][0]).contains(&"gamma"));
     let over = &records(&["8x16x8x8", "--operation", "inference", "--in-place"])[0];
@@ -257,7 +263,7 @@ fn what_cannot_be_planned_is_said() {
     assert_says(&refused(&["plan", "1x3", "--operation", "forward_training"]), &["forward_training"]);
     assert_says(&refused(&["plan", "8x3", "--without", "x"]), &["gamma, beta"]);
     assert_says(&refused(&["plan", "8x3", "--storage", "f16_words"]), &["f16_words", "SHAPE:f16"]);
-    assert_says(&refused(&["plan", "8x3", "--in-place", "--relu"]), &["--in-place", "--relu"]);
+    assert_says(&refused(&["plan", "8x3", "--in-place", "--activation", "relu"]), &["--in-place", "--activation"]);
     let gradients = ["plan", "8x3", "--operation", "backward_training", "--without", "dx,dgamma,dbeta"];
     assert_says(&refused(&gradients), &["at least one of them"]);
     assert_says(&refused(&["plan", "4x128x1024x1024"]), &["one sample", "128.0 MiB"]);
@@ -268,7 +274,7 @@ fn what_cannot_be_planned_is_said() {
 fn tables_of_plans_fit_the_terminal() {
     for columns in ["80", "120"] {
         let output = Command::new(env!("CARGO_BIN_EXE_bn"))
-            .args(["plan", "32x64x28x28", "--residual", "--relu"])
+            .args(["plan", "32x64x28x28", "--residual", "--activation", "relu"])
             .env("COLUMNS", columns)
             .output()
             .unwrap();

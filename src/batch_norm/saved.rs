@@ -103,7 +103,7 @@ impl Saved {
                 forward.name().into(),
                 shape.to_string(),
                 config.dtype.to_string(),
-                format!("activation {}", config.activation),
+                format!("activation {}", config.activation_in_words()),
                 format!("in_place {}", config.in_place),
             ]
         };

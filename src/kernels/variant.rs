@@ -123,8 +123,14 @@ impl Settings {
 
 /// What may follow the normalization: an activation, whether the backward pass works from y. An activation loses what is
 /// needed for that.
-const FUSIONS: [(Activation, bool); 3] =
-    [(Activation::None, false), (Activation::Relu, false), (Activation::None, true)];
+const FUSIONS: [(Activation, bool); 6] = [
+    (Activation::None, false),
+    (Activation::Relu, false),
+    (Activation::None, true),
+    (Activation::LeakyRelu, false),
+    (Activation::Relu6, false),
+    (Activation::Silu, false),
+];
 
 /// A kernel with its settings and its bindings: all that its WGSL text depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -150,7 +156,7 @@ impl Variant {
         let settings = settings.of(kernel);
         let absent = match settings.activation {
             Activation::None => mask(kernel, |binding| binding.behind_activation),
-            Activation::Relu => 0,
+            _ => 0,
         };
         Self { kernel, settings, absent, in_place: 0, added: 0, pooled: false }
     }
@@ -177,8 +183,19 @@ impl Variant {
         })
     }
 
-    /// Every variant with every binding present and apart: what a check of results has to cover.
+    /// Of all variants with every binding present and apart, those that a check of results has to cover. None and ReLU occur with
+    /// all that there is; the other activations, which are the same few lines in whatever text, by every kernel and geometry.
     pub fn apart() -> impl Iterator<Item = Self> {
+        Self::every().filter(|variant| {
+            let Settings { geometry, reduction, held, activation, .. } = variant.settings;
+            let settings = Settings { activation, ..Settings::plain(geometry, reduction, held) };
+            let is_shortest = reduction == Reduction::Tree && held <= Strategy::HELD[0] && variant.settings == settings;
+            matches!(activation, Activation::None | Activation::Relu) || is_shortest
+        })
+    }
+
+    /// Every variant with every binding present and apart.
+    pub fn every() -> impl Iterator<Item = Self> {
         super::KERNELS.into_iter().flat_map(|kernel| {
             let mut all: Vec<Self> = Vec::new();
             for geometry in Geometry::ALL {
@@ -296,7 +313,8 @@ impl Variant {
     /// Whether a feature holds, as conditions in `shaders/` name it; `None` for what is no feature. Features are
     /// - the names of its geometry and storage; `wide` for four elements to a value, `words` for two elements to a word,
     ///   `half_words` for a value that is one half of a word;
-    /// - `subgroup` (the reduction), `relu` (the activation), `from_y`, `frozen` and `merges_only` (what the row says);
+    /// - the name of its activation, and `activation` for any but none;
+    /// - `subgroup` (the reduction), `from_y`, `frozen` and `merges_only` (what the row says);
     /// - the names of the bindings that are there, `y_over_x` where y is written over x, `adds_to_dx` where dx is added to what
     ///   is there, and so on.
     pub fn has(&self, feature: &str) -> Option<bool> {
@@ -308,7 +326,8 @@ impl Variant {
             "words" => storage.in_words(),
             "half_words" => self.settings.has_half_words(),
             "subgroup" => reduction == Reduction::Subgroup,
-            "relu" => activation == Activation::Relu,
+            "activation" => activation != Activation::None,
+            "relu" | "leaky_relu" | "relu6" | "silu" => activation.name() == feature,
             "from_y" => from_y,
             "frozen" => self.kernel.frozen,
             "merges_only" => self.kernel.span == Span::Column,

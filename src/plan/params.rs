@@ -53,6 +53,7 @@ impl Plan {
             propagate: u32::from(policy.non_finite == NonFinite::Propagate),
             window_skip: policy.window.skip,
             window_take: policy.window.take.unwrap_or(u32::MAX),
+            negative_slope: config.negative_slope as f32,
         }
     }
 }
@@ -93,6 +94,7 @@ pub struct Params {
     pub propagate: u32,
     pub window_skip: u32,
     pub window_take: u32,
+    pub negative_slope: f32,
 }
 
 impl Params {
@@ -102,7 +104,7 @@ impl Params {
     pub(crate) const MOMENTUM: u64 = std::mem::offset_of!(Self, momentum) as u64;
 
     /// Names of the fields in order, for the test that holds them against the shader's.
-    pub const FIELDS: [&'static str; 31] = [
+    pub const FIELDS: [&'static str; 32] = [
         "tile",
         "lanes",
         "interleaved",
@@ -134,6 +136,7 @@ impl Params {
         "propagate",
         "window_skip",
         "window_take",
+        "negative_slope",
     ];
 }
 

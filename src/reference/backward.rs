@@ -7,8 +7,9 @@ use crate::shape::Shape;
 
 /// Gradients of a loss, given dy, its gradient with respect to y.
 ///
-/// dz is dy behind the derivative of the activation: for ReLU 0 where `z <= 0`, dy elsewhere, where a NaN z counts as
-/// elsewhere; without an activation dy itself.
+/// dz is dy times the derivative of the activation at z: without an activation dy itself, for ReLU 0 where `z <= 0` and dy
+/// elsewhere, where a NaN z counts as elsewhere. Where the activations have a corner, their derivative is PyTorch's
+/// ([`Activation`](crate::Activation)).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Gradients {
     /// With respect to x, elements in the order of x.
@@ -31,7 +32,7 @@ pub struct Gradients {
 ///
 /// # Errors
 /// [`Error::Mismatch`](crate::Error::Mismatch) for a wrong length,
-/// [`Error::Eps`](crate::Error::Eps),
+/// [`Error::Eps`](crate::Error::Eps), [`Error::NegativeSlope`](crate::Error::NegativeSlope),
 /// [`Error::OneValuePerChannel`](crate::Error::OneValuePerChannel) as in the forward pass.
 pub fn backward_training(x: &[f64], dy: &[f64], shape: &Shape, layer: &Layer<'_>) -> Result<Gradients> {
     check(x, dy, shape, layer)?;
@@ -51,7 +52,7 @@ pub fn backward_training(x: &[f64], dy: &[f64], shape: &Shape, layer: &Layer<'_>
 /// Lengths as there; running_mean and running_var have one value per channel.
 ///
 /// # Errors
-/// [`Error::Mismatch`](crate::Error::Mismatch) for a wrong length, [`Error::Eps`](crate::Error::Eps).
+/// [`Error::Mismatch`](crate::Error::Mismatch) for a wrong length, [`Error::Eps`](crate::Error::Eps), [`Error::NegativeSlope`](crate::Error::NegativeSlope).
 pub fn backward_frozen(
     x: &[f64],
     dy: &[f64],
@@ -89,7 +90,7 @@ fn gradients(
         let dz = &mut result.dresidual;
         for i in indices(shape, c) {
             let z = layer.preactivation(c, i, center.centered(x[i]) * scale);
-            dz[i] = layer.activation.gradient(z, dy[i]);
+            dz[i] = layer.through_activation(z, dy[i]);
         }
         let dbeta = sum(indices(shape, c).map(|i| dz[i]));
         let dgamma = sum(indices(shape, c).map(|i| dz[i] * center.centered(x[i]))) * inv_std;

@@ -93,7 +93,7 @@ pub fn statistics(x: &[f64], shape: &Shape) -> Result<Statistics> {
 ///
 /// # Errors
 /// [`Error::Mismatch`](crate::Error::Mismatch) for a wrong length,
-/// [`Error::Eps`](crate::Error::Eps),
+/// [`Error::Eps`](crate::Error::Eps), [`Error::NegativeSlope`](crate::Error::NegativeSlope),
 /// [`Error::OneValuePerChannel`](crate::Error::OneValuePerChannel) when there is no variance to normalize with.
 pub fn forward_training(x: &[f64], shape: &Shape, layer: &Layer<'_>) -> Result<Forward> {
     check_len("x", x, shape.elements())?;
@@ -119,7 +119,7 @@ pub fn forward_training(x: &[f64], shape: &Shape, layer: &Layer<'_>) -> Result<F
 /// x, y and the residual have [`Shape::elements`] values; the other arrays one per channel.
 ///
 /// # Errors
-/// [`Error::Mismatch`](crate::Error::Mismatch) for a wrong length, [`Error::Eps`](crate::Error::Eps).
+/// [`Error::Mismatch`](crate::Error::Mismatch) for a wrong length, [`Error::Eps`](crate::Error::Eps), [`Error::NegativeSlope`](crate::Error::NegativeSlope).
 pub fn inference(
     x: &[f64],
     shape: &Shape,
@@ -142,6 +142,6 @@ pub fn inference(
 fn normalize(x: &[f64], y: &mut [f64], shape: &Shape, channel: usize, center: Center, var: f64, layer: &Layer<'_>) {
     let scale = layer.scale(channel, var);
     for i in indices(shape, channel) {
-        y[i] = layer.activation.of(layer.preactivation(channel, i, center.centered(x[i]) * scale));
+        y[i] = layer.activated(layer.preactivation(channel, i, center.centered(x[i]) * scale));
     }
 }

@@ -1,7 +1,7 @@
 //! What a layer computes of a centred value, as arguments of the reference functions.
 
 use super::{at, check_eps, check_optional_len};
-use crate::config::{Activation, Config};
+use crate::config::{Activation, Config, check_negative_slope};
 use crate::error::Result;
 use crate::shape::Shape;
 
@@ -18,12 +18,14 @@ pub struct Layer<'a> {
     pub residual: Option<&'a [f64]>,
     /// Applied last. Default none.
     pub activation: Activation,
+    /// What leaky ReLU multiplies negative values with. Default 0.01.
+    pub negative_slope: f64,
 }
 
 impl Default for Layer<'_> {
     fn default() -> Self {
-        let Config { eps, activation, .. } = Config::default();
-        Self { gamma: None, beta: None, eps, residual: None, activation }
+        let Config { eps, activation, negative_slope, .. } = Config::default();
+        Self { gamma: None, beta: None, eps, residual: None, activation, negative_slope }
     }
 }
 
@@ -32,6 +34,7 @@ impl Layer<'_> {
         check_optional_len("gamma", self.gamma, shape.channels())?;
         check_optional_len("beta", self.beta, shape.channels())?;
         check_optional_len("residual", self.residual, shape.elements())?;
+        check_negative_slope(self.negative_slope)?;
         check_eps(self.eps)
     }
 
@@ -58,21 +61,48 @@ impl Layer<'_> {
     }
 }
 
-impl Activation {
-    /// act(z). ReLU is written as a test, not as max(), which would turn a NaN into 0.
-    pub(super) fn of(self, z: f64) -> f64 {
-        match self {
-            Self::Relu if z <= 0.0 => 0.0,
-            _ => z,
+impl Layer<'_> {
+    /// act(z). ReLU and ReLU6 are written as tests, not as max() and min(), which would turn a NaN into a number.
+    pub(super) fn activated(&self, z: f64) -> f64 {
+        match self.activation {
+            Activation::None => z,
+            Activation::Relu | Activation::Relu6 if z <= 0.0 => 0.0,
+            Activation::Relu => z,
+            Activation::Relu6 if z >= 6.0 => 6.0,
+            Activation::Relu6 => z,
+            Activation::LeakyRelu if z > 0.0 => z,
+            Activation::LeakyRelu => z * self.negative_slope,
+            // The limit; the product is NaN.
+            Activation::Silu if z == f64::NEG_INFINITY => -0.0,
+            Activation::Silu => z * sigmoid(z),
         }
     }
 
-    /// dz, the gradient by z, of the gradient by act(z). That of ReLU at 0 is 0, and a NaN lets dy through (PyTorch,
-    /// `threshold_backward`).
-    pub(super) fn gradient(self, z: f64, dy: f64) -> f64 {
-        match self {
-            Self::Relu if z <= 0.0 => 0.0,
-            _ => dy,
+    /// dz, the gradient by z, of the gradient by act(z): where act has a corner as PyTorch has it, which lets dy through at a
+    /// NaN for ReLU and ReLU6 (`threshold_backward`, `hardtanh_backward`) and multiplies it with the slope for leaky ReLU.
+    pub(super) fn through_activation(&self, z: f64, dy: f64) -> f64 {
+        match self.activation {
+            Activation::Relu | Activation::Relu6 if z <= 0.0 => 0.0,
+            Activation::Relu6 if z >= 6.0 => 0.0,
+            Activation::None | Activation::Relu | Activation::Relu6 => dy,
+            Activation::LeakyRelu if z > 0.0 => dy,
+            Activation::LeakyRelu => dy * self.negative_slope,
+            Activation::Silu => dy * silu_derivative(z),
         }
+    }
+}
+
+/// 1 / (1 + exp(-z)), by an exponential that does not overflow.
+pub(super) fn sigmoid(z: f64) -> f64 {
+    let e = (-z.abs()).exp();
+    if z > 0.0 { 1.0 / (1.0 + e) } else { e / (1.0 + e) }
+}
+
+/// The derivative of z * sigmoid(z), at the infinities its limits.
+pub(super) fn silu_derivative(z: f64) -> f64 {
+    match z {
+        f64::INFINITY => 1.0,
+        f64::NEG_INFINITY => 0.0,
+        _ => sigmoid(z) * (1.0 + z * sigmoid(-z)),
     }
 }

@@ -30,7 +30,13 @@ pub const MODES: [(&str, Operation); 2] = [("train", Operation::ForwardTraining)
 pub const LAYOUTS: [(&str, Layout); 2] =
     [("channels_first", Layout::ChannelsFirst), ("channels_last", Layout::ChannelsLast)];
 /// Values of the key `activation`.
-pub const ACTIVATIONS: [(&str, Activation); 2] = [("none", Activation::None), ("relu", Activation::Relu)];
+pub const ACTIVATIONS: [(&str, Activation); Activation::ALL.len()] = [
+    ("none", Activation::None),
+    ("relu", Activation::Relu),
+    ("leaky_relu", Activation::LeakyRelu),
+    ("relu6", Activation::Relu6),
+    ("silu", Activation::Silu),
+];
 /// Values of the key `running_var`.
 pub const VARIANCES: [(&str, VarianceEstimate); 2] =
     [("unbiased", VarianceEstimate::Unbiased), ("biased", VarianceEstimate::Biased)];

@@ -110,6 +110,13 @@ impl<'a> Reader<'a> {
         number.ok_or_else(wrong).map(Some)
     }
 
+    fn negative_slope(&self) -> Result<f64, Problem> {
+        let key = "negative_slope";
+        let Some(given) = self.header.metadata(key) else { return Ok(Config::default().negative_slope) };
+        let number = given.parse().ok().filter(|number: &f64| number.is_finite());
+        number.ok_or_else(|| Problem::wrong(key, "a finite decimal number", format!("{given:?}")))
+    }
+
     fn tolerance(&self) -> Result<Option<Tolerance>, Problem> {
         Ok(match (self.number("rtol", f64::MAX)?, self.number("atol", f64::MAX)?) {
             (None, None) => None,
@@ -144,6 +151,7 @@ impl<'a> Reader<'a> {
             running: self.policy()?,
             dtype: dtype(&x)?,
             activation: self.key("activation", Some(Activation::None), &ACTIVATIONS)?,
+            negative_slope: self.negative_slope()?,
             ..Config::default()
         };
         let mean = self.floats("running_mean", &[channels])?;

@@ -43,7 +43,7 @@ impl Recipe {
     /// not in it.
     pub fn name(&self) -> String {
         let Case { operation, ref shape, data, gamma, beta, residual, config, .. } = self.case;
-        let Config { eps, running, dtype, activation, .. } = config;
+        let Config { eps, running, dtype, activation, negative_slope, .. } = config;
         let usual = Self::new(operation, shape).case;
         let mut words = vec![letters(shape), if operation.trains() { "train" } else { "eval" }.into()];
         if !standard().any(|one| one == *shape) {
@@ -60,13 +60,18 @@ impl Recipe {
             Average::Cumulative => words.push("cumulative".into()),
             Average::Pooled => words.push("pooled".into()),
         }
+        let slope = match activation == Activation::LeakyRelu && negative_slope != usual.config.negative_slope {
+            true => format!("_{negative_slope}"),
+            false => String::new(),
+        };
+        let activated = format!("{activation}{slope}");
         let flags = [
             (running.variance == VarianceEstimate::Biased, "biased_running"),
             (!gamma && !beta, "no_affine"),
             (gamma && !beta, "weight_only"),
             (!gamma && beta, "bias_only"),
             (residual, "add"),
-            (activation == Activation::Relu, "relu"),
+            (activation != Activation::None, activated.as_str()),
             (!self.gradient, "forward"),
         ];
         words.extend(flags.iter().filter(|(set, _)| *set).map(|(_, flag)| (*flag).to_owned()));

@@ -87,11 +87,14 @@ fn a_recipe_that_is_no_case_is_refused() {
 }
 
 /// Metadata that is wrong, and what is said of it.
-const METADATA: [(&str, &str, &str); 20] = [
+const METADATA: [(&str, &str, &str); 23] = [
     ("format", "batchnorm-golden-2", "format: expected batchnorm-golden-1, got \"batchnorm-golden-2\""),
     ("mode", "test", "mode: expected train or eval, got \"test\""),
     ("layout", "nhwc", "layout: expected channels_first or channels_last"),
-    ("activation", "gelu", "activation: expected none or relu"),
+    ("activation", "gelu", "activation: expected none or relu or leaky_relu or relu6 or silu"),
+    ("negative_slope", "inf", "negative_slope: expected a finite decimal number, got \"inf\""),
+    ("negative_slope", "steep", "negative_slope: expected a finite decimal number"),
+    ("negative_slope", "-1e39", "not supported: expected negative_slope to be a finite number that an f32 holds"),
     ("running_var", "Unbiased", "running_var: expected unbiased or biased"),
     ("eps", "tiny", "eps: expected a decimal number from 0"),
     ("eps", "NaN", "eps: expected a decimal number"),

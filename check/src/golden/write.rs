@@ -3,7 +3,7 @@
 use super::{ACTIVATIONS, CUMULATIVE, FORMAT, Golden, LAYOUTS, MODES, Problem, VARIANCES, stored_as};
 use crate::judge::widen;
 use crate::stored::{READABLE, Stored, StoredError, write_safetensors};
-use batchnorm_wgpu::{Average, Config};
+use batchnorm_wgpu::{Activation, Average, Config};
 use safetensors::Dtype;
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ impl Golden {
     }
 
     pub(super) fn metadata(&self) -> Result<BTreeMap<&'static str, String>, Problem> {
-        let Config { eps, running, activation, .. } = self.inputs.config;
+        let Config { eps, running, activation, negative_slope, .. } = self.inputs.config;
         let momentum = match running.average {
             Average::Exponential { momentum } => momentum.to_string(),
             Average::Cumulative => CUMULATIVE.into(),
@@ -40,6 +40,9 @@ impl Golden {
             ("activation", name_of(&ACTIVATIONS, activation)),
             ("source", self.source.clone()),
         ]);
+        if activation == Activation::LeakyRelu {
+            metadata.insert("negative_slope", negative_slope.to_string());
+        }
         if let Some(tolerance) = self.tolerance {
             metadata.extend([("rtol", tolerance.relative.to_string()), ("atol", tolerance.absolute.to_string())]);
         }

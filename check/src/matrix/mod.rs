@@ -96,8 +96,9 @@ pub fn matrix(kernels: &Kernels) -> Vec<Case> {
 /// Values held by the resident kernels of the cases that need only one of them: these have the shortest shaders.
 const LEAST_HELD: u32 = Strategy::HELD[0];
 
-/// Whether some case of the matrix has to run a variant. Of f32 tensors without an activation, every one; of others, whose
-/// text differs in how elements are loaded and stored and in what is done to them, those that hold the fewest values.
+/// Whether some case of the matrix has to run a variant of [`Variant::apart`]. Of f32 tensors without an activation, every one;
+/// of others, whose text differs in how elements are loaded and stored and in what is done to them, those that hold the fewest
+/// values.
 pub fn must_be_covered(variant: &Variant) -> bool {
     let Settings { geometry, reduction, held, .. } = variant.settings;
     variant.settings == Settings::plain(geometry, reduction, held) || held <= LEAST_HELD

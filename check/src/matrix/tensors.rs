@@ -53,8 +53,82 @@ pub(super) fn tensor_cases(kernels: &Kernels) -> Vec<Case> {
             }
         }
     }
+    cases.extend(activation_cases(kernels));
     cases
 }
+
+/// The activations besides ReLU, by every kernel and geometry, over data that reach their corners and where their exponentials
+/// end; with each dtype, and with the options that matter where the residual's gradient is a product. What they do does not
+/// depend on the rest.
+fn activation_cases(kernels: &Kernels) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (i, (geometry, dims, layout)) in TENSOR_SHAPES.into_iter().take(3).enumerate() {
+        let Ok(shape) = Shape::new(dims, layout) else { continue };
+        for operation in Operation::ALL.into_iter().filter(|&operation| operation != Operation::Statistics) {
+            for case in activations(operation, &shape) {
+                for strategy in strategies(operation) {
+                    let tree = variant_choice(&case, strategy, geometry, Reduction::Tree, kernels);
+                    for case in tree.into_iter().map(|choice| with_choice(case.clone(), choice)) {
+                        if operation == Operation::BackwardFrozen {
+                            let setup = Setup { dgamma: false, dbeta: false, ..case.setup };
+                            cases.push(Case { setup, ..case.clone() });
+                        }
+                        cases.push(case);
+                    }
+                }
+                if i == 0 {
+                    cases.extend(activation_options(&case, kernels));
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// Every activation but none and ReLU, with a residual.
+fn activations(operation: Operation, shape: &Shape) -> Vec<Case> {
+    let plain = Case { data: Data::LargeGamma, residual: true, ..Case::new(operation, shape) };
+    let with = |activation, negative_slope| {
+        let config = Config { activation, negative_slope, ..plain.config };
+        Case { config, ..plain.clone() }
+    };
+    let usual = plain.config.negative_slope;
+    vec![with(Activation::LeakyRelu, usual), with(Activation::Relu6, usual), with(Activation::Silu, usual)]
+}
+
+/// Hostile data, the other dtypes, other slopes, and what may be wanted of a backward pass.
+fn activation_options(case: &Case, kernels: &Kernels) -> Vec<Case> {
+    let hostile = ACTIVATION_HOSTILE.map(|data| Case { data, ..case.clone() });
+    let bent = Case { data: Data::Constant { value: 3.0 }, beta: false, residual: false, ..case.clone() };
+    let slopes = [0.0, -0.5, 3.0]
+        .map(|negative_slope| Case { config: Config { negative_slope, ..case.config }, ..case.clone() });
+    let slopes = slopes.into_iter().filter(|case| case.config.activation == Activation::LeakyRelu);
+    let of_f32 = hostile.into_iter().chain([bent]).chain(slopes);
+    let stored = [Storage::F16Words, Storage::Bf16Words].map(|storage| stored_as(storage, case.clone()));
+    let split = Choice { strategy: Some(Strategy::Split), ..Choice::default() };
+    let whole = Choice { strategy: Some(Strategy::Whole), ..Choice::default() };
+    let mut cases: Vec<Case> = of_f32.collect();
+    for case in stored {
+        cases.extend(with_tensor_choice(&case, split, kernels));
+        if matches!(case.operation, Operation::BackwardTraining | Operation::BackwardFrozen) {
+            let over = Setup { in_place: true, dx: false, ..case.setup };
+            cases.extend(with_tensor_choice(&Case { setup: over, ..case.clone() }, split, kernels));
+        }
+    }
+    if matches!(case.operation, Operation::BackwardTraining | Operation::BackwardFrozen) {
+        for choice in [split, whole] {
+            let with = |setup: Setup| with_tensor_choice(&Case { setup, ..case.clone() }, choice, kernels);
+            cases.extend(with(Setup { in_place: true, ..case.setup }));
+            cases.extend(with(Setup { in_place: true, dx: false, ..case.setup }));
+            cases.extend(with(Setup { dresidual: false, ..case.setup }));
+        }
+    }
+    cases
+}
+
+/// Data that an activation makes something of: NaN, infinities, -0, numbers far away, and subnormal ones.
+const ACTIVATION_HOSTILE: [Data; 6] =
+    [Data::OneNan, Data::OneInfinity, Data::NegativeZero, Data::Overflowing, Data::FarApart, Data::Subnormals];
 
 /// The choice that forces a kernel variant, where it runs. A reduction by subgroups needs a column that has its workgroup for
 /// itself, which a small workgroup gives it; a few lanes at least, so that there is something to reduce.

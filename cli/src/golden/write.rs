@@ -1,10 +1,11 @@
 //! `bn golden`: cases of the library's own reference, for other implementations.
 
-use crate::names::{activation, average, dtype, layout};
+use crate::activation::ActivationArgs;
+use crate::names::{average, dtype, layout};
 use crate::output::{self, Claim, Folder};
 use crate::terminal::{number, prose, table, text};
 use crate::{AnyError, Verdict};
-use batchnorm_wgpu::{Activation, Average, Config, DType, Layout, RunningPolicy, Shape};
+use batchnorm_wgpu::{Average, Config, DType, Layout, RunningPolicy, Shape};
 use batchnorm_wgpu_check::case::{Case, Operation};
 use batchnorm_wgpu_check::data::Data;
 use batchnorm_wgpu_check::golden::{GoldenError, MODES, Recipe, set};
@@ -19,7 +20,7 @@ pub struct GoldenArgs {
     out: PathBuf,
     /// Write the default set: every rank, layout, dtype and mode, then options and data
     #[arg(long, conflicts_with_all = ["shape", "layout", "dtype", "mode", "eps", "momentum", "biased_running_var",
-        "activation", "residual", "no_weight", "no_bias", "no_gradient", "data"])]
+        "activation", "negative_slope", "residual", "no_weight", "no_bias", "no_gradient", "data"])]
     set: bool,
     /// The dimensions of x in the order of the layout; can be given several times
     #[arg(long, value_name = "DIMS", value_parser = dims, default_value = "4,6,5,7")]
@@ -42,9 +43,8 @@ pub struct GoldenArgs {
     /// Update the running variance with the biased variance of the batch
     #[arg(long)]
     biased_running_var: bool,
-    /// The activation, applied last: none or relu
-    #[arg(long, value_name = "NAME", value_parser = activation, default_value = "none")]
-    activation: Activation,
+    #[command(flatten)]
+    activation: ActivationArgs,
     /// Add a residual before the activation
     #[arg(long)]
     residual: bool,
@@ -148,6 +148,7 @@ impl GoldenArgs {
 
     /// Every combination of what was given.
     fn recipes(&self) -> Result<Vec<Recipe>, AnyError> {
+        self.activation.check()?;
         let mut recipes: Vec<Recipe> = Vec::new();
         let layouts = || self.layout.iter().flat_map(|Several(layouts)| layouts);
         let modes = || self.mode.iter().flat_map(|Several(modes)| modes);
@@ -174,7 +175,7 @@ impl GoldenArgs {
             gamma: !self.no_weight,
             beta: !self.no_bias,
             residual: self.residual,
-            config: Config { eps: self.eps, running, dtype, activation: self.activation, ..recipe.case.config },
+            config: self.activation.applied_to(Config { eps: self.eps, running, dtype, ..recipe.case.config }),
             ..recipe.case
         };
         self.described(Recipe { case, gradient: !self.no_gradient, ..recipe })

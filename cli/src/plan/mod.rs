@@ -8,6 +8,7 @@
 mod record;
 mod words;
 
+use crate::activation::ActivationArgs;
 use crate::forced::Forced;
 use crate::names::{dtype, layout, operation};
 use crate::output::read_tuning;
@@ -16,7 +17,7 @@ use crate::{AnyError, Verdict};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::kernels::{Access, KERNELS};
 use batchnorm_wgpu::program::{Bound, Description, Dispatch, Given, Program};
-use batchnorm_wgpu::{Activation, Capabilities, Config, DType, Error, Operation, Shape, Tuning, wgpu};
+use batchnorm_wgpu::{Capabilities, Config, DType, Error, Operation, Shape, Tuning, wgpu};
 use clap::ValueEnum;
 use record::{Planned, Record};
 use std::path::PathBuf;
@@ -32,14 +33,13 @@ pub struct PlanArgs {
     /// Plan only this operation, such as forward_training
     #[arg(long, value_name = "NAME", value_parser = operation)]
     operation: Option<Operation>,
-    /// A layer that ends with a relu
-    #[arg(long)]
-    relu: bool,
+    #[command(flatten)]
+    activation: ActivationArgs,
     /// A layer that adds a residual
     #[arg(long)]
     residual: bool,
     /// A layer that writes y over x, whose backward pass works from y
-    #[arg(long, conflicts_with_all = ["relu", "residual"])]
+    #[arg(long, conflicts_with_all = ["activation", "residual"])]
     in_place: bool,
     /// Bindings that are absent, separated by commas, such as gamma,beta,running
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = optional_binding)]
@@ -70,7 +70,7 @@ const EXAMPLES: &str = "\
 Examples:
   bn plan 32x64x28x28             on a GPU of which no more is known
   bn plan 8x5x5x3:channels_last:f16:bf16 --operation inference
-  bn plan 32x64x28x28 --relu --residual --adapter lavapipe
+  bn plan 32x64x28x28 --activation relu --residual --adapter lavapipe
   bn plan 32x64x28x28 --operation forward_training --strategy split
   bn plan 32x64x28x28 --operation backward_training --without dx --json
 
@@ -187,8 +187,7 @@ impl PlanArgs {
         if operation.trains() && shape.values_per_channel() == 1 {
             return Err(Error::OneValuePerChannel { dims: shape.dims().to_vec() });
         }
-        let activation = if self.relu { Activation::Relu } else { Activation::None };
-        let config = Config { dtype, activation, in_place: self.in_place, ..Config::default() };
+        let config = self.activation.applied_to(Config { dtype, in_place: self.in_place, ..Config::default() });
         let choice = self.forced.choice(dtype);
         let description =
             Description::new(shape.clone(), config, &choice, &target.capabilities, target.tuning.clone())?;
@@ -218,6 +217,7 @@ pub fn run(arguments: &PlanArgs) -> Result<Verdict, AnyError> {
     if let Some(storage) = arguments.forced.idle_storage(&dtypes) {
         return Err(format!("--storage {storage} is for tensors of {0}: give SHAPE:{0}", storage.dtype()).into());
     }
+    arguments.activation.check()?;
     let target = arguments.target()?;
     let mut all = Vec::new();
     for Subject { shape, dtypes } in &arguments.shapes {

@@ -195,6 +195,7 @@ fn by_name(params: Params) -> Value {
             propagate,
             window_skip,
             window_take,
+            negative_slope,
         }
     )
 }

@@ -1,9 +1,10 @@
 //! What goes into an operation: which tensors, from where, and how they must look.
 
 use super::source::{Files, Found, Source};
+use crate::activation::ActivationArgs;
 use crate::{AnyError, names};
 use batchnorm_wgpu::checkpoint::spellings;
-use batchnorm_wgpu::{Activation, Average, Config, DType, Layout, Operation, RunningPolicy, RunningStatistics, Shape};
+use batchnorm_wgpu::{Average, Config, DType, Layout, Operation, RunningPolicy, RunningStatistics, Shape};
 use batchnorm_wgpu_check::case::{Before, Inputs};
 use batchnorm_wgpu_check::stored::{Dtype, file_dtype, layer_dtype, rounding};
 use serde::Serialize;
@@ -65,9 +66,8 @@ pub struct LayerArgs {
     /// Update the running variance with the biased variance of the batch, not with the unbiased one
     #[arg(long)]
     biased: bool,
-    /// The activation, applied last: none or relu
-    #[arg(long, value_name = "NAME", value_parser = names::activation, default_value = "none")]
-    activation: Activation,
+    #[command(flatten)]
+    activation: ActivationArgs,
     /// Round tensors to f32, f16 or bf16, and parameters to f32. Without it nothing is rounded, and tensors that need
     /// rounding are refused
     #[arg(long, value_name = "NAME", value_parser = names::dtype)]
@@ -78,7 +78,7 @@ impl LayerArgs {
     fn config(&self, dtype: DType) -> Config {
         let policy = RunningPolicy { average: self.momentum, ..RunningPolicy::default() };
         let running = if self.biased { policy.biased() } else { policy };
-        Config { eps: self.eps, running, dtype, activation: self.activation, ..Config::default() }
+        self.activation.applied_to(Config { eps: self.eps, running, dtype, ..Config::default() })
     }
 }
 
@@ -168,6 +168,7 @@ pub fn read(operation: Operation, tensors: &TensorArgs, layer: &LayerArgs) -> Re
     let mut reader =
         Reader { operation, tensors, files: Files::default(), taken: Taken::default(), from: HashSet::new() };
     reader.refuse_unused()?;
+    layer.activation.check()?;
     let x = match reader.take("x")? {
         Some(x) => x,
         None => return Err(reader.missing("x")),

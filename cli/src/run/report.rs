@@ -29,6 +29,8 @@ pub struct Report {
     dtype: DType,
     eps: f64,
     activation: Activation,
+    /// Of leaky_relu.
+    negative_slope: Option<f64>,
     #[serde(flatten)]
     taken: Taken,
     outputs: Vec<Output>,
@@ -231,6 +233,7 @@ impl Report {
             dtype: inputs.config.dtype,
             eps: inputs.config.eps,
             activation: inputs.config.activation,
+            negative_slope: (inputs.config.activation == Activation::LeakyRelu).then_some(inputs.config.negative_slope),
             taken,
             outputs,
             skipped_channels: skipped.iter().map(|skipped| skipped.channels.len()).sum(),

@@ -96,7 +96,7 @@ pub fn run(arguments: &ShaderArgs) -> Result<Verdict, AnyError> {
 }
 
 fn names() -> impl Iterator<Item = String> {
-    Variant::apart().map(|variant| variant.name())
+    Variant::every().map(|variant| variant.name())
 }
 
 /// The shader in a language.
@@ -132,11 +132,11 @@ fn with_places(shader: &Shader) -> String {
 /// The variant that a name means.
 fn find(wanted: &str) -> Result<Variant, AnyError> {
     let means = |variant: &Variant| variant.kernel.name == wanted || variant.name() == wanted;
-    if let Some(variant) = Variant::apart().find(means) {
+    if let Some(variant) = Variant::every().find(means) {
         return Ok(variant);
     }
     let kernels: Vec<&str> = KERNELS.iter().map(|kernel| kernel.name).filter(|name| name.starts_with(wanted)).collect();
-    let variants: Vec<Variant> = Variant::apart().filter(|variant| variant.name().starts_with(wanted)).collect();
+    let variants: Vec<Variant> = Variant::every().filter(|variant| variant.name().starts_with(wanted)).collect();
     match (&kernels[..], &variants[..]) {
         (_, []) => Err(unknown(wanted)),
         ([_], [first, ..]) | ([], [first]) => Ok(*first),

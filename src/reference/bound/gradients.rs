@@ -1,5 +1,6 @@
 //! Tolerances of gradients. Symbols as in the documentation of the [parent](super).
 
+use super::activation::Gradient;
 use super::channel::{Channel, InvStd};
 use super::dtype::stored;
 use super::forward::of_batch;
@@ -19,7 +20,7 @@ pub struct GradientsBound {
     pub dgamma: Vec<f64>,
     /// Of dbeta, `[C]`.
     pub dbeta: Vec<f64>,
-    /// Of dresidual, per element: 0 but for elements whose z a kernel may see on the other side of ReLU's corner.
+    /// Of dresidual, per element: where it is dy or 0, 0 but for elements whose z a kernel may see on the other side of a corner.
     pub dresidual: Vec<f64>,
 }
 
@@ -100,7 +101,7 @@ struct Pass<'a> {
 
 /// What an element enters the gradients with.
 struct Term {
-    /// dz, and |dy| where the mask is in doubt.
+    /// dz, and what it may be off by: |dy| where a mask is in doubt.
     dz: Uncertain,
     /// The largest |dz| that a kernel may take.
     magnitude: f64,
@@ -120,7 +121,7 @@ impl Pass<'_> {
             let sums = Sums::new(&terms, normalization.channel.delta_error, normalization.inv_std);
             for (i, term) in indices(self.shape, c).zip(&terms) {
                 bound.dx[i] = self.input_error(term, &sums, &normalization);
-                bound.dresidual[i] = term.residual_error();
+                bound.dresidual[i] = self.residual_error(term);
             }
             bound.dgamma.push(sums.dgamma_error);
             bound.dbeta.push(sums.dbeta_error);
@@ -130,13 +131,19 @@ impl Pass<'_> {
 
     fn term(&self, i: usize, normalization: &Normalization<'_>) -> Term {
         let (x, channel) = (self.x[i], &normalization.channel);
-        let dz = normalization.masked(i, x, self.dy[i]);
+        let Gradient { dz, magnitude } = normalization.gradient(i, x, self.dy[i]);
         Term {
             dz,
-            magnitude: dz.value.abs().max(dz.error),
+            magnitude,
             centered: channel.centered(x),
             own_error: if self.execution.in_place { normalization.recovered_error(x) } else { channel.own_error(x) },
         }
+    }
+
+    /// E(dresidual) of an element: dy, or 0, which its type holds, or a product that is rounded to it.
+    fn residual_error(&self, term: &Term) -> f64 {
+        let dz = term.frozen();
+        if self.layer.activation.is_mask() { dz.error } else { stored(dz.value, dz.error, self.execution.dtype) }
     }
 
     /// E(dx) of an element.
@@ -152,14 +159,9 @@ impl Pass<'_> {
 }
 
 impl Term {
-    /// E(dresidual): dz is a copy of dy or 0, and a copied subnormal may be flushed.
-    fn residual_error(&self) -> f64 {
-        promise(self.dz.error + flushed(self.magnitude, 0.0))
-    }
-
-    /// dz and its error, as a frozen pass takes it.
+    /// dz and its error, as a frozen pass takes it: a subnormal may be flushed.
     fn frozen(&self) -> Uncertain {
-        Uncertain { value: self.dz.value, error: self.residual_error() }
+        Uncertain { value: self.dz.value, error: promise(self.dz.error + flushed(self.magnitude, 0.0)) }
     }
 
     /// dz - a - c b and its error.

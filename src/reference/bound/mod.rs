@@ -13,6 +13,7 @@
 //! ([on docs.rs](https://docs.rs/crate/batchnorm-wgpu/latest/source/docs/error-bound.md)). It has every constant of this
 //! module in a sentence, and the symbols in the comments here (k, r, delta, e, q, R, theta, F, E) are its notation.
 
+mod activation;
 mod channel;
 mod compare;
 mod dtype;

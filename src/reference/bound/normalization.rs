@@ -1,10 +1,10 @@
 //! What a kernel gets wrong between the centred value and the output. Symbols as in the documentation of the
 //! [parent](super).
 
+use super::activation::{Gradient, activated, through_activation};
 use super::channel::{Channel, InvStd};
 use super::dtype::stored;
 use super::{DType, ETA, Execution, ROOM, U, Uncertain, fits, flushed};
-use crate::config::Activation;
 use crate::reference::Layer;
 
 /// Smallest and largest magnitude that WGSL lets a division by it be accurate for.
@@ -66,22 +66,13 @@ impl<'a> Normalization<'a> {
 
     /// Tolerance of y of the element `index`.
     pub fn output_error(&self, index: usize, x: f64) -> f64 {
-        let z = self.preactivation(index, x);
-        if self.layer.activation == Activation::Relu && z.value + z.error <= 0.0 {
-            return 0.0; // z is not positive for certain, and y is 0
-        }
-        stored(self.layer.activation.of(z.value), z.error, self.dtype)
+        let y = activated(self.layer, self.preactivation(index, x), self.dtype);
+        stored(y.value, y.error, self.dtype)
     }
 
-    /// dz of the element `index`, and |dy| as its error where a kernel may take the other side of ReLU's corner.
-    pub fn masked(&self, index: usize, x: f64, dy: f64) -> Uncertain {
-        if self.layer.activation == Activation::None {
-            return Uncertain { value: dy, error: 0.0 };
-        }
-        let z = self.preactivation(index, x);
-        let doubt = z.error > 0.0 && z.value.abs() <= z.error;
-        let value = self.layer.activation.gradient(z.value, dy);
-        Uncertain { value, error: if doubt { dy.abs() } else { 0.0 } }
+    /// dz of the element `index`.
+    pub fn gradient(&self, index: usize, x: f64, dy: f64) -> Gradient {
+        through_activation(self.layer, self.preactivation(index, x), dy)
     }
 
     /// The error, apart from E(r), of a centred value that is recovered from the stored y of `x`.

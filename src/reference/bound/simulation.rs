@@ -2,6 +2,7 @@
 //! with faults on demand. It exists to hold the bound against, and shares nothing with it.
 
 use super::DType;
+use crate::config::Activation;
 
 /// A mistake to plant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +27,14 @@ pub enum Fault {
     MaskWithoutResidual,
     /// ReLU turns a NaN into 0, and its mask does too.
     NanToZero,
+    /// The slope of leaky ReLU is not applied to the gradient.
+    SlopeForgotten,
+    /// ReLU6 is ReLU.
+    SixForgotten,
+    /// The derivative of SiLU is that of a sigmoid's gate: z does not change it.
+    GateAlone,
+    /// SiLU's exponential is that of -z, which overflows.
+    ExponentialOfMinusZ,
     /// y recovers the centred value without the subtraction of beta.
     RecoveredWithBeta,
     /// Storage drops bits instead of rounding.
@@ -71,7 +80,8 @@ pub struct Task {
     pub residual: Option<Vec<f32>>,
     /// gamma, beta, eps.
     pub parameters: [f32; 3],
-    pub relu: bool,
+    pub activation: Activation,
+    pub negative_slope: f32,
     /// Mean and variance, where they are frozen.
     pub running: Option<[f32; 2]>,
     pub dtype: DType,
@@ -107,11 +117,22 @@ impl Gpu {
 
     /// A value up to 2 ulp away, in a direction that depends on its bits.
     fn blur(&self, exact: f32) -> f32 {
+        self.blur_by(exact, 2)
+    }
+
+    /// A value up to so many ulp away.
+    fn blur_by(&self, exact: f32, ulps: u32) -> f32 {
         if !self.rough || exact == 0.0 || !exact.is_finite() {
             return exact;
         }
         let offset = exact.to_bits().wrapping_mul(0x9e37_79b9) >> 16;
-        f32::from_bits(exact.to_bits() + offset % 5 - 2)
+        f32::from_bits((exact.to_bits() + offset % (2 * ulps + 1)).saturating_sub(ulps))
+    }
+
+    /// exp(z) of a z that is not positive, 3 + 2|z| ulp away. What is subnormal is flushed.
+    fn exp(&self, z: f32) -> f32 {
+        let exact = self.blur_by(f64::from(z).exp() as f32, (3.0 + 2.0 * z.abs()) as u32);
+        if self.rough && exact < f32::MIN_POSITIVE { 0.0 } else { exact }
     }
 
     fn divide(&self, a: f32, b: f32) -> f32 {
@@ -238,17 +259,46 @@ impl Gpu {
         }
     }
 
-    fn relu(&self, z: f32) -> f32 {
-        match self.has(Fault::NanToZero) {
-            true => z.max(0.0),
-            false if z <= 0.0 => 0.0,
-            false => z,
+    pub fn activated(&self, task: &Task, z: f32) -> f32 {
+        let six = task.activation == Activation::Relu6 && !self.has(Fault::SixForgotten);
+        match task.activation {
+            Activation::None => z,
+            Activation::Relu | Activation::Relu6 if self.has(Fault::NanToZero) => z.max(0.0),
+            Activation::Relu | Activation::Relu6 if z <= 0.0 => 0.0,
+            Activation::Relu | Activation::Relu6 if six && z >= 6.0 => 6.0,
+            Activation::Relu | Activation::Relu6 => z,
+            Activation::LeakyRelu if z > 0.0 => z,
+            Activation::LeakyRelu => z * task.negative_slope,
+            Activation::Silu if self.has(Fault::ExponentialOfMinusZ) => z / (1.0 + (-z).exp()),
+            Activation::Silu => {
+                let near = if z > 0.0 { z } else { limited(z) };
+                near * self.sigmoids(z)[0]
+            }
         }
     }
 
-    fn masked(&self, z: f32, dy: f32) -> f32 {
+    pub fn through_activation(&self, task: &Task, z: f32, dy: f32) -> f32 {
         let through = if self.has(Fault::MaskWithEquality) { z >= 0.0 } else { z > 0.0 };
-        if through || (z.is_nan() && !self.has(Fault::NanToZero)) { dy } else { 0.0 }
+        let six = task.activation == Activation::Relu6 && !self.has(Fault::SixForgotten) && z >= 6.0;
+        let masked = if !six && (through || (z.is_nan() && !self.has(Fault::NanToZero))) { dy } else { 0.0 };
+        match task.activation {
+            Activation::None => dy,
+            Activation::Relu | Activation::Relu6 => masked,
+            Activation::LeakyRelu if z > 0.0 || self.has(Fault::SlopeForgotten) => dy,
+            Activation::LeakyRelu => dy * task.negative_slope,
+            Activation::Silu => {
+                let [of_z, of_minus_z] = self.sigmoids(z);
+                let change = if self.has(Fault::GateAlone) { 1.0 } else { 1.0 + limited(z) * of_minus_z };
+                dy * (of_z * change)
+            }
+        }
+    }
+
+    /// sigmoid(z) and sigmoid(-z).
+    fn sigmoids(&self, z: f32) -> [f32; 2] {
+        let e = self.exp(-limited(z).abs());
+        let [more, less] = [1.0, e].map(|part| self.divide(part, 1.0 + e));
+        if z > 0.0 { [more, less] } else { [less, more] }
     }
 
     /// What the backward pass takes for the centred values when y lies over x.
@@ -271,11 +321,11 @@ impl Gpu {
         let centered: Vec<_> = task.x.iter().map(|x| (x - statistics.shift) - statistics.remainder).collect();
         let residual = |i: usize| task.residual.as_ref().map_or(0.0, |residual| residual[i]);
         let z: Vec<_> = centered.iter().enumerate().map(|(i, c)| (c * scale + beta) + residual(i)).collect();
-        let output = |&z: &f32| self.store(task.dtype, if task.relu { self.relu(z) } else { z });
+        let output = |&z: &f32| self.store(task.dtype, self.activated(task, z));
         let y: Vec<_> = z.iter().map(output).collect();
         let masked = |(i, &dy): (usize, &f32)| {
             let z = if self.has(Fault::MaskWithoutResidual) { centered[i] * scale + beta } else { z[i] };
-            if task.relu { self.masked(z, dy) } else { dy }
+            self.through_activation(task, z, dy)
         };
         let dz: Vec<_> = task.dy.iter().enumerate().map(masked).collect();
         let centered = if task.in_place { self.recovered(&y, scale, beta) } else { centered };
@@ -293,9 +343,14 @@ impl Gpu {
             y,
             dgamma: inv_std * s2,
             dbeta: s1,
-            dresidual: dz,
+            dresidual: dz.iter().map(|&dz| self.store(task.dtype, dz)).collect(),
         }
     }
+}
+
+/// z, but no further than 104 from 0. A NaN stays a NaN.
+fn limited(z: f32) -> f32 {
+    z.clamp(-104.0, 104.0)
 }
 
 /// Sum in a binary tree.

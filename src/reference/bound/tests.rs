@@ -1,5 +1,6 @@
 //! The bound against the simulated kernels: it holds, it is not idle, and planted faults break it.
 
+mod activation;
 mod epilogue;
 mod page;
 
@@ -128,9 +129,14 @@ impl Judge {
         let shape = Shape::new(&[task.x.len(), 1], Layout::ChannelsFirst).unwrap();
         let (x, dy, residual) = (widen(&task.x), widen(&task.dy), task.residual.as_deref().map(widen));
         let [gamma, beta, eps] = task.parameters.map(f64::from);
-        let activation = if task.relu { Activation::Relu } else { Activation::None };
-        let layer =
-            Layer { gamma: Some(&[gamma]), beta: Some(&[beta]), eps, residual: residual.as_deref(), activation };
+        let layer = Layer {
+            gamma: Some(&[gamma]),
+            beta: Some(&[beta]),
+            eps,
+            residual: residual.as_deref(),
+            activation: task.activation,
+            negative_slope: task.negative_slope.into(),
+        };
         let (y, gradients, y_bound, bounds, statistics, statistics_bound) = match task.running {
             None => {
                 let forward = reference::forward_training(&x, &shape, &layer).unwrap();
@@ -163,7 +169,7 @@ impl Judge {
                 tolerances.dresidual,
             ],
         };
-        for i in [0, 3] {
+        for i in [0, 3, 6] {
             settle_overflow(&mut judge.want[i], &mut judge.tolerance[i], execution.dtype);
         }
         judge
@@ -315,7 +321,7 @@ fn an_infinite_input_has_an_infinite_output() {
     let shape = Shape::new(&[4, 1], Layout::ChannelsFirst).unwrap();
     let x = [f64::NEG_INFINITY, 1.0, f64::INFINITY, 2.0];
     let tolerance = |gamma: f64, mean: f64, activation| {
-        let layer = Layer { gamma: Some(&[gamma]), beta: None, eps: 1e-5, residual: None, activation };
+        let layer = Layer { gamma: Some(&[gamma]), activation, ..Layer::default() };
         inference(&x, &shape, &[mean], &[4.0], &layer, &Execution::default()).unwrap()
     };
     let infinite = |tolerance: Vec<f64>| tolerance.iter().filter(|error| error.is_infinite()).count();

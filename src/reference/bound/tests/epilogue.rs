@@ -8,20 +8,20 @@ fn rounded(values: &[f32], dtype: DType) -> Vec<f32> {
 }
 
 /// A task whose data are rounded to `dtype`, if that holds them.
-fn stored_task(kind: &str, dy_kind: &str, m: usize, dtype: DType) -> Option<Task> {
+pub(super) fn stored_task(kind: &str, dy_kind: &str, m: usize, dtype: DType) -> Option<Task> {
     let seed = (m * 17 + kind.len()) as u64;
     let x = rounded(&data(kind, m, seed), dtype);
     let dy = rounded(&gradient(dy_kind, m, seed + 1), dtype);
     x.iter().all(|x| x.is_finite()).then(|| Task { dtype, ..task(&x, &dy) })
 }
 
-fn with_residual(task: Task, kind: &str) -> Task {
+pub(super) fn with_residual(task: Task, kind: &str) -> Task {
     let residual = rounded(&data(kind, task.x.len(), 5), task.dtype);
-    Task { residual: Some(residual), relu: true, ..task }
+    Task { residual: Some(residual), activation: Activation::Relu, ..task }
 }
 
 /// Holds every spread against the bound; gives the outcome of the last.
-fn holds(task: &Task, limit: f64, what: &str) -> Outcome {
+pub(super) fn holds(task: &Task, limit: f64, what: &str) -> Outcome {
     let judge = Judge::new(task);
     let check = |gpu: Gpu| {
         let outcome = judge.compare(&gpu.run(task));
@@ -34,7 +34,7 @@ fn holds(task: &Task, limit: f64, what: &str) -> Outcome {
 }
 
 /// The outputs that give `fault` away.
-fn broken(fault: Fault, task: &Task) -> Vec<&'static str> {
+pub(super) fn broken(fault: Fault, task: &Task) -> Vec<&'static str> {
     let gpu = Gpu { lanes: 4, splits: 1, rough: false, fault: None };
     let judge = Judge::new(task);
     assert!(judge.compare(&gpu.run(task)).iter().all(Comparison::passed), "{fault:?}: the task itself");
@@ -75,7 +75,7 @@ fn few_masks_are_in_doubt_unless_z_is_at_the_corner() {
     // The residual takes back what a kernel normalized, so that only rounding errors are left.
     let gpu = Gpu { lanes: 4, splits: 2, rough: true, fault: None };
     let residual: Vec<_> = gpu.run(&plain).y.iter().map(|y| -y).collect();
-    let corner = Task { residual: Some(residual), relu: true, ..plain };
+    let corner = Task { residual: Some(residual), activation: Activation::Relu, ..plain };
     assert!(doubts(&corner) > 4000, "{}", doubts(&corner));
     holds(&corner, 1.0, "at the corner");
     let judge = Judge::new(&corner);
@@ -87,7 +87,12 @@ fn few_masks_are_in_doubt_unless_z_is_at_the_corner() {
 fn constant_channels_leave_z_to_beta_and_the_residual() {
     let residual = [0.5, -0.25, 0.0, 1.0, 0.1, -0.0, 1e-3, -3.0];
     let parameters = [1.25, -0.5, 1e-5];
-    let full = Task { residual: Some(residual.to_vec()), relu: true, parameters, ..task(&[0.3; 8], &[1.5; 8]) };
+    let full = Task {
+        residual: Some(residual.to_vec()),
+        activation: Activation::Relu,
+        parameters,
+        ..task(&[0.3; 8], &[1.5; 8])
+    };
     let judge = Judge::new(&full);
     assert_eq!(judge.want[0], [0.0, 0.0, 0.0, 0.5, 0.0, 0.0, 0.0, 0.0]);
     assert_eq!(judge.tolerance[0], [0.0; 8]);
@@ -96,7 +101,7 @@ fn constant_channels_leave_z_to_beta_and_the_residual() {
     // z is exactly 0 at the first element: the mask is certain, and the wrong one is seen.
     assert!(broken(Fault::MaskWithEquality, &full).contains(&"dresidual"));
     assert!(broken(Fault::MaskWithEquality, &full).contains(&"dbeta"));
-    let bare = Task { relu: true, parameters: [1.25, 0.0, 1e-5], ..task(&[0.3; 8], &[1.5; 8]) };
+    let bare = Task { activation: Activation::Relu, parameters: [1.25, 0.0, 1e-5], ..task(&[0.3; 8], &[1.5; 8]) };
     assert!(broken(Fault::MaskWithEquality, &bare).contains(&"dresidual"));
     let without_scale = Task { parameters: [0.0, 0.0, 1e-5], ..full };
     assert_eq!(Judge::new(&without_scale).tolerance[6], [0.0; 8]);
@@ -194,16 +199,16 @@ fn the_shift_of_a_split_tensor_comes_from_its_first_part() {
 #[test]
 fn certain_overflow_has_to_be_infinite() {
     for (dtype, gamma) in [(DType::F16, 1e5), (DType::Bf16, 3e38)] {
-        for relu in [false, true] {
+        for activation in [Activation::None, Activation::Relu] {
             let plain = stored_task("ordinary", "positive", 333, dtype).unwrap();
-            let huge = Task { relu, parameters: [gamma, 1.0, 1e-5], ..plain };
+            let huge = Task { activation, parameters: [gamma, 1.0, 1e-5], ..plain };
             let judge = Judge::new(&huge);
             let infinite = |i: usize| judge.want[i].iter().filter(|want| want.is_infinite()).count();
             assert!(infinite(0) > 10, "{dtype}: {} of y", infinite(0));
             assert!(judge.tolerance[0].iter().filter(|&&tolerance| tolerance == f64::INFINITY).count() < 3);
             holds(&huge, 1.0, "overflow");
             let found = broken(Fault::Saturated, &huge);
-            assert!(found.contains(&"y"), "{dtype}, relu {relu}: {found:?}");
+            assert!(found.contains(&"y"), "{dtype}, {activation}: {found:?}");
         }
     }
     let mut want = [65519.0, 65520.0, -65530.0, 65521.0, f64::NAN, 1e6];
