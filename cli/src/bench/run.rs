@@ -54,7 +54,7 @@ pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
     let (subjects, too_large) = subjects(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
     let dtypes = arguments.dtypes()?;
     let tuning = arguments.tuning.as_deref().map(read_tuning).transpose()?;
-    let options = Options { tuning, runtime_checks: arguments.runtime_checks.options(), edit: None };
+    let options = Options { tuning, runtime_checks: arguments.runtime_checks.options(), ..Options::default() };
     let copy = CopyKernel::fastest(&gpu)?;
     let session = Session::new(&gpu, &copy, options, arguments.quick)?;
     let epilogues = Epilogues::new(&gpu, &copy, if arguments.fused { &dtypes } else { &[] })?;
