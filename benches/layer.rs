@@ -47,22 +47,18 @@ fn layer(criterion: &mut Criterion, gpu: &Gpu) -> Result<(), Box<dyn Error>> {
     });
     group.bench_function("with_batch", |bencher| bencher.iter(|| layer.with_batch(17)));
     group.bench_function("lower_training_step", |bencher| bencher.iter(|| programs(&layer)));
+    // What is uploaded waits with wgpu for a submission.
+    let settle = || {
+        gpu.queue.submit([]);
+        gpu.device.poll(wgpu::PollType::wait_indefinitely()).ok();
+    };
     group.bench_function("bind_training_step", |bencher| {
-        bencher.iter(|| {
-            let steps = buffers.bind(&layer);
-            // wgpu keeps what was bound until then.
-            gpu.device.poll(wgpu::PollType::Poll).ok();
-            steps
-        })
+        bencher.iter_batched(settle, |()| buffers.bind(&layer), BatchSize::PerIteration)
     });
     group.bench_function("set_momentum", |bencher| {
-        bencher.iter(|| {
-            let set = steps.set_momentum(&gpu.queue, 0.2);
-            gpu.queue.submit([]);
-            gpu.device.poll(wgpu::PollType::Poll).ok();
-            set
-        })
+        bencher.iter_batched(settle, |()| steps.set_momentum(&gpu.queue, 0.2), BatchSize::PerIteration)
     });
+    settle();
     group.bench_function("encode_training_step", |bencher| bencher.iter(|| encode(&gpu.device, &steps)));
     group.finish();
     Ok(())

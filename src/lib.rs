@@ -103,6 +103,9 @@
 //!
 //! - Bind a layer: [`BatchNorm`], and the bindings [`Training`], [`ForwardTraining`], [`Backward`], [`Inference`] and
 //!   [`Statistics`].
+//! - Hold a whole network: [`required_limits_of`] and [`memory_of`] many layers, [`Kernels::prepare`] to compile ahead,
+//!   [`Options::pipeline_cache`], and [`BatchNorm::with_batch`] for another batch size.
+//! - Change momentum or eps while training: [`Step::set_momentum`], [`Step::set_eps`].
 //! - Configure it: [`Config`] (eps, stored type, activation, work in place), [`Shape`] and [`Layout`], [`DType`].
 //! - Match another framework's running statistics: [`RunningPolicy`], which has a table of them, and [`RunningStatistics`].
 //! - Choose the kernels yourself, or see which were chosen: [`Choice`], [`Plan`], [`Tuning`].
@@ -110,7 +113,7 @@
 //!   every shader: [`kernels::Variant::shader`].
 //! - Deploy a trained network: [`fold`] puts an inference batch norm into the layer before it.
 //! - Know what went wrong: [`Error`], which says what was expected, what came and what to do.
-//! - Whole programs: `examples/embed.rs` and `examples/host.rs`. The tool `bn` of the same repository checks, times and
+//! - Whole programs: `examples/embed.rs`, `examples/network/` and `examples/host.rs`. The tool `bn` of the same repository checks, times and
 //!   demonstrates the kernels without a line of Rust.
 //!
 //! # What is not supported

@@ -282,7 +282,8 @@ fn another_batch(adapter: &Adapter) -> Result<(), Failed> {
         (layer.shape().clone(), config, plans, [layer.tensor_size(), layer.scratch_size(), layer.saved_size()])
     };
     if described(&got) != described(&expected) || got.label() != Some("layer3.bn1") {
-        return Err(format!("{got:?} is not {expected:?}").into());
+        let [got, expected] = [&got, &expected].map(described);
+        return Err(format!("got {got:?}, expected {expected:?}").into());
     }
     let empty = |error: &Error| {
         matches!(error, Error::InLayer { .. }) && matches!(error.kind(), Error::EmptyBatch { dims } if dims[0] == 0)
