@@ -292,21 +292,21 @@ fn random_calls_hold(adapter: &Adapter) -> Result<(), Failed> {
         prop::sample::select(Operation::ALL.to_vec()),
         prop::sample::select(Data::ALL.to_vec()),
         forced,
-        any::<[bool; 6]>(),
+        any::<[bool; 5]>(),
+        prop::sample::select(Activation::ALL.to_vec()),
         prop::sample::select(DType::ALL.to_vec()),
     );
     let config = ProptestConfig { cases: 120, failure_persistence: None, ..ProptestConfig::default() };
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let outcome = runner.run(
         &call,
-        |(dims, layout, operation, data, choice, [gamma, beta, pooled, in_place, relu, residual], dtype)| {
+        |(dims, layout, operation, data, choice, [gamma, beta, pooled, in_place, residual], activation, dtype)| {
             let shape = Shape::new(&dims, layout).map_err(|error| TestCaseError::fail(error.to_string()))?;
             prop_assume!(!operation.trains() || shape.values_per_channel() > 1);
             prop_assume!(shape.elements() < 200_000 && runs_as(operation, &shape, dtype, &adapter.kernels, &choice));
             let in_place = in_place && operation != Operation::ForwardTraining && operation != Operation::Statistics;
             let setup = Setup { choice, pooled, in_place, ..Setup::default() };
             let plain = Case::new(operation, &shape);
-            let activation = if relu { Activation::Relu } else { Activation::None };
             let config = Config { dtype, activation, ..plain.config };
             let case = Case { data, gamma, beta, residual, setup, config, ..plain };
             let mut expectations = Expectations::default();

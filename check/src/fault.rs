@@ -28,7 +28,7 @@ macro_rules! fault {
 }
 
 /// The faults.
-pub const FAULTS: [Fault; 61] = [
+pub const FAULTS: [Fault; 68] = [
     fault!(
         "a barrier of the tree is dropped",
         "shared_sums[work.thread].b += shared_sums[other].b;\n            }\n            workgroupBarrier();",
@@ -164,6 +164,25 @@ pub const FAULTS: [Fault; 61] = [
         "select(select(dy, Value(0.0), negative), Value(0.0), bits == Bits(0u))",
         "select(dy, Value(0.0), negative)",
     ),
+    fault!("leaky_relu forgets its slope", "select(z * params.negative_slope, z,", "select(z, z,"),
+    fault!("the gradient of leaky_relu forgets its slope", "select(dy * params.negative_slope, dy,", "select(dy, dy,"),
+    fault!(
+        "leaky_relu takes 0 for positive",
+        "select(dy * params.negative_slope, dy, bitcast<Bits>(z) - Bits(1u) < Bits(0x7f800000u))",
+        "select(dy * params.negative_slope, dy, bitcast<Bits>(z) <= Bits(0x7f800000u))"
+    ),
+    fault!(
+        "relu6 has no upper end",
+        "select(select(z, Value(0.0), negative), Value(6.0), beyond)",
+        "select(z, Value(0.0), negative)"
+    ),
+    fault!(
+        "relu6 lets the gradient through above 6",
+        "bits == Bits(0u)), Value(0.0), beyond)",
+        "bits == Bits(0u)), dy, beyond)"
+    ),
+    fault!("the gradient of silu is that of a gate", "(Value(1.0) + near * s.of_minus_z)", "Value(1.0)"),
+    fault!("silu is NaN at minus infinity", "select(z, clamp(z, Value(-104.0), Value(104.0)), far)", "z"),
     fault!(
         "the mask forgets the residual",
         "(x * centre.scale + centre.beta) + load_residual(index)",

@@ -71,6 +71,11 @@ fn activation_cases(kernels: &Kernels) -> Vec<Case> {
                             let setup = Setup { dgamma: false, dbeta: false, ..case.setup };
                             cases.push(Case { setup, ..case.clone() });
                         }
+                        if operation == Operation::BackwardTraining && strategy == Strategy::Split {
+                            // The second kernel sees through the activation itself.
+                            let setup = Setup { dresidual: false, ..case.setup };
+                            cases.push(Case { setup, ..case.clone() });
+                        }
                         cases.push(case);
                     }
                 }
