@@ -278,4 +278,4 @@ impl Fault {
 
 /// Name and text of every variant, made once for all faults.
 static TEXTS: LazyLock<Vec<(String, String)>> =
-    LazyLock::new(|| Variant::apart().map(|variant| (variant.name(), variant.wgsl())).collect());
+    LazyLock::new(|| Variant::every().map(|variant| (variant.name(), variant.wgsl())).collect());
