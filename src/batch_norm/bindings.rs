@@ -61,7 +61,8 @@ pub struct Backward<'a> {
     /// Gradient by x, a tensor; `None` if not wanted. Written. The same binding as `dy` runs in place.
     pub dx: Option<BufferBinding<'a>>,
     /// Gradient by the residual, a tensor; `None` if not wanted. Written. The same binding as `dy` runs in place, where `dx`
-    /// does not. Without an activation it is a copy of `dy`.
+    /// does not; but with f16 or bf16 and leaky ReLU or SiLU not beside a `dx`, which is computed from `dy`. Without an
+    /// activation it is a copy of `dy`.
     pub dresidual: Option<BufferBinding<'a>>,
     /// Gradient by gamma, `[C]` f32; `None` if not wanted. Written, not added to.
     pub dgamma: Option<BufferBinding<'a>>,
