@@ -139,8 +139,8 @@ fn every_kernel_is_covered(adapter: &Adapter) -> Result<(), Failed> {
     if holes.is_empty() { Ok(()) } else { Err(format!("no case runs {holes:?}").into()) }
 }
 
-/// Every kernel that the device runs occurs in the quick choice by every geometry and reduction, with every storage and with
-/// every activation; every kind of data does with every operation that any case has it with.
+/// Every kernel that the device runs occurs in the quick choice by every geometry and reduction, with every storage, with ReLU and
+/// without; every kind of data and every activation do with every operation that any case has them with.
 fn quick_choice_has_all(adapter: &Adapter) -> Result<(), Failed> {
     let capabilities = adapter.capabilities();
     let Ranking { cases, quick, .. } = Ranking::new(matrix(&adapter.kernels), &adapter.kernels);
@@ -149,17 +149,30 @@ fn quick_choice_has_all(adapter: &Adapter) -> Result<(), Failed> {
         [
             format!("{kernel} by {} and {}", settings.geometry, settings.reduction),
             format!("{kernel} of {}", settings.storage),
-            format!("{kernel} with {}, from y: {}", settings.activation, settings.from_y),
+            match settings.activation {
+                Activation::None | Activation::Relu => {
+                    format!("{kernel} with {}, from y: {}", settings.activation, settings.from_y)
+                }
+                of_operations => of_operations.to_string(),
+            },
         ]
     };
-    let of_data = |case: &Case| format!("{} of {}", case.operation, case.data);
+    let of_case = |case: &Case| {
+        let Case { operation, data, config, .. } = case;
+        [
+            format!("{operation} of {data}"),
+            format!("{operation} with {}", config.activation),
+            config.activation.to_string(),
+        ]
+    };
     let mut has: BTreeSet<String> = BTreeSet::new();
     for case in &cases[..quick] {
         has.extend(case.variants(&adapter.kernels)?.iter().flat_map(of_kernel));
-        has.insert(of_data(case));
+        has.extend(of_case(case));
     }
     let all = Variant::apart().filter(|variant| must_be_covered(variant) && variant.check(&capabilities).is_ok());
-    let all: BTreeSet<String> = all.flat_map(|variant| of_kernel(&variant)).chain(cases.iter().map(of_data)).collect();
+    let all: BTreeSet<String> =
+        all.flat_map(|variant| of_kernel(&variant)).chain(cases.iter().flat_map(of_case)).collect();
     let missing: Vec<&String> = all.difference(&has).collect();
     if quick > 500 {
         return Err(format!("{quick} cases are not quick").into());

@@ -168,14 +168,10 @@ pub const FAULTS: [Fault; 68] = [
     fault!("the gradient of leaky_relu forgets its slope", "select(dy * params.negative_slope, dy,", "select(dy, dy,"),
     fault!(
         "leaky_relu takes 0 for positive",
-        "select(dy * params.negative_slope, dy, bitcast<Bits>(z) - Bits(1u) < Bits(0x7f800000u))",
-        "select(dy * params.negative_slope, dy, bitcast<Bits>(z) <= Bits(0x7f800000u))"
+        "select(dy * params.negative_slope, dy, z > Value(0.0))",
+        "select(dy * params.negative_slope, dy, z >= Value(0.0))"
     ),
-    fault!(
-        "relu6 has no upper end",
-        "select(select(z, Value(0.0), negative), Value(6.0), beyond)",
-        "select(z, Value(0.0), negative)"
-    ),
+    fault!("relu6 has no upper end", "select(z, Value(6.0), bits - Bits(0x40c00000u) <= Bits(0x3ec00000u))", "z"),
     fault!(
         "relu6 lets the gradient through above 6",
         "bits == Bits(0u)), Value(0.0), beyond)",

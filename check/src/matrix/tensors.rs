@@ -90,7 +90,7 @@ fn activation_cases(kernels: &Kernels) -> Vec<Case> {
 
 /// Every activation but none and ReLU, with a residual.
 fn activations(operation: Operation, shape: &Shape) -> Vec<Case> {
-    let plain = Case { data: Data::LargeGamma, residual: true, ..Case::new(operation, shape) };
+    let plain = Case { data: Data::Corners, residual: true, ..Case::new(operation, shape) };
     let with = |activation, negative_slope| {
         let config = Config { activation, negative_slope, ..plain.config };
         Case { config, ..plain.clone() }
