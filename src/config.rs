@@ -39,7 +39,8 @@ pub enum Activation {
     None,
     /// `max(z, 0)`; a NaN stays a NaN. Its derivative at 0 is 0.
     Relu,
-    /// z above 0, and [`Config::negative_slope`] times z elsewhere. Its derivative at 0, and where z is NaN, is the slope.
+    /// z above 0, and [`Config::negative_slope`] times z elsewhere. Its derivative at 0 is the slope; where z is NaN, the slope as
+    /// in PyTorch, or 1 on a device that takes no account of NaN.
     LeakyRelu,
     /// `min(max(z, 0), 6)`; a NaN stays a NaN. Its derivative at 0 and at 6 is 0.
     Relu6,

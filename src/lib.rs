@@ -121,7 +121,7 @@
 //! - Only batch norm: no layer, group or instance normalization, and no batch norm synchronized over several devices.
 //! - Tensors in buffers are f32, f16 or bf16, of rank 2 or more, densely packed, with the channels second (NCHW and its like) or
 //!   last. There are no strides, and no f64. Arithmetic is f32 whatever is stored.
-//! - The activation is none or ReLU.
+//! - The activation is none, ReLU, leaky ReLU, ReLU6 or SiLU.
 //! - There are no gradients of gradients.
 //! - A binding holds 2 GiB at most; a larger tensor needs a device that makes buffers so large, and is worked on in parts.
 //! - Where f32 overflows nothing is promised; [`reference::bound`] says exactly where that is.

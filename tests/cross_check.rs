@@ -159,8 +159,8 @@ fn every_kernel_is_covered(adapter: &Adapter) -> Result<(), Failed> {
     if holes.is_empty() { Ok(()) } else { Err(format!("no case runs {holes:?}").into()) }
 }
 
-/// Every kernel that the device runs occurs in the quick choice by every geometry and reduction, with every storage and with
-/// every activation; every kind of data does with every operation that any case has it with.
+/// Every kernel that the device runs occurs in the quick choice by every geometry and reduction, with every storage, with ReLU and
+/// without; every kind of data and every activation do with every operation that any case has them with.
 fn quick_choice_has_all(adapter: &Adapter) -> Result<(), Failed> {
     let capabilities = adapter.capabilities();
     let Ranking { cases, quick, .. } = Ranking::new(matrix(&adapter.kernels), &adapter.kernels);
@@ -169,17 +169,30 @@ fn quick_choice_has_all(adapter: &Adapter) -> Result<(), Failed> {
         [
             format!("{kernel} by {} and {}", settings.geometry, settings.reduction),
             format!("{kernel} of {}", settings.storage),
-            format!("{kernel} with {}, from y: {}", settings.activation, settings.from_y),
+            match settings.activation {
+                Activation::None | Activation::Relu => {
+                    format!("{kernel} with {}, from y: {}", settings.activation, settings.from_y)
+                }
+                of_operations => of_operations.to_string(),
+            },
         ]
     };
-    let of_data = |case: &Case| format!("{} of {}", case.operation, case.data);
+    let of_case = |case: &Case| {
+        let Case { operation, data, config, .. } = case;
+        [
+            format!("{operation} of {data}"),
+            format!("{operation} with {}", config.activation),
+            config.activation.to_string(),
+        ]
+    };
     let mut has: BTreeSet<String> = BTreeSet::new();
     for case in &cases[..quick] {
         has.extend(case.variants(&adapter.kernels)?.iter().flat_map(of_kernel));
-        has.insert(of_data(case));
+        has.extend(of_case(case));
     }
     let all = Variant::apart().filter(|variant| must_be_covered(variant) && variant.check(&capabilities).is_ok());
-    let all: BTreeSet<String> = all.flat_map(|variant| of_kernel(&variant)).chain(cases.iter().map(of_data)).collect();
+    let all: BTreeSet<String> =
+        all.flat_map(|variant| of_kernel(&variant)).chain(cases.iter().flat_map(of_case)).collect();
     let missing: Vec<&String> = all.difference(&has).collect();
     if quick > 500 {
         return Err(format!("{quick} cases are not quick").into());
@@ -331,7 +344,8 @@ fn random_calls_hold(adapter: &Adapter, length: Length) -> Result<(), Failed> {
         prop::sample::select(Operation::ALL.to_vec()),
         prop::sample::select(Data::ALL.to_vec()),
         forced,
-        any::<[bool; 6]>(),
+        any::<[bool; 5]>(),
+        prop::sample::select(Activation::ALL.to_vec()),
         prop::sample::select(DType::ALL.to_vec()),
     );
     let cases = if length == Length::Long { 120 } else { 15 };
@@ -339,14 +353,13 @@ fn random_calls_hold(adapter: &Adapter, length: Length) -> Result<(), Failed> {
     let mut runner = TestRunner::new_with_rng(config, TestRng::deterministic_rng(RngAlgorithm::ChaCha));
     let outcome = runner.run(
         &call,
-        |(dims, layout, operation, data, choice, [gamma, beta, pooled, in_place, relu, residual], dtype)| {
+        |(dims, layout, operation, data, choice, [gamma, beta, pooled, in_place, residual], activation, dtype)| {
             let shape = Shape::new(&dims, layout).map_err(|error| TestCaseError::fail(error.to_string()))?;
             prop_assume!(!operation.trains() || shape.values_per_channel() > 1);
             prop_assume!(shape.elements() < 200_000 && runs_as(operation, &shape, dtype, &adapter.kernels, &choice));
             let in_place = in_place && operation != Operation::ForwardTraining && operation != Operation::Statistics;
             let setup = Setup { choice, pooled, in_place, ..Setup::default() };
             let plain = Case::new(operation, &shape);
-            let activation = if relu { Activation::Relu } else { Activation::None };
             let config = Config { dtype, activation, ..plain.config };
             let case = Case { data, gamma, beta, residual, setup, config, ..plain };
             let mut expectations = Expectations::default();

@@ -80,6 +80,64 @@ fn hand_computed_residual_and_relu() {
     assert_eq!((gradients.dresidual, gradients.dx, gradients.dbeta), (vec![0.0; 4], vec![0.0; 4], vec![0.0]));
 }
 
+/// y and dz of a frozen layer that leaves x as it is, with dy 2.
+fn activated(activation: Activation, negative_slope: f64, x: &[f64]) -> [Vec<f64>; 2] {
+    let nc = shape(&[x.len(), 1], Layout::ChannelsFirst);
+    let layer = Layer { activation, negative_slope, ..Layer::default() };
+    let (mean, var) = (&[0.0][..], &[1.0 - EPS][..]);
+    let y = inference(x, &nc, mean, var, &layer).unwrap();
+    [y, backward_frozen(x, &vec![2.0; x.len()], &nc, mean, var, &layer).unwrap().dresidual]
+}
+
+#[test]
+fn activations_are_as_defined() {
+    const Z: [f64; 8] = [-8.0, -0.5, -0.0, 0.0, 0.5, 6.0, 7.0, 1000.0];
+    let of = |activation, slope| activated(activation, slope, &Z);
+    let [y, dz] = of(Activation::LeakyRelu, 0.25);
+    assert_eq!(y, [-2.0, -0.125, 0.0, 0.0, 0.5, 6.0, 7.0, 1000.0]);
+    assert_eq!(dz, [0.5, 0.5, 0.5, 0.5, 2.0, 2.0, 2.0, 2.0]);
+    let [y, dz] = of(Activation::LeakyRelu, -3.0);
+    assert_eq!((y[0], dz[0], dz[4]), (24.0, -6.0, 2.0));
+    let [y, dz] = of(Activation::Relu6, 0.25);
+    assert_eq!(y, [0.0, 0.0, 0.0, 0.0, 0.5, 6.0, 6.0, 6.0]);
+    assert_eq!(dz, [0.0, 0.0, 0.0, 0.0, 2.0, 0.0, 0.0, 0.0]);
+    let [y, dz] = of(Activation::Silu, 0.25);
+    // z / (1 + exp(-z)), which does not overflow for these.
+    assert_close(&y, &Z.map(|z| z / (1.0 + (-z).exp())), 1e-15, "silu");
+    assert_eq!((dz[2], dz[3], dz[7]), (1.0, 1.0, 2.0));
+    // PyTorch's form of the derivative: sigmoid * (1 + z * (1 - sigmoid)).
+    let sigmoid = |z: f64| 1.0 / (1.0 + (-z).exp());
+    assert_close(&dz, &Z.map(|z| 2.0 * sigmoid(z) * (1.0 + z * (1.0 - sigmoid(z)))), 1e-14, "its derivative");
+    // silu(z) - silu(-z) = z, and the derivatives add up to 1.
+    let [opposite, its] = activated(Activation::Silu, 0.25, &Z.map(|z| -z));
+    assert_close(&y.iter().zip(opposite).map(|(y, opposite)| y - opposite).collect::<Vec<_>>(), &Z, 1e-15, "odd part");
+    assert_close(&dz.iter().zip(its).map(|(dz, its)| dz + its).collect::<Vec<_>>(), &[2.0; 8], 1e-15, "even part");
+}
+
+#[test]
+fn activations_have_limits_and_keep_nan() {
+    let z = [f64::NEG_INFINITY, f64::INFINITY, f64::NAN, -1e300, 1e300];
+    let of = |activation| activated(activation, 0.25, &z);
+    for (activation, below, above, its_below, its_above) in [
+        (Activation::None, f64::NEG_INFINITY, f64::INFINITY, 2.0, 2.0),
+        (Activation::Relu, 0.0, f64::INFINITY, 0.0, 2.0),
+        (Activation::LeakyRelu, f64::NEG_INFINITY, f64::INFINITY, 0.5, 2.0),
+        (Activation::Relu6, 0.0, 6.0, 0.0, 0.0),
+        (Activation::Silu, 0.0, f64::INFINITY, 0.0, 2.0),
+    ] {
+        let [y, dz] = of(activation);
+        assert_eq!((y[0], y[1]), (below, above), "{activation}");
+        assert_eq!((dz[0], dz[1], dz[3], dz[4]), (its_below, its_above, its_below, its_above), "{activation}");
+        assert!(y[2].is_nan(), "{activation}");
+    }
+    let at_nan = Activation::ALL.map(|activation| of(activation)[1][2]);
+    assert_eq!(at_nan[..4], [2.0, 2.0, 0.5, 2.0]);
+    assert!(at_nan[4].is_nan());
+    let refused = Layer { negative_slope: f64::NAN, ..Layer::default() };
+    let nc = shape(&[4, 1], Layout::ChannelsFirst);
+    assert!(matches!(forward_training(&[0.0; 4], &nc, &refused), Err(Error::NegativeSlope { .. })));
+}
+
 #[test]
 fn keeps_digits_far_from_zero() {
     let nc = shape(&[4, 1], Layout::ChannelsFirst);
@@ -207,21 +265,24 @@ proptest! {
     }
 
     #[test]
-    fn gradients_behind_residual_and_relu_match_finite_differences(
+    fn gradients_through_residual_and_activation_match_finite_differences(
         (shape, x, dy, gamma, beta) in cases(),
-        seed in prop::collection::vec(-3.0..3.0f64, 48),
+        seed in prop::collection::vec(-9.0..9.0f64, 48),
         frozen in any::<bool>(),
+        activation in prop::sample::select(Activation::ALL.to_vec()),
+        negative_slope in -2.0..2.0f64,
     ) {
         let (mean, var): (Vec<_>, Vec<_>) = gamma.iter().map(|g| (g * 0.7, g * g + 0.1)).unzip();
         let forward = |x: &[f64], layer: &Layer<'_>| match frozen {
             true => inference(x, &shape, &mean, &var, layer).unwrap(),
             false => forward_training(x, &shape, layer).unwrap().y,
         };
-        // Away from the corner, where no difference is a derivative.
+        // Away from the corners, where no difference is a derivative.
         let bare = Layer { gamma: Some(&gamma), beta: Some(&beta), eps: 0.1, ..Layer::default() };
-        let away = |(bn, r): (&f64, &f64)| if (bn + r).abs() < 1e-2 { r + 0.1 } else { *r };
+        let at_corner = |z: f64| [0.0, 6.0].iter().any(|corner| (z - corner).abs() < 1e-2);
+        let away = |(bn, r): (&f64, &f64)| if at_corner(bn + r) { r + 0.1 } else { *r };
         let residual: Vec<_> = forward(&x, &bare).iter().zip(&seed).map(away).collect();
-        let layer = Layer { residual: Some(&residual), activation: Activation::Relu, ..bare };
+        let layer = Layer { residual: Some(&residual), activation, negative_slope, ..bare };
         let loss = |x: &[f64], layer: &Layer<'_>| dot(&forward(x, layer), &dy);
         let gradients = match frozen {
             true => backward_frozen(&x, &dy, &shape, &mean, &var, &layer).unwrap(),

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 /// Names of variants with every binding present and apart, and of those that are not.
-const NAMES: [&str; 13] = [
+const NAMES: [&str; 14] = [
     "plain_forward.scalar",
     "plain_backward.scalar",
     "moments.planes4.tree",
@@ -20,6 +20,7 @@ const NAMES: [&str; 13] = [
     "collect.scalar.tree",
     "infer.scalar.f16_words.relu",
     "infer.planes4.bf16_words",
+    "frozen_input.scalar.silu",
     BOUND_OTHERWISE,
 ];
 

@@ -43,8 +43,9 @@ pub enum Data {
     NegativeZero,
     /// Normal, but gamma is 0 in every other channel.
     ZeroGamma,
-    /// Normal, but gamma is about 8 in every other channel and 60 in the others: z lies where activations bend and saturate.
-    LargeGamma,
+    /// Normal, but gamma is about 8 or 60, so that z lies where activations bend and saturate; and in some channels 0, where beta
+    /// and a residual add up to 6.
+    Corners,
     /// Constants so far from the running mean that f32 holds neither the difference, in one channel, nor, in the next, its
     /// square.
     FarApart,
@@ -80,7 +81,7 @@ impl Data {
         Self::OneInfinity,
         Self::NegativeZero,
         Self::ZeroGamma,
-        Self::LargeGamma,
+        Self::Corners,
         Self::FarApart,
         Self::Tiny,
         Self::SubnormalGamma,
@@ -107,7 +108,7 @@ impl Data {
 
     /// Whether some gamma is 0, or small enough for a device to take it, or its product with the deviation, for 0.
     pub(crate) fn loses_gamma(self) -> bool {
-        matches!(self, Self::ZeroGamma | Self::SubnormalGamma | Self::Subnormals)
+        matches!(self, Self::ZeroGamma | Self::Corners | Self::SubnormalGamma | Self::Subnormals)
     }
 
     /// gamma of a channel, made of an ordinary one.
@@ -115,8 +116,9 @@ impl Data {
         match (self, channel % 4) {
             (Self::NegativeZero, _) => -1.0,
             (Self::ZeroGamma, 0 | 2) => 0.0,
-            (Self::LargeGamma, 0 | 2) => 8.0 * ordinary,
-            (Self::LargeGamma, _) => 60.0 * ordinary,
+            (Self::Corners, 0) => 8.0 * ordinary,
+            (Self::Corners, 2) => 0.0,
+            (Self::Corners, _) => 60.0 * ordinary,
             (Self::SubnormalGamma, 0) => 1e-38,
             (Self::SubnormalGamma, 1) => -5e-39,
             (Self::SubnormalGamma, 2) => 1.1e-38,
@@ -130,6 +132,7 @@ impl Data {
         match (self, channel % 4) {
             (Self::NegativeZero, _) => -0.0,
             (Self::Subnormals, 2) => 1e-39 * ordinary,
+            (Self::Corners, 2) => 3.0,
             _ => ordinary,
         }
     }
@@ -171,7 +174,7 @@ impl Data {
             | Self::OneNan
             | Self::OneInfinity
             | Self::ZeroGamma
-            | Self::LargeGamma => z,
+            | Self::Corners => z,
             Self::FarApart => {
                 if channel.is_multiple_of(2) {
                     2e38
@@ -214,7 +217,7 @@ impl fmt::Display for Data {
             Self::OneInfinity => f.write_str("one-infinity"),
             Self::NegativeZero => f.write_str("negative-zero"),
             Self::ZeroGamma => f.write_str("zero-gamma"),
-            Self::LargeGamma => f.write_str("large-gamma"),
+            Self::Corners => f.write_str("corners"),
             Self::FarApart => f.write_str("far-apart"),
             Self::Tiny => f.write_str("tiny"),
             Self::SubnormalGamma => f.write_str("subnormal-gamma"),

@@ -33,7 +33,7 @@ macro_rules! fault {
 }
 
 /// The faults.
-pub const FAULTS: [Fault; 65] = [
+pub const FAULTS: [Fault; 72] = [
     fault!(
         in "forward_training 130x64",
         "a barrier of the tree is dropped",
@@ -170,6 +170,21 @@ pub const FAULTS: [Fault; 65] = [
         "select(select(dy, Value(0.0), negative), Value(0.0), bits == Bits(0u))",
         "select(dy, Value(0.0), negative)",
     ),
+    fault!("leaky_relu forgets its slope", "select(z * params.negative_slope, z,", "select(z, z,"),
+    fault!("the gradient of leaky_relu forgets its slope", "select(dy * params.negative_slope, dy,", "select(dy, dy,"),
+    fault!(
+        "leaky_relu takes 0 for positive",
+        "select(dy * params.negative_slope, dy, z > Value(0.0))",
+        "select(dy * params.negative_slope, dy, z >= Value(0.0))"
+    ),
+    fault!("relu6 has no upper end", "select(z, Value(6.0), bits - Bits(0x40c00000u) <= Bits(0x3ec00000u))", "z"),
+    fault!(
+        "relu6 lets the gradient through above 6",
+        "bits == Bits(0u)), Value(0.0), beyond)",
+        "bits == Bits(0u)), dy, beyond)"
+    ),
+    fault!("the gradient of silu is that of a gate", "(Value(1.0) + near * s.of_minus_z)", "Value(1.0)"),
+    fault!("silu is NaN at minus infinity", "select(z, clamp(z, Value(-104.0), Value(104.0)), far)", "z"),
     fault!(
         "the mask forgets the residual",
         "(x * centre.scale + centre.beta) + load_residual(index)",
@@ -281,6 +296,6 @@ static TEXTS: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
         let adding = ["dx", "dresidual", "dgamma", "dbeta"].into_iter().fold(variant, Variant::adding_to);
         [variant, variant.over("y", "residual"), adding]
     };
-    let variants: HashSet<Variant> = Variant::apart().flat_map(bound).collect();
+    let variants: HashSet<Variant> = Variant::every().flat_map(bound).collect();
     variants.into_iter().map(|variant| (variant.name(), variant.wgsl())).collect()
 });

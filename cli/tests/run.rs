@@ -129,6 +129,27 @@ fn every_operation_over_every_file_agrees_with_the_reference() {
 }
 
 #[test]
+fn every_activation_agrees_with_the_reference() {
+    let folder = folder("activations", &[5, 3, 7], 3, Dtype::F16);
+    for activation in ["leaky_relu", "leaky_relu --negative-slope -0.5", "relu6", "silu"] {
+        for (i, operation) in
+            ["forward_training", "inference", "backward_training", "backward_frozen"].into_iter().enumerate()
+        {
+            let out = format!("{}-{i}", activation.replace([' ', '.'], "_"));
+            let call = format!("{operation} --from all.safetensors --out {out} --activation {activation} --compare");
+            let report = good(&folder, &call);
+            assert_eq!(report["passed"], true, "{report}");
+            assert_eq!(report["activation"], activation.split(' ').next().unwrap());
+        }
+    }
+    let idle = refused(&folder, "inference --from all.safetensors --activation silu --negative-slope 0.1 --out idle");
+    assert!(idle.contains("--negative-slope is for leaky_relu") && idle.contains("silu"), "{idle}");
+    let infinite =
+        refused(&folder, "inference --from all.safetensors --activation leaky_relu --negative-slope inf --out inf");
+    assert!(infinite.contains("expected negative_slope to be a finite number"), "{infinite}");
+}
+
+#[test]
 fn results_go_in_again() {
     let folder = folder("again", &[4, 3, 5], 3, Dtype::F32);
     let first = "forward_training --x x.npy --from state.safetensors --prefix bn1. --out state --compare";

@@ -3,7 +3,8 @@
 //   leaky_relu   z where it is above 0, a multiple of it elsewhere.
 //   relu6        min(max(z, 0), 6), with derivative 0 at 0 and at 6.
 //   silu         z * sigmoid(z).
-// By the bits, since a compiler may assume that no NaN occurs: a NaN stays a NaN. relu and relu6 let the gradient through there.
+// A NaN stays a NaN. Where a comparison could lose it, the bits are compared, since a compiler may assume that no NaN occurs.
+// relu and relu6 let the gradient through at a NaN.
 import package::common::values::{Bits, Value};
 import package::common::work::params;
 
@@ -20,17 +21,15 @@ fn activated(z: Value) -> Value {
 
 @if(leaky_relu)
 fn activated(z: Value) -> Value {
-    // From the smallest number above 0 to infinity.
-    return select(z * params.negative_slope, z, bitcast<Bits>(z) - Bits(1u) < Bits(0x7f800000u));
+    return select(z * params.negative_slope, z, z > Value(0.0));
 }
 
 @if(relu6)
 fn activated(z: Value) -> Value {
     let bits = bitcast<Bits>(z);
-    // From -0 to -infinity, and from 6 to infinity.
-    let negative = bits - Bits(0x80000000u) <= Bits(0x7f800000u);
-    let beyond = bits - Bits(0x40c00000u) <= Bits(0x3ec00000u);
-    return select(select(z, Value(0.0), negative), Value(6.0), beyond);
+    // From 6 to infinity, and from -0 to -infinity.
+    let at_most_six = select(z, Value(6.0), bits - Bits(0x40c00000u) <= Bits(0x3ec00000u));
+    return select(at_most_six, Value(0.0), bits - Bits(0x80000000u) <= Bits(0x7f800000u));
 }
 
 @if(silu)
@@ -54,7 +53,7 @@ fn through_activation(dy: Value, z: Value) -> Value {
 
 @if(leaky_relu)
 fn through_activation(dy: Value, z: Value) -> Value {
-    return select(dy * params.negative_slope, dy, bitcast<Bits>(z) - Bits(1u) < Bits(0x7f800000u));
+    return select(dy * params.negative_slope, dy, z > Value(0.0));
 }
 
 @if(relu6)

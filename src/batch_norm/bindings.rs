@@ -136,7 +136,8 @@ pub struct Backward<'a> {
     /// written.
     pub dx: Option<Gradient<'a>>,
     /// Gradient by the residual, a tensor; `None` if not wanted. Written or added to. The same binding as `dy` runs in place,
-    /// where it is written and `dx` does not. Without an activation it is a copy of `dy`.
+    /// where it is written and `dx` does not; but with f16 or bf16 and leaky ReLU or SiLU not beside a `dx`, which is computed
+    /// from `dy`. Without an activation it is a copy of `dy`.
     pub dresidual: Option<Gradient<'a>>,
     /// Gradient by gamma, `[C]` f32; `None` if not wanted. Written or added to.
     pub dgamma: Option<Gradient<'a>>,

@@ -74,6 +74,8 @@ struct Params {
     propagate: u32,
     window_skip: u32,
     window_take: u32,
+    // What leaky_relu multiplies negative values with (activation.wgsl).
+    negative_slope: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -322,6 +324,11 @@ fn seen_at(centre: Centre, index: u32) -> Seen {
     return Seen(x, through_activation(load_dy(index), z));
 }
 
+// The same once more, after a loop that wrote the residual's gradient: where that lies over dy, it is what is found there.
+fn seen_again(centre: Centre, index: u32) -> Seen {
+    return seen_at(centre, index);
+}
+
 struct GradientSums {
     dz: Value,
     // dz * (x - mean).
@@ -385,10 +392,10 @@ fn write_dx(work: Work, centre: Centre, slope: Slope) {
     var walk = walk_of(work);
     while (has_four(walk)) {
         let at = next_four(&walk);
-        let a = dx_of(slope, seen_at(centre, at.x));
-        let b = dx_of(slope, seen_at(centre, at.y));
-        let c = dx_of(slope, seen_at(centre, at.z));
-        let d = dx_of(slope, seen_at(centre, at.w));
+        let a = dx_of(slope, seen_again(centre, at.x));
+        let b = dx_of(slope, seen_again(centre, at.y));
+        let c = dx_of(slope, seen_again(centre, at.z));
+        let d = dx_of(slope, seen_again(centre, at.w));
         store_dx(at.x, a);
         store_dx(at.y, b);
         store_dx(at.z, c);
@@ -396,6 +403,6 @@ fn write_dx(work: Work, centre: Centre, slope: Slope) {
     }
     while (has_one(walk)) {
         let at = next_one(&walk);
-        store_dx(at, dx_of(slope, seen_at(centre, at)));
+        store_dx(at, dx_of(slope, seen_again(centre, at)));
     }
 }

@@ -75,6 +75,8 @@ struct Params {
     propagate: u32,
     window_skip: u32,
     window_take: u32,
+    // What leaky_relu multiplies negative values with (activation.wgsl).
+    negative_slope: f32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -4,7 +4,7 @@ use crate::judge::Expected;
 use crate::matrix::part_limits;
 use crate::run::Results;
 use batchnorm_wgpu::host::{Gpu, adapters};
-use batchnorm_wgpu::{Kernels, Shape, wgpu};
+use batchnorm_wgpu::{Config, Kernels, Shape, wgpu};
 use serde_json::{Value, json};
 
 /// A small case with every tensor that there is: x is 4x3x2x2, channels first.
@@ -56,6 +56,30 @@ fn the_set_survives_its_files() {
         assert!(again == golden || recipe.case.data == Data::OneNan, "{}", recipe.name());
         let other = Recipe { seed: 1, ..recipe.clone() }.golden().unwrap();
         assert_ne!(other.inputs.running.mean, golden.inputs.running.mean, "{}", recipe.name());
+    }
+}
+
+#[test]
+fn activations_survive_their_files() {
+    for activation in Activation::ALL {
+        for negative_slope in [0.01, -0.5] {
+            let mut recipe = recipe();
+            let config = Config { activation, negative_slope, ..recipe.case.config };
+            recipe.case.config = config;
+            let golden = recipe.golden().unwrap();
+            let again = Golden::from_bytes(&golden.to_bytes().unwrap()).unwrap();
+            // Where nothing is multiplied with a slope, files do not have it.
+            let kept = if activation == Activation::LeakyRelu { negative_slope } else { 0.01 };
+            let found = again.inputs.config;
+            assert_eq!((found.activation, found.negative_slope), (activation, kept));
+            let name = recipe.name();
+            let wanted = match (activation, negative_slope) {
+                (Activation::None, _) => "_add".into(),
+                (Activation::LeakyRelu, -0.5) => "_add_leaky_relu_-0.5".into(),
+                _ => format!("_add_{activation}"),
+            };
+            assert!(name.ends_with(&wanted), "{name}, {wanted}");
+        }
     }
 }
 

@@ -2,14 +2,14 @@
 
 use super::{LEAST_HELD, must_be_covered};
 use crate::case::{Adds, Case, Setup};
-use batchnorm_wgpu::Kernels;
 use batchnorm_wgpu::kernels::{Settings, Variant};
+use batchnorm_wgpu::{Activation, Kernels};
 use std::collections::HashSet;
 
 /// Cases in the order of what they say, so that a run may end after any of them.
 ///
-/// First stands the quick choice: every kernel by every geometry and reduction, with every storage, and with every activation;
-/// every kind of data, policy and option of every operation. Then one case for each kernel variant that must be covered and
+/// First stands the quick choice: every kernel by every geometry and reduction, with every storage, with ReLU and without; every
+/// activation, kind of data, policy and option of every operation. Then one case for each kernel variant that must be covered and
 /// was not. Then the rest, with those that run the same shaders side by side, so that few need to be kept compiled.
 pub struct Ranking {
     /// All cases.
@@ -107,9 +107,12 @@ fn traits(case: &Case, variants: &[Variant]) -> Vec<String> {
     let of_kernels = variants.iter().flat_map(|variant| {
         let Settings { geometry, reduction, storage, activation, from_y, .. } = variant.settings;
         let name = variant.kernel.name;
-        [format!("{name} {geometry} {reduction}"), format!("{name} {storage}"), format!("{name} {activation} {from_y}")]
+        let fused =
+            matches!(activation, Activation::None | Activation::Relu).then(|| format!("{name} {activation} {from_y}"));
+        [format!("{name} {geometry} {reduction}"), format!("{name} {storage}")].into_iter().chain(fused)
     });
-    let of_operation = bindings(case).into_iter().chain([case.data.to_string(), format!("{:?}", case.config.running)]);
+    let own = [case.data.to_string(), format!("{:?}", case.config.running), case.config.activation.to_string()];
+    let of_operation = bindings(case).into_iter().chain(own);
     of_kernels.chain(of_operation.map(|text| format!("{} {text}", case.operation))).collect()
 }
 

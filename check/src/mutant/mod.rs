@@ -91,7 +91,7 @@ impl Reach {
     /// Looks through all variants.
     pub fn new() -> Self {
         let mut names: HashMap<Place, HashSet<String>> = HashMap::new();
-        for variant in Variant::all() {
+        for variant in Variant::all().chain(Variant::every()) {
             let places: BTreeSet<Place> = variant.shader().places.into_iter().flatten().collect();
             for place in places {
                 let of_place = names.entry(place).or_default();

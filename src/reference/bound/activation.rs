@@ -48,7 +48,8 @@ pub(super) fn through_activation(layer: &Layer<'_>, z: Uncertain, dy: f64) -> Gr
         Activation::None => Gradient::masked(value, dy, false),
         Activation::Relu => Gradient::masked(value, dy, near(0.0)),
         Activation::Relu6 => Gradient::masked(value, dy, near(0.0) || near(6.0)),
-        Activation::LeakyRelu => leaky_gradient(layer.negative_slope, z, value, dy, near(0.0)),
+        // A device that takes no account of NaN may take it for positive.
+        Activation::LeakyRelu => leaky_gradient(layer.negative_slope, z, value, dy, near(0.0) || z.value.is_nan()),
         Activation::Silu => Gradient::within(value, silu_gradient_error(z, value, dy)),
     }
 }

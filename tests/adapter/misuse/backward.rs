@@ -14,9 +14,10 @@ use batchnorm_wgpu_check::data::normal;
 use batchnorm_wgpu_check::run::run;
 use libtest_mimic::Failed;
 
-pub const CHECKS: [Check; 5] = [
+pub const CHECKS: [Check; 6] = [
     ("a_backward_pass_of_another_layer_is_refused", foreign_backward),
     ("a_backward_pass_takes_what_the_forward_pass_had", backward_takes_over),
+    ("the_gradient_of_the_residual_may_lie_over_dy", residual_gradient_over_dy),
     ("a_backward_pass_whose_x_was_overwritten_is_refused", x_overwritten),
     ("what_cannot_run_in_place_is_refused", in_place),
     ("a_backward_pass_runs_what_is_wanted", runs_what_is_wanted),
@@ -53,6 +54,14 @@ fn foreign_backward(adapter: &Adapter) -> Result<(), Failed> {
         "frozen",
         own.backward_frozen(&backward(step.saved()?)),
         |error| matches!(error, Error::Mismatch { name: "saved", actual, .. } if actual.contains("forward_training")),
+    )?;
+    let leaky =
+        |negative_slope| layer(&dims, first, Config { activation: Activation::LeakyRelu, negative_slope, ..plain });
+    let steep = forward(&leaky(0.25)?)?;
+    owed(
+        "slope",
+        leaky(0.5)?.backward_training(&backward(steep.saved()?)),
+        |error| matches!(error, Error::Mismatch { name: "saved", actual, .. } if actual.ends_with("leaky_relu with negative_slope 0.25")),
     )?;
     // The same in all that matters: another choice of kernels, another eps, another name for the layout.
     let choice = Choice { strategy: Some(Strategy::Split), ..Choice::default() };
@@ -110,6 +119,62 @@ fn backward_takes_over(adapter: &Adapter) -> Result<(), Failed> {
         }
         if let Some(wrong) = outcomes.iter().find(|outcome| !outcome.passed()) {
             return Err(format!("in place {in_place}: {wrong}").into());
+        }
+    }
+    Ok(())
+}
+
+/// The residual's gradient over dy, and dx beside it: dx is that of dy, though a kernel that goes over its column twice, or a
+/// second one, finds dz there instead. Where dz is rounded as it is stored, that is refused.
+fn residual_gradient_over_dy(adapter: &Adapter) -> Result<(), Failed> {
+    let (device, queue) = (&adapter.device, &adapter.queue);
+    let shape = Shape::new(&[6, 4, 5], Layout::ChannelsFirst)?;
+    let values = |seed| normal(shape.elements(), seed);
+    let input = |seed| upload(device, queue, "input", bytemuck::cast_slice(&values(seed)));
+    let wide = |seed| values(seed).into_iter().map(f64::from).collect::<Vec<f64>>();
+    let whole = wgpu::Buffer::as_entire_buffer_binding;
+    for (activation, strategy) in Activation::ALL.into_iter().flat_map(|one| Strategy::ALL.map(|by| (one, by))) {
+        let config = Config { activation, negative_slope: -0.5, ..Config::default() };
+        let choice = Choice { strategy: Some(strategy), ..Choice::default() };
+        let bind = |config: Config| {
+            let layer = BatchNorm::with_choice(&adapter.kernels, shape.clone(), config, &choice)?;
+            let output = |size| storage(device, "output", size);
+            let (x, dy, residual) = (input(94)?, input(95)?, input(96)?);
+            let (y, dx) = (output(layer.tensor_size())?, output(layer.tensor_size())?);
+            let (saved, scratch) = (output(layer.saved_size())?, output(layer.scratch_size())?);
+            let steps = layer.training(
+                &Training::new(whole(&x), whole(&y), whole(&dy), whole(&saved), whole(&scratch))
+                    .dx(whole(&dx))
+                    .residual(whole(&residual))
+                    .dresidual(whole(&dy)),
+            )?;
+            Ok::<_, Error>((steps, dx, dy))
+        };
+        let (TrainingSteps { forward, backward }, dx, dresidual) = bind(config)?;
+        let mut encoder = device.create_command_encoder(&Default::default());
+        forward.encode_pass(&mut encoder);
+        backward.encode_pass(&mut encoder);
+        queue.submit([encoder.finish()]);
+        let residual = wide(96);
+        let reference = Layer { residual: Some(&residual), activation, negative_slope: -0.5, ..Layer::default() };
+        let want = reference::backward_training(&wide(94), &wide(95), &shape, &reference)?;
+        let bound = bound::backward_training(&wide(94), &wide(95), &shape, &reference, &Execution::default())?;
+        let contents = download(device, queue, &[&dx, &dresidual])?;
+        let got = |i: usize| bytemuck::pod_collect_to_vec::<u8, f32>(&contents[i]);
+        for (name, outcome) in [
+            ("dx", bound::compare(&got(0), &want.dx, &bound.dx)?),
+            ("dresidual", bound::compare(&got(1), &want.dresidual, &bound.dresidual)?),
+        ] {
+            if !outcome.passed() {
+                return Err(format!("{activation} by {strategy}, {name}: {outcome}").into());
+            }
+        }
+        let narrow = bind(Config { dtype: DType::F16, ..config });
+        match activation {
+            Activation::None | Activation::Relu | Activation::Relu6 => drop(narrow?),
+            _ => owed("rounded", narrow.map(drop), |error| {
+                matches!(error, Error::Overlap { first: "dresidual", second: "dy", .. })
+            })?,
         }
     }
     Ok(())

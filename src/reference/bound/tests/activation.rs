@@ -1,6 +1,7 @@
 //! The activations besides ReLU: the bound holds for them, is not idle, and planted faults break it.
 
 use super::super::activation::{activated, through_activation};
+use super::super::dtype::stored;
 use super::epilogue::{broken, holds, stored_task, with_residual};
 use super::*;
 
@@ -49,7 +50,7 @@ fn ratios(activation: (Activation, f32), error: impl Fn(f64) -> f64) -> [f64; 2]
             for rough in [false, true] {
                 let gpu = Gpu { lanes: 1, splits: 1, rough, fault: None };
                 let found = [
-                    (f64::from(gpu.activated(&task, kernel)) - y.value, y.error),
+                    (f64::from(gpu.activated(&task, kernel)) - y.value, stored(y.value, y.error, DType::F32)),
                     (f64::from(gpu.through_activation(&task, kernel, DY)) - dz.dz.value, dz.dz.error),
                 ];
                 for (i, (off, bound)) in found.into_iter().enumerate() {
@@ -77,14 +78,13 @@ fn activations_stay_within_their_bound_and_come_near() {
     for activation in ACTIVATIONS {
         for error in [0.0, 1e-6, 1e-3, 0.3] {
             let [y, dz] = ratios(activation, |_| error);
-            let relative = ratios(activation, |z| error * z.abs());
-            println!("{activation:?} error {error:e}: y {y:.3}, dz {dz:.3}, relative {relative:.3?}");
+            ratios(activation, |z| error * z.abs());
             // A z that is off is most of the error, or else the arithmetic is, which is bounded step by step.
             let least = if error > 0.0 { 0.5 } else { 0.1 };
             assert!(y >= least, "{activation:?} {error:e}: y {y}");
-            let computes =
-                activation.0 == Activation::Silu || (activation.0 == Activation::LeakyRelu && activation.1.is_normal());
-            assert!(dz >= least || !(computes || error > 0.0), "{activation:?} {error:e}: dz {dz}");
+            // A product with other slopes is exact.
+            let rounds = activation.0 == Activation::Silu || activation.1 == 0.01;
+            assert!(dz >= least || !(rounds || error > 0.0), "{activation:?} {error:e}: dz {dz}");
         }
     }
 }
