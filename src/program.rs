@@ -402,15 +402,15 @@ fn missing(name: &'static str) -> Error {
 
 /// Refuses a name that the operation does not have, or has twice.
 fn check_names(operation: Operation, given: &[Given]) -> Result<()> {
-    for (i, &Given { ref name, adds, .. }) in given.iter().enumerate() {
-        if !bindings_of(operation).any(|binding| binding.name == *name) {
+    for (i, &Given { name, adds, .. }) in given.iter().enumerate() {
+        if !bindings_of(operation).any(|binding| binding.name == name) {
             let expected = format!("a binding of {operation}");
             return Err(Error::Mismatch { name, expected, actual: "a name that it does not have".into() });
         }
-        if given[..i].iter().any(|other| other.name == *name) {
+        if given[..i].iter().any(|other| other.name == name) {
             return Err(Error::Mismatch { name, expected: "one binding".into(), actual: "two of that name".into() });
         }
-        if adds && !bindings_of(operation).any(|binding| binding.name == *name && binding.adds) {
+        if adds && !bindings_of(operation).any(|binding| binding.name == name && binding.adds) {
             let (expected, actual) = ("a binding that is replaced".into(), "one that is added to".into());
             return Err(Error::Mismatch { name, expected, actual });
         }

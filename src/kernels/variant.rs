@@ -338,7 +338,7 @@ impl Variant {
     /// The features that are about a binding.
     fn has_binding(&self, feature: &str) -> Option<bool> {
         let is = |test: &dyn Fn(&Binding) -> bool| {
-            super::KERNELS.iter().flat_map(|kernel| kernel.bindings).any(|binding| test(binding)).then_some(())
+            super::KERNELS.iter().flat_map(|kernel| kernel.bindings).any(test).then_some(())
         };
         if let Some(name) = feature.strip_prefix("adds_to_") {
             is(&|binding| binding.name == name && binding.adds)?;
