@@ -16,7 +16,7 @@ pub struct Fault {
     pub edits: &'static [(&'static str, &'static str)],
     /// Whether only tensors of several bindings can show it.
     pub in_parts: bool,
-    /// What the ids of cases begin with that show it, where most do not: a search begins with them.
+    /// What the ids of cases have in them that show it, where most do not: a search begins with them.
     pub shows_in: &'static str,
 }
 
@@ -35,12 +35,13 @@ macro_rules! fault {
 /// The faults.
 pub const FAULTS: [Fault; 72] = [
     fault!(
-        in "forward_training 130x64",
+        in "forward_training 130x64 channels_first normal(5e-1) resident",
         "a barrier of the tree is dropped",
         "shared_sums[work.thread].b += shared_sums[other].b;\n            }\n            workgroupBarrier();",
         "shared_sums[work.thread].b += shared_sums[other].b;\n            }",
     ),
     fault!(
+        in "backward_frozen 2x1 channels_first normal(5e-1) split scalar tree",
         "the barrier before the tree is dropped",
         "shared_sums[work.thread] = own;\n        workgroupBarrier();",
         "shared_sums[work.thread] = own;",
@@ -63,6 +64,7 @@ pub const FAULTS: [Fault; 72] = [
     ),
     fault!("the loop skips the tail", "return walk.i < walk.end;", "return walk.i + 1u < walk.end;"),
     fault!(
+        in "forward_training 3x5x7x3 channels_first constant(3e0) f32",
         "the unrolled loop runs past the end",
         "return walk.i + 3u * walk.lanes < walk.end;",
         "return walk.i + 2u * walk.lanes < walk.end;",
@@ -115,6 +117,7 @@ pub const FAULTS: [Fault; 72] = [
     ),
     fault!("a non-finite batch enters", "if (!finite && params.propagate == 0u)", "if (false)"),
     fault!(
+        in "Skip, 3..7)",
         "the window ends a batch late",
         "tracked - params.window_skip < params.window_take",
         "tracked - params.window_skip <= params.window_take",
@@ -131,36 +134,57 @@ pub const FAULTS: [Fault; 72] = [
         "work.owned && work.lane == 0u && work.split == 0u",
         "work.owned && work.lane == 0u",
     ),
-    fault!("columns that do not exist write", "let owned = column < params.columns;", "let owned = true;"),
     fault!(
+        in "forward_training 3x5x7x11 channels_first normal(5e-1) split reverse=false workgroup=256 splits=5",
+        "columns that do not exist write",
+        "let owned = column < params.columns;",
+        "let owned = true;",
+    ),
+    fault!(
+        in "forward_training 130x64 channels_first normal(5e-1) split scalar tree",
         "a block overlaps the next",
         "block.end = min(begin + BLOCK * params.lanes, work.end);",
         "block.end = min(begin + BLOCK * params.lanes + 1u, work.end);",
     ),
     fault!(
+        in "forward_training 130x64 channels_first normal(5e-1) split scalar tree",
         "the second block is forgotten",
         "own = merged(own, block_moments(block_of(work, begin), shift));",
         "own = block_moments(block_of(work, begin), shift);"
     ),
-    fault!("folded samples are not merged", "i < params.all_splits * params.fold;", "i < params.all_splits;"),
     fault!(
+        in "1x4x3 channels_last normal(5e-1) split rows4 tree",
+        "folded samples are not merged",
+        "i < params.all_splits * params.fold;",
+        "i < params.all_splits;",
+    ),
+    fault!(
+        in "1x4x3 channels_last normal(5e-1) split rows4 tree",
         "folded samples publish again",
         "if (channel < params.channels) {\n            update_channel",
         "if (true) {\n            update_channel"
     ),
     fault!(
+        in "split reverse=true workgroup=1 splits=1",
         "the backward order is off by one",
         "select(dispatched, params.groups - 1u - dispatched,",
         "select(dispatched, params.groups - max(dispatched, 1u),",
     ),
     fault!("a resident lane forgets a value", "sum += d_1;", ""),
     fault!(
+        in "2x1 channels_first normal(5e-1) resident held=4 scalar tree",
         "a resident column counts values that it does not have",
         "select(Value(0.0), d_1 - remainder, inside_1)",
         "d_1 - remainder",
     ),
-    fault!("the residual is forgotten", "activated(normalized + load_residual(index))", "activated(normalized)"),
     fault!(
+        in "forward_training 3x5x7x3 channels_first constant(3e0) f32 residual",
+        "the residual is forgotten",
+        "activated(normalized + load_residual(index))",
+        "activated(normalized)",
+    ),
+    fault!(
+        in "backward_training 3x5x7x3 channels_first one-infinity f32 relu",
         "relu makes a NaN 0",
         "- Bits(0x80000000u) <= Bits(0x7f800000u)",
         "- Bits(0x80000000u) <= Bits(0x7fffffffu)"
@@ -186,20 +210,33 @@ pub const FAULTS: [Fault; 72] = [
     fault!("the gradient of silu is that of a gate", "(Value(1.0) + near * s.of_minus_z)", "Value(1.0)"),
     fault!("silu is NaN at minus infinity", "select(z, clamp(z, Value(-104.0), Value(104.0)), far)", "z"),
     fault!(
+        in "backward_training 3x5x7x3 channels_first constant(3e0) f32 relu residual",
         "the mask forgets the residual",
         "(x * centre.scale + centre.beta) + load_residual(index)",
         "x * centre.scale + centre.beta"
     ),
     fault!(
+        in "backward_training 3x5x7x3 channels_first constant(3e0) f32 relu",
         "the mask forgets beta",
         "(x * centre.scale + centre.beta) + load_residual(index)",
         "x * centre.scale + load_residual(index)"
     ),
-    fault!("the residual's gradient is dy", "store_dresidual(index, dz);", "store_dresidual(index, load_dy(index));"),
-    fault!("dx takes dy for dz", "through_activation(load_dy(index), z)", "load_dy(index)"),
+    fault!(
+        in "backward_training 3x5x7x3 channels_first constant(3e0) f32 relu residual",
+        "the residual's gradient is dy",
+        "store_dresidual(index, dz);",
+        "store_dresidual(index, load_dy(index));",
+    ),
+    fault!(
+        in "backward_training 3x5x7x3 channels_first constant(3e0) f32 relu",
+        "dx takes dy for dz",
+        "through_activation(load_dy(index), z)",
+        "load_dy(index)",
+    ),
     fault!("from y the scale is not divided out", "(y - centre.beta) * centre.stretch", "y - centre.beta"),
     fault!("from y beta stays", "(y - centre.beta) * centre.stretch", "y * centre.stretch"),
     fault!(
+        in "backward_training 3x5x7x11 channels_first normal(0e0) split",
         "gamma is not saved",
         "store_saved(work, SAVED_GAMMA, load_gamma(work));",
         "store_saved(work, SAVED_GAMMA, Value(1.0));"
@@ -215,6 +252,7 @@ pub const FAULTS: [Fault; 72] = [
         "select(normal, Bits(0u), magnitude < Bits(0x38800000u))"
     ),
     fault!(
+        in "inference 3x5x7x3 channels_first one-infinity f16",
         "f16 loses infinity",
         "min(exponent >> Bits(13u), Bits(0x7c00u))",
         "min(exponent >> Bits(13u), Bits(0x7bffu))"
@@ -235,14 +273,21 @@ pub const FAULTS: [Fault; 72] = [
         "((word >> at) ^ rounded(v)) << at"
     ),
     fault!("a half word keeps what it was", "((word >> at) ^ rounded(v)) & 0xffffu", "rounded(v) & 0xffffu"),
-    fault!("dx replaces what it is added to", "dx[i] = narrowed(widened(dx[i]) + v);", "dx[i] = narrowed(v);"),
     fault!(
+        in "backward_training 3x5x7x3 channels_first normal(5e-1) f32 split adds",
+        "dx replaces what it is added to",
+        "dx[i] = narrowed(widened(dx[i]) + v);",
+        "dx[i] = narrowed(v);",
+    ),
+    fault!(
+        in "backward_training 3x5x7x3 channels_first normal(5e-1) f32 split adds",
         "dgamma replaces what it is added to",
         "dgamma[channel] += component(v, c);",
         "dgamma[channel] = component(v, c);"
     ),
     fault!("a half word forgets what is added to", "let stored = half_of(word, i) + v;", "let stored = v;"),
     fault!(
+        in "f32 split residual over-residual",
         "y over the residual forgets it",
         "fn load_residual(i: u32) -> Value { return widened(y[i]); }",
         "fn load_residual(i: u32) -> Value { return Value(0.0); }"
@@ -257,6 +302,7 @@ pub const FAULTS: [Fault; 72] = [
     ),
     fault!(in parts "every part publishes", "params.first_split + split, begin, end", "split, begin, end"),
     fault!(
+        in "5x3 channels_first normal(5e-1) resident held=8 scalar tree",
         "a resident lane writes behind its column",
         "if (inside_1) {\n        store_",
         "if (true) {\n        store_"
