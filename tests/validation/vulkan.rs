@@ -69,11 +69,23 @@ fn layer_is_present(missing: &'static str) -> Trial {
 }
 
 /// A check and its name.
-type Check = (&'static str, fn(&wgpu::Adapter) -> Result<(), Failed>);
+type Check = (&'static str, fn(&wgpu::Adapter, Length) -> Result<(), Failed>);
 
-const CHECKS: [Check; 6] = [
-    ("an_invalid_call_is_heard", invalid_call),
-    ("a_missing_barrier_is_heard", missing_barrier),
+/// A check of what the layer says, and its name.
+type Provoked = (&'static str, fn(&wgpu::Adapter) -> Result<(), Failed>);
+
+/// Whether a check runs one case in a few, or all that it has.
+#[derive(Clone, Copy, PartialEq)]
+enum Length {
+    Short,
+    Long,
+}
+
+/// Calls that the layer must have something to say about.
+const PROVOKED: [Provoked; 2] =
+    [("an_invalid_call_is_heard", invalid_call), ("a_missing_barrier_is_heard", missing_barrier)];
+
+const CHECKS: [Check; 4] = [
     ("tensors_in_one_buffer", pooled),
     ("tensors_in_parts", in_parts),
     ("default_limits", default_limits),
@@ -81,12 +93,24 @@ const CHECKS: [Check; 6] = [
 ];
 
 fn of_adapter(adapter: &wgpu::Adapter) -> Vec<Trial> {
-    let checks = CHECKS.into_iter().map(|(name, check)| trial(adapter, name, check));
-    let kernels = Operation::ALL.into_iter().map(|operation| {
-        let check = move |adapter: &wgpu::Adapter| every_kernel(adapter, operation);
-        trial(adapter, &format!("every_kernel::{}", operation.name()), check)
+    let checks = CHECKS.into_iter().flat_map(|(name, check)| both_lengths(adapter, name, check));
+    let kernels = Operation::ALL.into_iter().flat_map(|operation| {
+        let check = move |adapter: &wgpu::Adapter, length| every_kernel(adapter, operation, length);
+        both_lengths(adapter, &format!("kernels::{}", operation.name()), check)
     });
-    checks.chain(kernels).collect()
+    let provoked = PROVOKED.into_iter().map(|(name, check)| trial(adapter, name, check));
+    provoked.chain(checks).chain(kernels).collect()
+}
+
+/// The test in short, and the one that `--ignored` runs.
+fn both_lengths(
+    adapter: &wgpu::Adapter,
+    name: &str,
+    check: impl Fn(&wgpu::Adapter, Length) -> Result<(), Failed> + Copy + Send + 'static,
+) -> [Trial; 2] {
+    let short = trial(adapter, name, move |adapter| check(adapter, Length::Short));
+    let long = trial(adapter, &format!("{name}_at_length"), move |adapter| check(adapter, Length::Long));
+    [short, long.with_ignored_flag(true)]
 }
 
 fn trial(
@@ -160,6 +184,7 @@ const ALLOWED: [(&str, &str); 1] = [(
 /// Runs cases on a device, about which the layer must have nothing to say.
 fn is_silent(
     adapter: &wgpu::Adapter,
+    length: Length,
     limits: wgpu::Limits,
     features: wgpu::Features,
     options: Options,
@@ -167,7 +192,7 @@ fn is_silent(
 ) -> Result<(), Failed> {
     let mut said = heard(adapter, limits, features, |gpu| {
         let kernels = Kernels::with_options(&gpu.device, options);
-        let cases: Vec<Case> = cases(&kernels).into_iter().step_by(one_in(adapter)).collect();
+        let cases: Vec<Case> = cases(&kernels).into_iter().step_by(one_in(adapter, length)).collect();
         if cases.is_empty() {
             return Err("no case to run".into());
         }
@@ -181,8 +206,14 @@ fn is_silent(
 }
 
 /// Of how many cases one is run. SwiftShader takes several times as long as others, and what wgpu records for it is the same.
-fn one_in(adapter: &wgpu::Adapter) -> usize {
-    if adapter_key(&adapter.get_info()) == "swiftshader" { 8 } else { 1 }
+fn one_in(adapter: &wgpu::Adapter, length: Length) -> usize {
+    let slow = adapter_key(&adapter.get_info()) == "swiftshader";
+    match (slow, length) {
+        (false, Length::Long) => 1,
+        (true, Length::Long) => 8,
+        (false, Length::Short) => 5,
+        (true, Length::Short) => 20,
+    }
 }
 
 /// The quick choice of the matrix: every kernel by every geometry and reduction, with every storage and activation.
@@ -192,35 +223,35 @@ fn covering(kernels: &Kernels) -> Vec<Case> {
     cases
 }
 
-fn every_kernel(adapter: &wgpu::Adapter, operation: Operation) -> Result<(), Failed> {
-    is_silent(adapter, adapter.limits(), USEFUL_FEATURES, Options::default(), |kernels| {
+fn every_kernel(adapter: &wgpu::Adapter, operation: Operation, length: Length) -> Result<(), Failed> {
+    is_silent(adapter, length, adapter.limits(), USEFUL_FEATURES, Options::default(), |kernels| {
         covering(kernels).into_iter().filter(|case| case.operation == operation).collect()
     })
 }
 
-fn pooled(adapter: &wgpu::Adapter) -> Result<(), Failed> {
-    is_silent(adapter, adapter.limits(), USEFUL_FEATURES, Options::default(), |kernels| {
+fn pooled(adapter: &wgpu::Adapter, length: Length) -> Result<(), Failed> {
+    is_silent(adapter, length, adapter.limits(), USEFUL_FEATURES, Options::default(), |kernels| {
         matrix(kernels).into_iter().filter(|case| case.setup.pooled).step_by(29).collect()
     })
 }
 
-fn in_parts(adapter: &wgpu::Adapter) -> Result<(), Failed> {
-    is_silent(adapter, part_limits(adapter.limits()), USEFUL_FEATURES, Options::default(), |kernels| {
+fn in_parts(adapter: &wgpu::Adapter, length: Length) -> Result<(), Failed> {
+    is_silent(adapter, length, part_limits(adapter.limits()), USEFUL_FEATURES, Options::default(), |kernels| {
         part_cases(kernels).into_iter().step_by(17).collect()
     })
 }
 
 /// Without subgroups and half precision.
-fn default_limits(adapter: &wgpu::Adapter) -> Result<(), Failed> {
-    is_silent(adapter, wgpu::Limits::default(), wgpu::Features::empty(), Options::default(), |kernels| {
+fn default_limits(adapter: &wgpu::Adapter, length: Length) -> Result<(), Failed> {
+    is_silent(adapter, length, wgpu::Limits::default(), wgpu::Features::empty(), Options::default(), |kernels| {
         matrix(kernels).into_iter().step_by(97).collect()
     })
 }
 
-fn without_runtime_checks(adapter: &wgpu::Adapter) -> Result<(), Failed> {
+fn without_runtime_checks(adapter: &wgpu::Adapter, length: Length) -> Result<(), Failed> {
     let runtime_checks = RuntimeChecks { bounds: false, loop_bounding: false, zero_workgroup_memory: true };
     let options = Options { runtime_checks, ..Options::default() };
-    is_silent(adapter, adapter.limits(), USEFUL_FEATURES, options, |kernels| {
+    is_silent(adapter, length, adapter.limits(), USEFUL_FEATURES, options, |kernels| {
         matrix(kernels).into_iter().step_by(97).collect()
     })
 }

@@ -253,7 +253,7 @@ mod tests {
         assert_eq!(found("norm"), "normalize.planes4.tree");
         // It begins the names of others.
         assert_eq!(found("normalize.scalar.tree"), "normalize.scalar.tree");
-        assert_eq!(found("infer.scalar.bf16_words.r"), "infer.scalar.bf16_words.relu");
+        assert_eq!(found("infer.scalar.bf16_words.s"), "infer.scalar.bf16_words.silu");
         names().for_each(|name| assert_eq!(found(&name), name));
     }
 

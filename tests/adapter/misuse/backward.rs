@@ -222,8 +222,11 @@ fn x_overwritten(adapter: &Adapter) -> Result<(), Failed> {
     over_residual(&relu, None)?;
     over_residual(&plain, saved())?;
     // What is added to is no place for what it is added from.
-    let adding = Backward::new(step.saved()?, at(&fixture.tensor, 0), fixture.scratch.as_entire_buffer_binding());
-    owed("dx added over dy", in_place.backward_frozen(&adding.add_to_dx(at(&fixture.tensor, 0))), overlap)?;
+    let other = || fixture.other.as_entire_buffer_binding();
+    let adding = Backward::new(step.saved()?, other(), fixture.scratch.as_entire_buffer_binding()).add_to_dx(other());
+    owed("dx added over dy", in_place.backward_frozen(&adding), |error| {
+        matches!(error, Error::Overlap { first: "dy", second: "dx", .. })
+    })?;
     Ok(())
 }
 
