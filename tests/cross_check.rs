@@ -1,10 +1,10 @@
 //! The cross-check on every adapter present, each adapter a set of tests of its own: the matrix against the float64
 //! reference, the golden cases against PyTorch, planted faults, repeated runs, and what callers get wrong.
 //!
-//! The matrix is the quick choice of `bn check`, on the first adapter all of it, on the others one case in four; `bn check --full`
-//! runs the whole. Planted faults, and a tensor of millions of
-//! elements, are for the first adapter; on the others those tests are ignored. So are the tests `at_length`, which run more of
-//! what their namesakes run some of. `--ignored` runs them all.
+//! The first adapter runs all of it; the others the golden cases, and the rest too where they are required. The matrix is the quick
+//! choice of `bn check`, on the others one case in four of that; `bn check --full --all-adapters` runs the whole. Planted faults,
+//! and a tensor of millions of elements, are for the first adapter. Tests `at_length` run more of what their namesakes run some
+//! of. What does not run is shown as ignored, and `--ignored` runs it.
 //!
 //! An adapter of `BATCHNORM_REQUIRE_ADAPTERS` (names as in `bn info`, separated by commas) that is missing is a failure.
 //! Without the variable the software adapters that are missing show as ignored tests.
@@ -36,7 +36,14 @@ fn main() {
     let required = std::env::var("BATCHNORM_REQUIRE_ADAPTERS").unwrap_or_default();
     let required: Vec<&str> = required.split(',').map(str::trim).filter(|name| !name.is_empty()).collect();
     let adapters = find();
-    let of = |(i, adapter)| of_adapter(adapter, i == 0);
+    let of = |(i, adapter): (usize, &Adapter)| {
+        let runs = i == 0 || required.contains(&adapter.key.as_str());
+        let trials = of_adapter(adapter, i == 0).into_iter().map(move |trial| {
+            let ignored = trial.has_ignored_flag() || !runs;
+            trial.with_ignored_flag(ignored)
+        });
+        golden(adapter).into_iter().chain(trials).collect()
+    };
     let mut trials = in_turns(adapters.iter().enumerate().map(of).collect());
     let missing = |name: &&str| !adapters.iter().any(|adapter| adapter.key == **name);
     for name in required.iter().copied().filter(missing) {
@@ -94,7 +101,6 @@ fn of_adapter(adapter: &Adapter, is_first: bool) -> Vec<Trial> {
         trials.push(long.with_ignored_flag(true));
     }
     trials.push(adapter.test(&format!("{key}::shift_scale_and_permutation_hold"), laws_hold));
-    trials.extend(golden(adapter));
     trials.extend(FAULTS.iter().map(|fault| {
         let name = format!("{key}::fault_is_found::{}", fault.name.replace(' ', "_"));
         let check = if fault.in_parts { fault_in_parts_is_found } else { fault_is_found };
