@@ -75,15 +75,21 @@ fn check_bindings(variant: &Variant, module: &Module) {
 
 #[test]
 fn every_variant_validates() {
-    let mut variants = 0;
-    for variant in Variant::all() {
-        let module = parse(&variant);
-        validate(&variant, &module);
-        check_bindings(&variant, &module);
-        variants += 1;
-    }
-    // Three geometries of each kernel at least: the loop did run.
-    assert!(variants >= 3 * KERNELS.len(), "{variants}");
+    let variants: Vec<Variant> = Variant::all().collect();
+    // Three geometries of each kernel at least.
+    assert!(variants.len() >= 3 * KERNELS.len(), "{}", variants.len());
+    let share = variants.len().div_ceil(std::thread::available_parallelism().map_or(1, usize::from));
+    std::thread::scope(|scope| {
+        for variants in variants.chunks(share) {
+            scope.spawn(move || {
+                for variant in variants {
+                    let module = parse(variant);
+                    validate(variant, &module);
+                    check_bindings(variant, &module);
+                }
+            });
+        }
+    });
 }
 
 /// What wgpu does for Vulkan, Metal and Direct3D 12, of which most machines have only one.

@@ -206,6 +206,7 @@ fn bench_verifies_and_times() {
 }
 
 #[test]
+#[ignore = "takes long: .ci/run runs it"]
 fn bench_times_every_dtype_and_fused_steps() {
     let shape = ["bench", "--quick", "--shapes", "8x16x7x7", "--json"];
     let bench = bn(&[&shape as &[&str], &["--dtype", "f16"]].concat());
@@ -230,7 +231,7 @@ fn bench_times_every_dtype_and_fused_steps() {
 
 /// The whole way of a figure: tuned, timed by the tuning, recorded, reported.
 #[test]
-#[ignore = "takes a minute: .ci/run runs it"]
+#[ignore = "takes long: .ci/run runs it"]
 fn tunings_and_records_are_read_again() {
     let folder = folder("records");
     let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
@@ -560,6 +561,7 @@ fn outputs_have_files_and_endings_of_their_own() {
 
 /// A CI server writes its reports again and again.
 #[test]
+#[ignore = "takes long: .ci/run runs it"]
 fn reports_replace_their_like() {
     let folder = folder("again");
     let path = |name: &str| folder.join(name).to_str().unwrap().to_owned();
