@@ -177,7 +177,7 @@ pub use gpu::{Edit, Kernels, Options, RuntimeChecks};
 pub use operation::Operation;
 pub use plan::{Choice, Plan};
 pub use running::RunningStatistics;
-pub use shape::{Layout, Shape};
+pub use shape::{Layout, Shape, View, Views};
 pub use tuning::{Preference, Tuning, TuningPoint};
 pub use wgpu;
 

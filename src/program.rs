@@ -9,7 +9,7 @@ use crate::kernels::{Access, Binding, Extent, Kernel, Settings, Shader, Strategy
 use crate::operation::Operation;
 use crate::plan::{Choice, Params, Plan};
 use crate::running::RunningStatistics;
-use crate::shape::Shape;
+use crate::shape::{Shape, Views};
 use crate::tuning::Tuning;
 use std::sync::Arc;
 
@@ -102,8 +102,8 @@ impl Description {
     /// the others are then refused when they are lowered.
     ///
     /// # Errors
-    /// What [`Config::check`] says; [`Error::Limit`] when a sample or the scratch exceeds what the device binds;
-    /// [`Error::KernelUnavailable`] when no operation can run with the forced choice.
+    /// What [`Config::check`] says; [`Error::Mismatch`] where [`Config::in_place`] has views of x and y that differ; [`Error::Limit`]
+    /// when a sample or the scratch exceeds what the device binds; [`Error::KernelUnavailable`] when no operation can run with the forced choice.
     pub fn new(
         shape: Shape,
         config: Config,
@@ -112,6 +112,7 @@ impl Description {
         tuning: Arc<Tuning>,
     ) -> Result<Self> {
         config.check()?;
+        check_in_place(&shape, &config)?;
         let (choice, capabilities) = (*choice, capabilities.clone());
         let mut description = Self { shape, config, choice, capabilities, tuning, scratch_planes: 0 };
         let mut plans = Vec::new();
@@ -159,13 +160,21 @@ impl Description {
         Plan::new(operation, shape, config.dtype, capabilities, tuning, choice)
     }
 
-    /// Bytes of what a binding holds.
+    /// Bytes of what a binding holds; of a tensor, those of the layer's channels, also where it is a view.
     pub fn size_of(&self, extent: Extent) -> u64 {
         match extent {
             Extent::Elements => self.config.dtype.bytes(self.shape.elements()),
             Extent::Channels(count) => planes(count.into(), &self.shape),
             Extent::Running => RunningStatistics::size(self.shape.channels()),
             Extent::Scratch => planes(self.scratch_planes, &self.shape),
+        }
+    }
+
+    /// Bytes of a binding, by its name and what it holds: a view's are those of its wider tensor.
+    pub(crate) fn size_of_binding(&self, name: &str, extent: Extent) -> u64 {
+        match extent {
+            Extent::Elements => self.config.dtype.bytes(self.shape.outer() * self.slice_of(name)),
+            extent => self.size_of(extent),
         }
     }
 
@@ -195,7 +204,7 @@ impl Description {
         let plan = self.plan(operation)?;
         let mut dispatches = Vec::new();
         for &kernel in kernels_of(operation, plan.strategy, wanted(operation, given)?) {
-            let roles = Roles::new(kernel, given, &self.config);
+            let roles = Roles::new(kernel, given, self);
             let variant = self.variant(kernel, &plan, &roles)?;
             self.check_aliases(&variant, &roles)?;
             for part in 0..plan.parts(kernel.span) {
@@ -233,6 +242,9 @@ impl Description {
             .declared()
             .filter_map(|(_, binding)| roles.of(binding.name).map(|given| (binding.access, given.buffer)))
             .collect();
+        if self.shape.has_views() {
+            variant = variant.with_views().unwrap_or(variant);
+        }
         variant.pooled =
             uses.iter().any(|(access, buffer)| uses.iter().any(|(other, same)| buffer == same && access != other));
         Ok(variant)
@@ -241,12 +253,14 @@ impl Description {
     /// One dispatch of a kernel: over a part of the tensors, or over columns of partial results.
     fn dispatch(&self, variant: &Variant, plan: &Plan, part: u32, roles: &Roles<'_>) -> Dispatch {
         let kernel = variant.kernel;
-        let window = self.window(plan, part);
         let bound = |(number, binding): (u32, &Binding)| {
             let given = roles.of(binding.name)?;
             // Only what the kernel touches is bound: where the device checks bounds, it checks these.
             let [begin, bytes] = match binding.extent {
-                Extent::Elements => [window.begin, window.bytes],
+                Extent::Elements => {
+                    let Window { begin, bytes, .. } = self.window(plan, part, given.name);
+                    [begin, bytes]
+                }
                 extent => [0, self.size_of(extent)],
             };
             let access = variant.access(binding);
@@ -256,20 +270,51 @@ impl Description {
             variant: *variant,
             workgroup_size: plan.workgroup_size,
             grid: plan.grid(kernel.span, part),
-            params: plan.params(&self.shape, &self.config, kernel, part, window.base),
+            params: self.params(plan, kernel, part),
             bindings: variant.declared().filter_map(bound).collect(),
         }
     }
 
+    /// The uniform parameters of a dispatch.
+    fn params(&self, plan: &Plan, kernel: &Kernel, part: u32) -> Params {
+        let of = |base| plan.params(&self.shape, &self.config, kernel, part, base);
+        if !self.shape.has_views() {
+            return of(self.window(plan, part, "x").base);
+        }
+        let values = |elements: usize| (elements / plan.geometry.elements()) as u32;
+        let gap = |name| values(self.slice_of(name) - self.slice_of(""));
+        let base = |name| self.window(plan, part, name).base;
+        Params {
+            slice: values(self.slice_of("")),
+            x_base: base("x"),
+            x_gap: gap("x"),
+            y_base: base("y"),
+            y_gap: gap("y"),
+            residual_base: base("residual"),
+            residual_gap: gap("residual"),
+            ..of(0)
+        }
+    }
+
+    /// Elements from a slice of a tensor to the next, by the name of its binding.
+    fn slice_of(&self, name: &str) -> usize {
+        self.shape.slice_of(self.shape.views().view_of(name))
+    }
+
     /// What is bound of a tensor for one of its parts. Bindings begin at the device's alignment, parts where they do.
-    fn window(&self, plan: &Plan, part: u32) -> Window {
+    fn window(&self, plan: &Plan, part: u32, name: &str) -> Window {
         let size = self.config.dtype.size();
-        let [elements, before] = plan.elements_of(part);
+        let view = self.shape.views().view_of(name);
+        let slice = self.shape.slice_of(None) as u64;
+        let wider =
+            |elements: u64| if view.is_some() { elements / slice * self.slice_of(name) as u64 } else { elements };
+        let [elements, before] = plan.elements_of(part).map(wider);
         let alignment = u64::from(self.capabilities.limits.min_storage_buffer_offset_alignment);
         let begin = before * size / alignment * alignment;
         let lead = before * size - begin;
         let value = size * plan.geometry.elements() as u64;
-        Window { begin, bytes: (lead + elements * size).next_multiple_of(4), base: (lead / value) as u32 }
+        let first = view.map_or(0, |view| (view.first * self.shape.inner()) as u64 * size);
+        Window { begin, bytes: (lead + elements * size).next_multiple_of(4), base: ((lead + first) / value) as u32 }
     }
 
     /// Refuses what is written where something else lies, but for what may run in place.
@@ -288,10 +333,12 @@ impl Description {
             }
             let over = |upper: &Binding, lower: &Binding| upper.over.contains(&lower.name);
             let may = (over(first, second) || over(second, first)) && !one.adds && !other.adds;
-            if may && one.offset == other.offset {
+            let [view, other_view] = [first, second].map(|binding| self.shape.views().view_of(binding.name));
+            if may && one.offset == other.offset && view == other_view {
                 continue;
             }
             let hint = match (may, one.adds || other.adds) {
+                _ if view != other_view => "a view counts as all of its wider tensor: give each a tensor of its own",
                 (true, _) => "in place, both start at the same offset",
                 (false, false) => "give each its own bytes",
                 (false, true) => "what is added to what is there needs bytes of its own",
@@ -334,9 +381,10 @@ impl Description {
     }
 
     fn overlap(&self, first: (&Binding, &Given), second: (&Binding, &Given)) -> bool {
-        first.1.buffer == second.1.buffer
-            && first.1.offset < second.1.offset.saturating_add(self.size_of(second.0.extent))
-            && second.1.offset < first.1.offset.saturating_add(self.size_of(first.0.extent))
+        let end = |(binding, given): (&Binding, &Given)| {
+            given.offset.saturating_add(self.size_of_binding(binding.name, binding.extent))
+        };
+        first.1.buffer == second.1.buffer && first.1.offset < end(second) && second.1.offset < end(first)
     }
 }
 
@@ -366,16 +414,32 @@ struct Roles<'a> {
 }
 
 impl<'a> Roles<'a> {
-    fn new(kernel: &Kernel, given: &'a [Given], config: &Config) -> Self {
+    fn new(kernel: &Kernel, given: &'a [Given], layer: &Description) -> Self {
         let has = |name| kernel.bindings.iter().any(|binding| binding.name == name);
         // What it was added to is not known apart from the sum.
         let written_before = given.iter().any(|given| given.name == "dresidual" && !given.adds) && !has("dresidual");
-        Self { given, takes_dz: written_before && has("dx") && stores_dz_exactly(config) }
+        // Where it lies elsewhere in its tensor, it cannot be read in dy's stead.
+        let views = layer.shape.views();
+        let alike = views.y == views.residual;
+        Self { given, takes_dz: written_before && has("dx") && stores_dz_exactly(&layer.config) && alike }
     }
 
     fn of(&self, role: &'static str) -> Option<&'a Given> {
         let name = if role == "dy" && self.takes_dz { "dresidual" } else { role };
         self.given.iter().find(|given| given.name == name)
+    }
+}
+
+/// Working from y, a backward pass takes y for x.
+fn check_in_place(shape: &Shape, config: &Config) -> Result<()> {
+    let Views { x, y, .. } = shape.views();
+    match config.in_place && x != y {
+        true => Err(Error::Mismatch {
+            name: "y",
+            expected: "the same view as x, since the backward pass works from y (Config::in_place)".into(),
+            actual: shape.to_string(),
+        }),
+        false => Ok(()),
     }
 }
 
@@ -440,7 +504,7 @@ mod tests {
     use super::*;
     use crate::kernels::Storage;
     use crate::kernels::Strategy;
-    use crate::shape::Layout;
+    use crate::shape::{Layout, View};
 
     fn description(choice: &Choice, config: Config) -> Description {
         let shape = Shape::new(&[8, 4, 6, 6], Layout::ChannelsFirst).unwrap();
@@ -626,5 +690,34 @@ mod tests {
         assert_eq!(program.plan.storage, Storage::F16Words);
         assert_eq!(layer.size_of(Extent::Elements), 2304);
         assert_eq!(pairs(&[1, 2, 3]).collect::<Vec<_>>(), [(&1, &2), (&1, &3), (&2, &3)]);
+    }
+
+    #[test]
+    fn views_are_found_in_their_tensors() {
+        let shape = |views| Shape::new(&[8, 4, 6, 6], Layout::ChannelsFirst).unwrap().with_views(views).unwrap();
+        let describe = |views, config| {
+            let (device, tuning) = (Capabilities::default_limits(), Arc::new(Tuning::none()));
+            let choice = Choice { strategy: Some(Strategy::Split), ..Choice::default() };
+            Description::new(shape(views), config, &choice, &device, tuning)
+        };
+        let view = |first, of| Some(View { first, of });
+        let views = Views { x: view(3, 10), y: None, residual: view(8, 12) };
+        let layer = describe(views, Config { activation: Activation::Relu, ..Config::default() }).unwrap();
+        let program = layer.lower(Operation::BackwardTraining, &Given::apart(&BACKWARD)).unwrap();
+        let [sums, input] = program.dispatches.as_slice() else { panic!("{program:?}") };
+        // In values of four elements: slices of 4 channels with 9 values each.
+        let Params { slice, x_base, x_gap, y_base, y_gap, residual_base, residual_gap, .. } = sums.params;
+        assert_eq!((slice, x_base, x_gap, y_base, y_gap, residual_base, residual_gap), (36, 27, 54, 0, 0, 72, 72));
+        let bytes = |name| sums.bindings.iter().find(|bound| bound.name == name).unwrap().bytes;
+        assert_eq!([bytes("x"), bytes("dy"), bytes("residual")], [10, 4, 12].map(|channels| 4 * 8 * 36 * channels));
+        assert!(sums.variant.views && roles(input).contains(&("dy", "dy")), "dresidual lies elsewhere: {input:?}");
+        let given = |name, buffer| Given { name, buffer, offset: 0, adds: false };
+        let over = [given("x", 0), given("y", 0), given("running", 1)];
+        let refused = layer.lower(Operation::Inference, &over);
+        assert!(matches!(refused, Err(Error::Overlap { first: "x", second: "y", .. })), "{refused:?}");
+        let alike = describe(Views { x: view(3, 10), y: view(3, 10), residual: None }, Config::default()).unwrap();
+        assert!(alike.lower(Operation::Inference, &over).is_ok());
+        let in_place = describe(views, Config { in_place: true, ..Config::default() });
+        assert!(matches!(in_place, Err(Error::Mismatch { name: "y", .. })), "{in_place:?}");
     }
 }

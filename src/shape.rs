@@ -22,6 +22,44 @@ impl fmt::Display for Layout {
     }
 }
 
+/// A tensor that is some of the channels of a wider one: channels `first..first + C` of `of`, as where DenseNet concatenates what
+/// its layers compute in one buffer. Its binding is the wider tensor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct View {
+    /// The first of its channels.
+    pub first: usize,
+    /// How many channels the wider tensor has.
+    pub of: usize,
+}
+
+/// Which tensors of a layer are views; `None` for those that are whole tensors.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Views {
+    /// x, and its gradient dx.
+    pub x: Option<View>,
+    /// y, and its gradient dy.
+    pub y: Option<View>,
+    /// The residual and its gradient.
+    pub residual: Option<View>,
+}
+
+impl Views {
+    /// Each with its name.
+    fn all(&self) -> [(&'static str, Option<View>); 3] {
+        [("x", self.x), ("y", self.y), ("residual", self.residual)]
+    }
+
+    /// That of a binding by its name in the table of kernels.
+    pub(crate) fn view_of(&self, name: &str) -> Option<View> {
+        match name {
+            "x" | "dx" => self.x,
+            "y" | "dy" => self.y,
+            "residual" | "dresidual" => self.residual,
+            _ => None,
+        }
+    }
+}
+
 /// A checked tensor shape: rank 2 or more, no zero dimension, products that do not overflow.
 ///
 /// Element `(o, c, i)` of the reduced shape lies at index `(o * channels + c) * inner + i`. Channels last is the case
@@ -33,6 +71,7 @@ pub struct Shape {
     outer: usize,
     channels: usize,
     inner: usize,
+    views: Views,
 }
 
 impl Shape {
@@ -74,7 +113,62 @@ impl Shape {
             inner: dims[inner_axes].iter().product(),
             dims: dims.to_vec(),
             layout,
+            views: Views::default(),
         })
+    }
+
+    /// The same shape, where some of a layer's tensors are views of wider ones.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for a view that reaches beyond the wider tensor; [`Error::ShapeOverflow`] when four times the number of
+    /// that one's elements does not fit a `usize`.
+    ///
+    /// ```
+    /// use batchnorm_wgpu::{Layout, Shape, View, Views};
+    /// // The first 96 of 256 channels: what the layers before have appended to x.
+    /// let x = Some(View { first: 0, of: 256 });
+    /// let shape = Shape::new(&[32, 96, 28, 28], Layout::ChannelsFirst)?.with_views(Views { x, ..Views::default() })?;
+    /// assert_eq!(shape.elements(), 32 * 96 * 28 * 28);
+    /// # Ok::<(), batchnorm_wgpu::Error>(())
+    /// ```
+    pub fn with_views(self, views: Views) -> Result<Self> {
+        for (name, View { first, of }) in views.all().into_iter().filter_map(|(name, view)| Some((name, view?))) {
+            if first.checked_add(self.channels).is_none_or(|end| end > of) {
+                let expected = format!("a view of {} channels within those of the wider tensor", self.channels);
+                let actual = format!("channels from {first} on of {of}");
+                return Err(Error::Mismatch { name, expected, actual });
+            }
+            let bytes = [self.outer, of, self.inner].into_iter().try_fold(4usize, usize::checked_mul);
+            bytes.ok_or_else(|| Error::ShapeOverflow { dims: vec![self.outer, of, self.inner] })?;
+        }
+        Ok(Self { views, ..self })
+    }
+
+    /// Which of a layer's tensors are views of wider ones.
+    pub fn views(&self) -> Views {
+        self.views
+    }
+
+    /// Whether any is.
+    pub(crate) fn has_views(&self) -> bool {
+        self.views != Views::default()
+    }
+
+    /// Whether every view begins at a multiple of `count` channels, in a tensor of such a multiple.
+    pub(crate) fn views_are_multiples_of(&self, count: usize) -> bool {
+        let mut views = self.views.all().into_iter().filter_map(|(_, view)| view);
+        views.all(|View { first, of }| first.is_multiple_of(count) && of.is_multiple_of(count))
+    }
+
+    /// Elements from a slice of a tensor to the next: C * inner, but of a view those of the wider tensor.
+    pub(crate) fn slice_of(&self, view: Option<View>) -> usize {
+        view.map_or(self.channels, |view| view.of) * self.inner
+    }
+
+    /// The longest of these among the tensors of a layer.
+    pub(crate) fn widest_slice(&self) -> usize {
+        let slices = self.views.all().into_iter().map(|(_, view)| self.slice_of(view));
+        slices.max().unwrap_or_default()
     }
 
     /// The same shape with `n` samples: N, the first dimension in both layouts.
@@ -90,7 +184,7 @@ impl Shape {
     /// ```
     pub fn with_batch(&self, n: usize) -> Result<Self> {
         let others = self.dims.iter().skip(1).copied();
-        Self::new(&std::iter::once(n).chain(others).collect::<Vec<_>>(), self.layout)
+        Self::new(&std::iter::once(n).chain(others).collect::<Vec<_>>(), self.layout)?.with_views(self.views)
     }
 
     /// The dimensions as given.
@@ -140,12 +234,16 @@ impl Shape {
 }
 
 impl fmt::Display for Shape {
-    /// Dimensions and layout, such as `32x64x28x28 channels_first`.
+    /// Dimensions and layout, such as `32x64x28x28 channels_first`; and views, such as `x=0/256`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, dim) in self.dims.iter().enumerate() {
             write!(f, "{}{dim}", if position == 0 { "" } else { "x" })?;
         }
-        write!(f, " {}", self.layout)
+        write!(f, " {}", self.layout)?;
+        for (name, View { first, of }) in self.views.all().into_iter().filter_map(|(name, view)| Some((name, view?))) {
+            write!(f, " {name}={first}/{of}")?;
+        }
+        Ok(())
     }
 }
 
@@ -191,5 +289,22 @@ mod tests {
         assert!(matches!(refuse(&[1, 2, 0], Layout::ChannelsFirst), Error::EmptyBatch { .. }));
         let huge = usize::MAX / 8;
         assert!(matches!(refuse(&[huge, 3], Layout::ChannelsFirst), Error::ShapeOverflow { .. }));
+    }
+
+    #[test]
+    fn views_lie_within_their_tensor() {
+        let shape = Shape::new(&[2, 6, 3], Layout::ChannelsFirst).unwrap();
+        let x = |first, of| Views { x: Some(View { first, of }), ..Views::default() };
+        let viewed = shape.clone().with_views(x(4, 10)).unwrap();
+        assert_eq!((viewed.to_string(), viewed.elements()), ("2x6x3 channels_first x=4/10".into(), 36));
+        assert_eq!((viewed.widest_slice(), viewed.slice_of(None), shape.widest_slice()), (30, 18, 18));
+        assert_eq!(viewed.with_batch(5).unwrap().views(), viewed.views());
+        assert!(viewed.has_views() && !shape.has_views() && viewed != shape);
+        for (first, of) in [(5, 10), (0, 5), (usize::MAX, 10), (0, 0)] {
+            let refused = shape.clone().with_views(x(first, of));
+            assert!(matches!(refused, Err(Error::Mismatch { name: "x", .. })), "{first} {of}: {refused:?}");
+        }
+        let refused = shape.with_views(x(0, usize::MAX / 8));
+        assert!(matches!(refused, Err(Error::ShapeOverflow { .. })), "{refused:?}");
     }
 }

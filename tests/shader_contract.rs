@@ -6,11 +6,11 @@ use batchnorm_wgpu::kernels::{
     Access, COMMON, Geometry, KERNELS, Place, RUNNING_PLANES, Reduction, SAVED_PLANES, Settings, Shader, Source,
     Storage, Strategy, Variant, Wanted, kernels_of,
 };
-use batchnorm_wgpu::plan::{LONGEST_MERGE, LONGEST_RUN, Params};
+use batchnorm_wgpu::plan::{LONGEST_MERGE, LONGEST_RUN, Parameter, Params};
 use batchnorm_wgpu::{Activation, Choice, Config, DType, Layout, Operation, Plan, Shape, Tuning};
 use naga::back::{hlsl, msl, spv};
 use naga::valid::{Capabilities as Allowed, ModuleInfo, ValidationFlags, Validator};
-use naga::{AddressSpace, GlobalVariable, Module, StorageAccess, TypeInner};
+use naga::{AddressSpace, GlobalVariable, Module, ScalarKind, StorageAccess, TypeInner};
 use std::collections::{HashMap, HashSet};
 
 fn parse(variant: &Variant) -> Module {
@@ -141,8 +141,16 @@ fn params_lie_as_on_the_host() {
     let (_, variable) = bound(&module)[0];
     let TypeInner::Struct { members, span } = &module.types[variable.ty].inner else { panic!("params is no struct") };
     assert_eq!(*span as usize, size_of::<Params>());
-    let names: Vec<_> = members.iter().map(|member| member.name.as_deref().unwrap()).collect();
-    assert_eq!(names, Params::FIELDS);
+    let of_shader = members.iter().map(|member| {
+        let TypeInner::Scalar(scalar) = module.types[member.ty].inner else { panic!("{member:?} is no number") };
+        (member.name.as_deref().unwrap(), scalar.kind, member.offset as usize)
+    });
+    let zeroed: Params = bytemuck::Zeroable::zeroed();
+    let of_host = zeroed.by_name().enumerate().map(|(i, (name, parameter))| match parameter {
+        Parameter::U32(_) => (name, ScalarKind::Uint, 4 * i),
+        Parameter::F32(_) => (name, ScalarKind::Float, 4 * i),
+    });
+    assert_eq!(of_shader.collect::<Vec<_>>(), of_host.collect::<Vec<_>>());
     // Each host field holds a mark that says where it lies; read back by the shader's offsets.
     let shape = Shape::new(&[2, 4, 3, 5], Layout::ChannelsFirst).unwrap();
     let plan = plan_of(&shape);

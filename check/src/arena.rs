@@ -2,7 +2,7 @@
 //! the inputs are compared after the run, so that a write outside is seen too.
 
 use batchnorm_wgpu::host::{download, guarded, storage};
-use batchnorm_wgpu::{DType, Error, Result, wgpu};
+use batchnorm_wgpu::{DType, Error, Result, Shape, View, wgpu};
 use std::borrow::Cow;
 use std::collections::HashMap;
 
@@ -234,6 +234,57 @@ pub fn from_words(words: Vec<u32>, dtype: DType, count: usize) -> Result<Vec<f32
         DType::F16 => halves().take(count).map(|half| half::f16::from_bits(half).to_f32()).collect(),
         DType::Bf16 => halves().take(count).map(|half| half::bf16::from_bits(half).to_f32()).collect(),
     })
+}
+
+/// A tensor's words as they lie in a wider one's, where it is a view: around it lie sentinels.
+pub fn widened<'a>(words: Cow<'a, [u32]>, shape: &Shape, view: Option<View>, dtype: DType) -> Cow<'a, [u32]> {
+    let Some(view) = view else { return words };
+    let mut wide = vec![SENTINEL; wide_bytes(shape, Some(view), dtype) as usize / 4];
+    match dtype {
+        DType::F32 => places(shape, view).zip(words.iter()).for_each(|(at, &word)| wide[at] = word),
+        DType::F16 | DType::Bf16 => {
+            let wide: &mut [u16] = bytemuck::cast_slice_mut(&mut wide);
+            let halves: &[u16] = bytemuck::cast_slice(&words);
+            places(shape, view).zip(halves).for_each(|(at, &half)| wide[at] = half);
+        }
+    }
+    wide.into()
+}
+
+/// The words of a view, out of those of the wider tensor.
+///
+/// # Errors
+/// A sentence about an element outside of the view that was written.
+pub fn narrowed(wide: Vec<u32>, shape: &Shape, view: Option<View>, dtype: DType) -> Result<Vec<u32>, String> {
+    fn split<T: Copy + PartialEq>(wide: &[T], shape: &Shape, view: View, sentinel: T) -> Result<Vec<T>, String> {
+        let mut inside = vec![false; wide.len()];
+        places(shape, view).for_each(|at| inside[at] = true);
+        let outside = wide.iter().zip(&inside).position(|(element, inside)| !inside && *element != sentinel);
+        match outside {
+            Some(at) => Err(format!("element {at} of the wider tensor, outside of the view, was written")),
+            None => Ok(wide.iter().zip(&inside).filter(|(_, inside)| **inside).map(|(element, _)| *element).collect()),
+        }
+    }
+    let Some(view) = view else { return Ok(wide) };
+    Ok(match dtype {
+        DType::F32 => split(&wide, shape, view, SENTINEL)?,
+        DType::F16 | DType::Bf16 => {
+            let mut halves = split::<u16>(bytemuck::cast_slice(&wide), shape, view, SENTINEL as u16)?;
+            halves.resize(halves.len().next_multiple_of(2), SENTINEL as u16);
+            bytemuck::pod_collect_to_vec(&halves)
+        }
+    })
+}
+
+/// Bytes of a tensor, or of the wider one that it is a view of.
+pub fn wide_bytes(shape: &Shape, view: Option<View>, dtype: DType) -> u64 {
+    dtype.bytes(shape.outer() * view.map_or(shape.channels(), |view| view.of) * shape.inner())
+}
+
+/// Where the elements of a view lie in the wider tensor.
+fn places(shape: &Shape, view: View) -> impl Iterator<Item = usize> {
+    let (slice, from, count) = (view.of * shape.inner(), view.first * shape.inner(), shape.channels() * shape.inner());
+    (0..shape.outer()).flat_map(move |outer| (0..count).map(move |i| outer * slice + from + i))
 }
 
 /// The nearest value of the dtype, as tensors store it.

@@ -33,7 +33,7 @@ macro_rules! fault {
 }
 
 /// The faults.
-pub const FAULTS: [Fault; 72] = [
+pub const FAULTS: [Fault; 75] = [
     fault!(
         in "forward_training 130x64 channels_first normal(5e-1) resident",
         "a barrier of the tree is dropped",
@@ -276,8 +276,8 @@ pub const FAULTS: [Fault; 72] = [
     fault!(
         in "backward_training 3x5x7x3 channels_first normal(5e-1) f32 split adds",
         "dx replaces what it is added to",
-        "dx[i] = narrowed(widened(dx[i]) + v);",
-        "dx[i] = narrowed(v);",
+        "dx[at] = narrowed(widened(dx[at]) + v);",
+        "dx[at] = narrowed(v);",
     ),
     fault!(
         in "backward_training 3x5x7x3 channels_first normal(5e-1) f32 split adds",
@@ -285,7 +285,15 @@ pub const FAULTS: [Fault; 72] = [
         "dgamma[channel] += component(v, c);",
         "dgamma[channel] = component(v, c);"
     ),
-    fault!("a half word forgets what is added to", "let stored = half_of(word, i) + v;", "let stored = v;"),
+    fault!("a half word forgets what is added to", "let stored = half_of(word, at) + v;", "let stored = v;"),
+    fault!(in " x=4/", "a view of x begins where its tensor does", "* params.x_gap + params.x_base", "* params.x_gap"),
+    fault!(in " y=0/", "a view of y is taken for all of its tensor", "i / params.slice * params.y_gap +", ""),
+    fault!(
+        in " residual=8/",
+        "a view of the residual has the last slice's place",
+        "i / params.slice * params.residual_gap",
+        "(i + 1u) / params.slice * params.residual_gap",
+    ),
     fault!(
         in "f32 split residual over-residual",
         "y over the residual forgets it",

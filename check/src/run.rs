@@ -1,11 +1,11 @@
 //! One call on the GPU, between guard bands.
 
-use crate::arena::{Arena, Outputs, from_words, to_words};
+use crate::arena::{Arena, Outputs, from_words, narrowed, to_words, wide_bytes, widened};
 use crate::case::{Before, Inputs, Operation, Setup, before_frozen_backward};
 use batchnorm_wgpu::host::guarded;
 use batchnorm_wgpu::{
     Backward, BatchNorm, DType, Error, ForwardTraining, Inference, Kernels, Result, RunningStatistics, Shape,
-    Statistics, Step, wgpu,
+    Statistics, Step, View, Views, wgpu,
 };
 
 /// What came out of a call; `None` for what it does not compute or was not asked for.
@@ -159,12 +159,7 @@ pub(crate) fn batches(shape: &Shape) -> Result<Vec<Shape>> {
         2 => vec![1, 1],
         _ => vec![1, (n - 1) / 2, n - 1 - (n - 1) / 2],
     };
-    let with = |n| {
-        let mut dims = shape.dims().to_vec();
-        dims[0] = n;
-        Shape::new(&dims, shape.layout())
-    };
-    sizes.into_iter().map(with).collect()
+    sizes.into_iter().map(|n| shape.with_batch(n)).collect()
 }
 
 /// Where the tensors of a call lie.
@@ -197,24 +192,26 @@ fn is_backward(operation: Operation) -> bool {
 fn fill<'a>(operation: Operation, inputs: &'a Inputs, setup: &Setup, layers: &[BatchNorm]) -> Result<Arena<'a>> {
     let mut arena = Arena::new(setup.pooled);
     let (dtype, places) = (inputs.config.dtype, places(operation, inputs, setup));
-    let (tensor, channels) = (dtype.bytes(inputs.x.len()), inputs.shape.channels() as u64 * 4);
+    let (views, channels) = (inputs.shape.views(), inputs.shape.channels() as u64 * 4);
+    let words = |values, view| widened(to_words(values, dtype), &inputs.shape, view, dtype);
 
     let mut rest = inputs.x.as_slice();
     for (name, layer) in BATCHES.into_iter().zip(layers) {
         let (batch, behind) = rest.split_at(layer.shape().elements());
         rest = behind;
+        let batch = widened(to_words(batch, dtype), layer.shape(), views.x, dtype);
         match places.y == "x" && operation != Operation::Statistics {
-            true => arena.in_out(name, to_words(batch, dtype)),
-            false => arena.input(name, to_words(batch, dtype)),
+            true => arena.in_out(name, batch),
+            false => arena.input(name, batch),
         }
     }
     if operation != Operation::Statistics && places.y == "y" {
-        arena.output("y", tensor);
+        arena.output("y", wide_bytes(&inputs.shape, views.y, dtype));
     }
     if let Some(residual) = &inputs.residual {
         match places.y {
-            "residual" => arena.in_out("residual", to_words(residual, dtype)),
-            _ => arena.input("residual", to_words(residual, dtype)),
+            "residual" => arena.in_out("residual", words(residual, views.residual)),
+            _ => arena.input("residual", words(residual, views.residual)),
         }
     }
     if let Some(gamma) = &inputs.gamma {
@@ -236,24 +233,39 @@ fn fill<'a>(operation: Operation, inputs: &'a Inputs, setup: &Setup, layers: &[B
     arena.output("scratch", layers.iter().map(BatchNorm::scratch_size).max().unwrap_or_default());
     if is_backward(operation) {
         match setup.in_place {
-            true => arena.in_out("dy", to_words(&inputs.dy, dtype)),
-            false => arena.input("dy", to_words(&inputs.dy, dtype)),
+            true => arena.in_out("dy", words(&inputs.dy, views.y)),
+            false => arena.input("dy", words(&inputs.dy, views.y)),
         }
         let Before { dx, dresidual, dgamma, dbeta } = &inputs.before;
-        let wanted = [
-            (setup.dx && places.dx == "dx", "dx", tensor, dtype, dx),
-            (wants_dresidual(inputs, setup) && places.dresidual == "dresidual", "dresidual", tensor, dtype, dresidual),
-            (setup.dgamma, "dgamma", channels, DType::F32, dgamma),
-            (setup.dbeta, "dbeta", channels, DType::F32, dbeta),
+        let tensors = [
+            (setup.dx && places.dx == "dx", "dx", views.x, dx),
+            (wants_dresidual(inputs, setup) && places.dresidual == "dresidual", "dresidual", views.residual, dresidual),
         ];
-        for (_, name, bytes, dtype, before) in wanted.into_iter().filter(|(wanted, ..)| *wanted) {
+        for (_, name, view, before) in tensors.into_iter().filter(|(wanted, ..)| *wanted) {
             match before {
-                Some(before) => arena.in_out(name, to_words(before, dtype)),
-                None => arena.output(name, bytes),
+                Some(before) => arena.in_out(name, words(before, view)),
+                None => arena.output(name, wide_bytes(&inputs.shape, view, dtype)),
+            }
+        }
+        let parameters = [(setup.dgamma, "dgamma", dgamma), (setup.dbeta, "dbeta", dbeta)];
+        for (_, name, before) in parameters.into_iter().filter(|(wanted, ..)| *wanted) {
+            match before {
+                Some(before) => arena.in_out(name, to_words(before, DType::F32)),
+                None => arena.output(name, channels),
             }
         }
     }
     Ok(arena)
+}
+
+fn view_of(shape: &Shape, name: &str) -> Option<View> {
+    let Views { x, y, residual } = shape.views();
+    match name {
+        "x" | "dx" => x,
+        "y" | "dy" => y,
+        "residual" | "dresidual" => residual,
+        _ => None,
+    }
 }
 
 fn wants_dresidual(inputs: &Inputs, setup: &Setup) -> bool {
@@ -356,7 +368,9 @@ fn results(
     }
     let mut take = |name: &'static str, dtype, count| -> Result<Option<Vec<f32>>, RunError> {
         let Some(words) = outputs.remove(name) else { return Ok(None) };
-        from_words(words, dtype, count).map(Some).map_err(|error| RunError::Memory(format!("{name}: {error}")))
+        let words = narrowed(words, &inputs.shape, view_of(&inputs.shape, name), dtype);
+        let values = words.and_then(|words| from_words(words, dtype, count));
+        values.map(Some).map_err(|error| RunError::Memory(format!("{name}: {error}")))
     };
     let (dtype, elements, channels) = (inputs.config.dtype, inputs.shape.elements(), inputs.shape.channels());
     let forward = matches!(operation, Operation::ForwardTraining | Operation::Inference);

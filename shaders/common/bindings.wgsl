@@ -9,51 +9,66 @@ import package::table::{beta, dbeta, dgamma, dresidual, dx, dy, gamma, residual,
 // added to what is there; and so on.
 
 @if(!x) fn load_x(i: u32) -> Value { return Value(0.0); }
-@if(x && !y_over_x && !half_words) fn load_x(i: u32) -> Value { return widened(x[i]); }
-@if(x && !y_over_x && half_words) fn load_x(i: u32) -> Value { return half_of(x[i / 2u], i); }
-@if(y_over_x && !half_words) fn load_x(i: u32) -> Value { return widened(y[i]); }
-@if(y_over_x && half_words) fn load_x(i: u32) -> Value { return half_of(atomicLoad(&y[i / 2u]), i); }
+@if(x && !y_over_x && !half_words) fn load_x(i: u32) -> Value { return widened(x[in_x(i)]); }
+@if(x && !y_over_x && half_words) fn load_x(i: u32) -> Value { let at = in_x(i); return half_of(x[at / 2u], at); }
+@if(y_over_x && !half_words) fn load_x(i: u32) -> Value { return widened(y[in_x(i)]); }
+@if(y_over_x && half_words) fn load_x(i: u32) -> Value { let at = in_x(i); return half_of(atomicLoad(&y[at / 2u]), at); }
 
 @if(!residual) fn load_residual(i: u32) -> Value { return Value(0.0); }
-@if(residual && !y_over_residual && !half_words) fn load_residual(i: u32) -> Value { return widened(residual[i]); }
-@if(residual && !y_over_residual && half_words) fn load_residual(i: u32) -> Value { return half_of(residual[i / 2u], i); }
-@if(y_over_residual && !half_words) fn load_residual(i: u32) -> Value { return widened(y[i]); }
-@if(y_over_residual && half_words) fn load_residual(i: u32) -> Value { return half_of(atomicLoad(&y[i / 2u]), i); }
+@if(residual && !y_over_residual && !half_words) fn load_residual(i: u32) -> Value { return widened(residual[in_residual(i)]); }
+@if(residual && !y_over_residual && half_words) fn load_residual(i: u32) -> Value { let at = in_residual(i); return half_of(residual[at / 2u], at); }
+@if(y_over_residual && !half_words) fn load_residual(i: u32) -> Value { return widened(y[in_residual(i)]); }
+@if(y_over_residual && half_words) fn load_residual(i: u32) -> Value { let at = in_residual(i); return half_of(atomicLoad(&y[at / 2u]), at); }
 
-@if(!dx_over_dy && !dresidual_over_dy && !half_words) fn load_dy(i: u32) -> Value { return widened(dy[i]); }
-@if(!dx_over_dy && !dresidual_over_dy && half_words) fn load_dy(i: u32) -> Value { return half_of(dy[i / 2u], i); }
-@if(dx_over_dy && !half_words) fn load_dy(i: u32) -> Value { return widened(dx[i]); }
-@if(dx_over_dy && half_words) fn load_dy(i: u32) -> Value { return half_of(atomicLoad(&dx[i / 2u]), i); }
-@if(dresidual_over_dy && !half_words) fn load_dy(i: u32) -> Value { return widened(dresidual[i]); }
-@if(dresidual_over_dy && half_words) fn load_dy(i: u32) -> Value { return half_of(atomicLoad(&dresidual[i / 2u]), i); }
+@if(!dx_over_dy && !dresidual_over_dy && !half_words) fn load_dy(i: u32) -> Value { return widened(dy[in_y(i)]); }
+@if(!dx_over_dy && !dresidual_over_dy && half_words) fn load_dy(i: u32) -> Value { let at = in_y(i); return half_of(dy[at / 2u], at); }
+@if(dx_over_dy && !half_words) fn load_dy(i: u32) -> Value { return widened(dx[in_y(i)]); }
+@if(dx_over_dy && half_words) fn load_dy(i: u32) -> Value { let at = in_y(i); return half_of(atomicLoad(&dx[at / 2u]), at); }
+@if(dresidual_over_dy && !half_words) fn load_dy(i: u32) -> Value { return widened(dresidual[in_y(i)]); }
+@if(dresidual_over_dy && half_words) fn load_dy(i: u32) -> Value { let at = in_y(i); return half_of(atomicLoad(&dresidual[at / 2u]), at); }
 
-@if(!half_words) fn store_y(i: u32, v: Value) { y[i] = narrowed(v); }
+@if(!half_words) fn store_y(i: u32, v: Value) { y[in_y(i)] = narrowed(v); }
 @if(half_words)
 fn store_y(i: u32, v: Value) {
-    atomicXor(&y[i / 2u], change_of_half(atomicLoad(&y[i / 2u]), i, v));
+    let at = in_y(i);
+    atomicXor(&y[at / 2u], change_of_half(atomicLoad(&y[at / 2u]), at, v));
 }
 
 @if(!dx) fn store_dx(i: u32, v: Value) {}
-@if(dx && !half_words && !adds_to_dx) fn store_dx(i: u32, v: Value) { dx[i] = narrowed(v); }
-@if(dx && !half_words && adds_to_dx) fn store_dx(i: u32, v: Value) { dx[i] = narrowed(widened(dx[i]) + v); }
+@if(dx && !half_words && !adds_to_dx) fn store_dx(i: u32, v: Value) { dx[in_x(i)] = narrowed(v); }
+@if(dx && !half_words && adds_to_dx) fn store_dx(i: u32, v: Value) { let at = in_x(i); dx[at] = narrowed(widened(dx[at]) + v); }
 @if(dx && half_words)
 fn store_dx(i: u32, v: Value) {
-    let word = atomicLoad(&dx[i / 2u]);
+    let at = in_x(i);
+    let word = atomicLoad(&dx[at / 2u]);
     @if(!adds_to_dx) let stored = v;
-    @if(adds_to_dx) let stored = half_of(word, i) + v;
-    atomicXor(&dx[i / 2u], change_of_half(word, i, stored));
+    @if(adds_to_dx) let stored = half_of(word, at) + v;
+    atomicXor(&dx[at / 2u], change_of_half(word, at, stored));
 }
 
 @if(!dresidual) fn store_dresidual(i: u32, v: Value) {}
-@if(dresidual && !half_words && !adds_to_dresidual) fn store_dresidual(i: u32, v: Value) { dresidual[i] = narrowed(v); }
-@if(dresidual && !half_words && adds_to_dresidual) fn store_dresidual(i: u32, v: Value) { dresidual[i] = narrowed(widened(dresidual[i]) + v); }
+@if(dresidual && !half_words && !adds_to_dresidual) fn store_dresidual(i: u32, v: Value) { dresidual[in_residual(i)] = narrowed(v); }
+@if(dresidual && !half_words && adds_to_dresidual) fn store_dresidual(i: u32, v: Value) { let at = in_residual(i); dresidual[at] = narrowed(widened(dresidual[at]) + v); }
 @if(dresidual && half_words)
 fn store_dresidual(i: u32, v: Value) {
-    let word = atomicLoad(&dresidual[i / 2u]);
+    let at = in_residual(i);
+    let word = atomicLoad(&dresidual[at / 2u]);
     @if(!adds_to_dresidual) let stored = v;
-    @if(adds_to_dresidual) let stored = half_of(word, i) + v;
-    atomicXor(&dresidual[i / 2u], change_of_half(word, i, stored));
+    @if(adds_to_dresidual) let stored = half_of(word, at) + v;
+    atomicXor(&dresidual[at / 2u], change_of_half(word, at, stored));
 }
+
+// Where value i lies in the binding of x and dx, of y and dy, and of the residual and its gradient. Without views, in one place. A
+// view lies in a tensor of more channels: it begins further on, and between its slices is what it does not show.
+
+@if(!views) fn in_x(i: u32) -> u32 { return i; }
+@if(views) fn in_x(i: u32) -> u32 { return i + i / params.slice * params.x_gap + params.x_base; }
+
+@if(!views) fn in_y(i: u32) -> u32 { return i; }
+@if(views) fn in_y(i: u32) -> u32 { return i + i / params.slice * params.y_gap + params.y_base; }
+
+@if(!views) fn in_residual(i: u32) -> u32 { return i; }
+@if(views) fn in_residual(i: u32) -> u32 { return i + i / params.slice * params.residual_gap + params.residual_base; }
 
 // Parameters and their gradients, [C].
 

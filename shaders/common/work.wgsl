@@ -54,6 +54,15 @@ struct Params {
     window_take: u32,
     // What leaky_relu multiplies negative values with (activation.wgsl).
     negative_slope: f32,
+    // Views (bindings.wgsl), in values: the length of a slice; where each begins in its binding, and how far it is from the end of a
+    // slice to the next.
+    slice: u32,
+    x_base: u32,
+    x_gap: u32,
+    y_base: u32,
+    y_gap: u32,
+    residual_base: u32,
+    residual_gap: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

@@ -36,7 +36,7 @@ pub fn required_limits_of<'a>(layers: impl IntoIterator<Item = (&'a Shape, DType
 
 /// With few values per channel the running statistics, or the scratch of folded samples, are larger than the tensor.
 fn largest_buffer(shape: &Shape, dtype: DType) -> u64 {
-    dtype.bytes(shape.elements()).max(planes(12, shape))
+    dtype.bytes(shape.outer() * shape.widest_slice()).max(planes(12, shape))
 }
 
 /// Bytes that the batch norms of a network bind in training, by what they are for and how long they live. From [`memory_of`]; `{}`

@@ -182,7 +182,7 @@ impl BatchNorm {
         self.description.size_of(Extent::Scratch)
     }
 
-    /// Bytes of a tensor of this layer.
+    /// Bytes of a tensor of this layer: of its channels, also where it is a [view](crate::Views).
     pub fn tensor_size(&self) -> u64 {
         self.description.size_of(Extent::Elements)
     }
@@ -474,7 +474,7 @@ impl BatchNorm {
         }
         let behind_offset = given.buffer.size().saturating_sub(given.offset);
         let actual = given.size.map_or(behind_offset, |size| size.get().min(behind_offset));
-        let expected = self.description.size_of(extent);
+        let expected = self.description.size_of_binding(name, extent);
         if actual < expected {
             return Err(Error::BufferTooSmall { name, expected, actual });
         }

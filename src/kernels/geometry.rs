@@ -13,7 +13,7 @@ pub enum Geometry {
     /// Four neighbouring elements of one channel: inner a multiple of four.
     Planes4,
     /// Four neighbouring elements of a row of channels: inner 1, and N * C a multiple of four such that the samples can be
-    /// taken two or four at a time where C alone is not.
+    /// taken two or four at a time where C alone is not. With [views](crate::Views), C and all their numbers multiples of four.
     Rows4,
 }
 
@@ -38,7 +38,8 @@ impl Geometry {
             Self::Planes4 => shape.inner().is_multiple_of(4).then_some(1),
             Self::Rows4 if shape.inner() == 1 => {
                 let fold = [1, 2, 4].into_iter().find(|fold| (shape.channels() * fold).is_multiple_of(4));
-                fold.filter(|&fold| shape.values_per_channel().is_multiple_of(fold))
+                let fold = fold.filter(|&fold| shape.values_per_channel().is_multiple_of(fold))?;
+                (!shape.has_views() || fold == 1 && shape.views_are_multiples_of(4)).then_some(fold)
             }
             Self::Rows4 => None,
         }

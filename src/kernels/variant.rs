@@ -148,6 +148,8 @@ pub struct Variant {
     pub added: u32,
     /// Whether every binding is declared read_write, because bindings share a buffer.
     pub pooled: bool,
+    /// Whether some of the tensors are [views](crate::Views).
+    pub views: bool,
 }
 
 impl Variant {
@@ -158,7 +160,7 @@ impl Variant {
             Activation::None => mask(kernel, |binding| binding.behind_activation),
             _ => 0,
         };
-        Self { kernel, settings, absent, in_place: 0, added: 0, pooled: false }
+        Self { kernel, settings, absent, in_place: 0, added: 0, pooled: false, views: false }
     }
 
     /// How many bindings one may be written over, one at a time.
@@ -166,7 +168,7 @@ impl Variant {
 
     /// Every variant of every kernel that a shader test has to cover: every combination of bindings for f32 tensors without
     /// an activation, and for all others those with all and with none of what is optional. Where all are there and apart, they
-    /// are also added to what is there.
+    /// are also added to what is there, and are views.
     pub fn all() -> impl Iterator<Item = Self> {
         Self::apart().flat_map(|variant| {
             let Settings { geometry, reduction, held, .. } = variant.settings;
@@ -179,7 +181,8 @@ impl Variant {
             });
             let added = mask(variant.kernel, |binding| binding.adds);
             let adding = (added != 0).then_some(Self { added, ..variant });
-            bound.chain(adding).flat_map(|variant| [false, true].map(|pooled| Self { pooled, ..variant }))
+            let views = variant.with_views();
+            bound.chain(adding).chain(views).flat_map(|variant| [false, true].map(|pooled| Self { pooled, ..variant }))
         })
     }
 
@@ -240,6 +243,12 @@ impl Variant {
             let pairs = (Self::MOST_OVER * i..).zip(binding.over);
             pairs.map(move |(bit, &under)| (1 << bit, binding, under))
         })
+    }
+
+    /// The same with tensors that are views, where the kernel binds any.
+    pub fn with_views(self) -> Option<Self> {
+        let has_tensors = self.kernel.bindings.iter().any(|binding| binding.extent == Extent::Elements);
+        has_tensors.then_some(Self { views: true, ..self })
     }
 
     /// The pairs of which both are there.
@@ -314,7 +323,7 @@ impl Variant {
     /// - the names of its geometry and storage; `wide` for four elements to a value, `words` for two elements to a word,
     ///   `half_words` for a value that is one half of a word;
     /// - the name of its activation, and `activation` for any but none;
-    /// - `subgroup` (the reduction), `from_y`, `frozen` and `merges_only` (what the row says);
+    /// - `subgroup` (the reduction), `from_y`, `frozen` and `merges_only` (what the row says), `views`;
     /// - the names of the bindings that are there, `y_over_x` where y is written over x, `adds_to_dx` where dx is added to what
     ///   is there, and so on.
     pub fn has(&self, feature: &str) -> Option<bool> {
@@ -331,6 +340,7 @@ impl Variant {
             "from_y" => from_y,
             "frozen" => self.kernel.frozen,
             "merges_only" => self.kernel.span == Span::Column,
+            "views" => self.views,
             _ => return self.has_binding(feature),
         })
     }

@@ -3,7 +3,7 @@
 mod params;
 mod parts;
 
-pub use params::Params;
+pub use params::{Parameter, Params};
 pub(crate) use parts::{LARGEST_BINDING, most_bytes};
 
 use crate::capabilities::Capabilities;

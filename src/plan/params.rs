@@ -54,47 +54,93 @@ impl Plan {
             window_skip: policy.window.skip,
             window_take: policy.window.take.unwrap_or(u32::MAX),
             negative_slope: config.negative_slope as f32,
+            ..Params::zeroed()
         }
     }
 }
 
-/// The uniform parameters of every kernel; mirrors `Params` in `shaders/common/work.wgsl`, where the fields are explained.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
-#[allow(missing_docs)]
-pub struct Params {
-    pub tile: u32,
-    pub lanes: u32,
-    pub interleaved: u32,
-    pub columns: u32,
-    pub inner: u32,
-    pub fold: u32,
-    pub base: u32,
-    pub values: u32,
-    pub splits: u32,
-    pub segment: u32,
-    pub first_split: u32,
-    pub part_values: u32,
-    pub part_splits: u32,
-    pub all_values: u32,
-    pub all_splits: u32,
-    pub groups: u32,
-    pub reverse: u32,
-    pub channels: u32,
-    pub count: u32,
-    pub count_f32: f32,
-    pub eps: f32,
-    pub nan_bits: u32,
-    pub zero: u32,
-    pub average: u32,
-    pub momentum: f32,
-    pub unbiased: u32,
-    pub correction: f32,
-    pub standard_deviation: u32,
-    pub propagate: u32,
-    pub window_skip: u32,
-    pub window_take: u32,
-    pub negative_slope: f32,
+/// A parameter of a kernel.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Parameter {
+    /// A count, an index or a flag.
+    U32(u32),
+    /// A number.
+    F32(f32),
+}
+
+impl From<u32> for Parameter {
+    fn from(value: u32) -> Self {
+        Self::U32(value)
+    }
+}
+
+impl From<f32> for Parameter {
+    fn from(value: f32) -> Self {
+        Self::F32(value)
+    }
+}
+
+/// Declares the parameters, with their names.
+macro_rules! params {
+    ($($name:ident: $type:ident),+ $(,)?) => {
+        /// The uniform parameters of every kernel; mirrors `Params` in `shaders/common/work.wgsl`, where the fields are
+        /// explained.
+        #[repr(C)]
+        #[derive(Clone, Copy, Debug, PartialEq, Pod, Zeroable)]
+        #[allow(missing_docs)]
+        pub struct Params {
+            $(pub $name: $type,)+
+        }
+
+        impl Params {
+            /// All of them by name, in order.
+            pub fn by_name(&self) -> impl Iterator<Item = (&'static str, Parameter)> {
+                [$((stringify!($name), self.$name.into())),+].into_iter()
+            }
+        }
+    };
+}
+
+params! {
+    tile: u32,
+    lanes: u32,
+    interleaved: u32,
+    columns: u32,
+    inner: u32,
+    fold: u32,
+    base: u32,
+    values: u32,
+    splits: u32,
+    segment: u32,
+    first_split: u32,
+    part_values: u32,
+    part_splits: u32,
+    all_values: u32,
+    all_splits: u32,
+    groups: u32,
+    reverse: u32,
+    channels: u32,
+    count: u32,
+    count_f32: f32,
+    eps: f32,
+    nan_bits: u32,
+    zero: u32,
+    average: u32,
+    momentum: f32,
+    unbiased: u32,
+    correction: f32,
+    standard_deviation: u32,
+    propagate: u32,
+    window_skip: u32,
+    window_take: u32,
+    negative_slope: f32,
+    slice: u32,
+    x_base: u32,
+    x_gap: u32,
+    y_base: u32,
+    y_gap: u32,
+    residual_base: u32,
+    residual_gap: u32,
 }
 
 impl Params {
@@ -102,42 +148,6 @@ impl Params {
     pub(crate) const EPS: u64 = std::mem::offset_of!(Self, eps) as u64;
     /// Where the momentum lies, in bytes.
     pub(crate) const MOMENTUM: u64 = std::mem::offset_of!(Self, momentum) as u64;
-
-    /// Names of the fields in order, for the test that holds them against the shader's.
-    pub const FIELDS: [&'static str; 32] = [
-        "tile",
-        "lanes",
-        "interleaved",
-        "columns",
-        "inner",
-        "fold",
-        "base",
-        "values",
-        "splits",
-        "segment",
-        "first_split",
-        "part_values",
-        "part_splits",
-        "all_values",
-        "all_splits",
-        "groups",
-        "reverse",
-        "channels",
-        "count",
-        "count_f32",
-        "eps",
-        "nan_bits",
-        "zero",
-        "average",
-        "momentum",
-        "unbiased",
-        "correction",
-        "standard_deviation",
-        "propagate",
-        "window_skip",
-        "window_take",
-        "negative_slope",
-    ];
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ fn most_elements(dtype: DType, limits: &wgpu::Limits) -> u64 {
 }
 
 pub(super) fn fits_binding(shape: &Shape, dtype: DType, limits: &wgpu::Limits) -> bool {
-    shape.elements() as u64 <= most_elements(dtype, limits)
+    (shape.outer() * shape.widest_slice()) as u64 <= most_elements(dtype, limits)
 }
 
 /// How many slices of the tensor a part has, a slice being `fold` samples, or of channels last `fold` positions: all where
@@ -30,10 +30,10 @@ pub(super) fn slices_per_part(shape: &Shape, fold: usize, dtype: DType, limits: 
     if fits_binding(shape, dtype, limits) {
         return Ok(slices);
     }
-    let slice = (shape.channels() * shape.inner() * fold) as u64;
+    let slice = (shape.widest_slice() * fold) as u64;
     // A part begins where it does, its binding at the device's alignment before it.
     let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
-    let aligned = (slice * dtype.size()).is_multiple_of(alignment);
+    let aligned = (slice * dtype.size()).is_multiple_of(alignment) && !shape.has_views();
     let slack = if aligned { 0 } else { alignment / dtype.size() };
     let most = most_elements(dtype, limits).saturating_sub(slack) / slice;
     if most == 0 {

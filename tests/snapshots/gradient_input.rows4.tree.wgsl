@@ -76,6 +76,15 @@ struct Params {
     window_take: u32,
     // What leaky_relu multiplies negative values with (activation.wgsl).
     negative_slope: f32,
+    // Views (bindings.wgsl), in values: the length of a slice; where each begins in its binding, and how far it is from the end of a
+    // slice to the next.
+    slice: u32,
+    x_base: u32,
+    x_gap: u32,
+    y_base: u32,
+    y_gap: u32,
+    residual_base: u32,
+    residual_gap: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -205,10 +214,12 @@ fn narrowed(v: Value) -> Element {
     return v;
 }
 
-fn load_x(i: u32) -> Value { return widened(x[i]); }
+fn load_x(i: u32) -> Value { return widened(x[in_x(i)]); }
 fn load_residual(i: u32) -> Value { return Value(0.0); }
-fn load_dy(i: u32) -> Value { return widened(dy[i]); }
-fn store_dx(i: u32, v: Value) { dx[i] = narrowed(v); }
+fn load_dy(i: u32) -> Value { return widened(dy[in_y(i)]); }
+fn store_dx(i: u32, v: Value) { dx[in_x(i)] = narrowed(v); }
+fn in_x(i: u32) -> u32 { return i; }
+fn in_y(i: u32) -> u32 { return i; }
 
 fn store_dgamma(work: Work, v: Value) {
     for (var c = 0u; c < CHANNELS; c++) {

@@ -82,6 +82,15 @@ struct Params {
     window_take: u32,
     // What leaky_relu multiplies negative values with (activation.wgsl).
     negative_slope: f32,
+    // Views (bindings.wgsl), in values: the length of a slice; where each begins in its binding, and how far it is from the end of a
+    // slice to the next.
+    slice: u32,
+    x_base: u32,
+    x_gap: u32,
+    y_base: u32,
+    y_gap: u32,
+    residual_base: u32,
+    residual_gap: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -241,13 +250,17 @@ fn rounded(v: Value) -> Bits {
     return ((bits >> Bits(16u)) & Bits(0x8000u)) | select(finite, Bits(0x7e00u), is_nan);
 }
 
-fn load_x(i: u32) -> Value { return half_of(x[i / 2u], i); }
-fn load_residual(i: u32) -> Value { return half_of(residual[i / 2u], i); }
+fn load_x(i: u32) -> Value { let at = in_x(i); return half_of(x[at / 2u], at); }
+fn load_residual(i: u32) -> Value { let at = in_residual(i); return half_of(residual[at / 2u], at); }
 
 fn store_y(i: u32, v: Value) {
-    atomicXor(&y[i / 2u], change_of_half(atomicLoad(&y[i / 2u]), i, v));
+    let at = in_y(i);
+    atomicXor(&y[at / 2u], change_of_half(atomicLoad(&y[at / 2u]), at, v));
 }
 
+fn in_x(i: u32) -> u32 { return i; }
+fn in_y(i: u32) -> u32 { return i; }
+fn in_residual(i: u32) -> u32 { return i; }
 fn load_gamma(work: Work) -> Value { return Value(gamma[work.column]); }
 fn load_beta(work: Work) -> Value { return Value(beta[work.column]); }
 

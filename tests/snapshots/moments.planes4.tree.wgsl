@@ -84,6 +84,15 @@ struct Params {
     window_take: u32,
     // What leaky_relu multiplies negative values with (activation.wgsl).
     negative_slope: f32,
+    // Views (bindings.wgsl), in values: the length of a slice; where each begins in its binding, and how far it is from the end of a
+    // slice to the next.
+    slice: u32,
+    x_base: u32,
+    x_gap: u32,
+    y_base: u32,
+    y_gap: u32,
+    residual_base: u32,
+    residual_gap: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -225,7 +234,8 @@ fn widened(element: Element) -> Value {
     return Value(element);
 }
 
-fn load_x(i: u32) -> Value { return widened(x[i]); }
+fn load_x(i: u32) -> Value { return widened(x[in_x(i)]); }
+fn in_x(i: u32) -> u32 { return i; }
 
 // Partial results, rows of all columns; a row is `fold` planes of C. Stored by row, loaded by plane.
 const SCRATCH_SHIFT: u32 = 0u;

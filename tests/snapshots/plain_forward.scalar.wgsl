@@ -102,6 +102,15 @@ struct Params {
     window_take: u32,
     // What leaky_relu multiplies negative values with (activation.wgsl).
     negative_slope: f32,
+    // Views (bindings.wgsl), in values: the length of a slice; where each begins in its binding, and how far it is from the end of a
+    // slice to the next.
+    slice: u32,
+    x_base: u32,
+    x_gap: u32,
+    y_base: u32,
+    y_gap: u32,
+    residual_base: u32,
+    residual_gap: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -186,9 +195,12 @@ fn narrowed(v: Value) -> Element {
     return v;
 }
 
-fn load_x(i: u32) -> Value { return widened(x[i]); }
-fn load_residual(i: u32) -> Value { return widened(residual[i]); }
-fn store_y(i: u32, v: Value) { y[i] = narrowed(v); }
+fn load_x(i: u32) -> Value { return widened(x[in_x(i)]); }
+fn load_residual(i: u32) -> Value { return widened(residual[in_residual(i)]); }
+fn store_y(i: u32, v: Value) { y[in_y(i)] = narrowed(v); }
+fn in_x(i: u32) -> u32 { return i; }
+fn in_y(i: u32) -> u32 { return i; }
+fn in_residual(i: u32) -> u32 { return i; }
 fn load_gamma(work: Work) -> Value { return Value(gamma[work.column]); }
 fn load_beta(work: Work) -> Value { return Value(beta[work.column]); }
 

@@ -3,7 +3,7 @@
 use super::{LEAST_HELD, must_be_covered};
 use crate::case::{Adds, Case, Setup};
 use batchnorm_wgpu::kernels::{Settings, Variant};
-use batchnorm_wgpu::{Activation, Kernels};
+use batchnorm_wgpu::{Activation, Kernels, Views};
 use std::collections::HashSet;
 
 /// Cases in the order of what they say, so that a run may end after any of them.
@@ -136,5 +136,9 @@ fn bindings(case: &Case) -> Vec<String> {
         (!case.gamma, "no gamma"),
         (!case.beta, "no beta"),
     ];
-    flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag.to_owned()).collect()
+    let Views { x, y, residual } = case.shape.views();
+    let views = [(x, "x"), (y, "y"), (residual, "residual")].map(|(view, name)| view.map(|_| name));
+    let views = views.into_iter().flatten().collect::<Vec<_>>().join(", ");
+    let views = (!views.is_empty()).then(|| format!("views {views}{}", if x == y { " alike" } else { "" }));
+    flags.into_iter().filter(|(set, _)| *set).map(|(_, flag)| flag.to_owned()).chain(views).collect()
 }

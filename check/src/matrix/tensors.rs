@@ -4,7 +4,7 @@ use super::{LEAST_HELD, runs, runs_as, strategies, with_choice};
 use crate::case::{Adds, Case, Setup};
 use crate::data::Data;
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Storage, Strategy};
-use batchnorm_wgpu::{Activation, Choice, Config, Kernels, Layout, Operation, Shape, wgpu};
+use batchnorm_wgpu::{Activation, Choice, Config, Kernels, Layout, Operation, Shape, View, Views, wgpu};
 
 /// What tensors are stored in, times what is fused with the normalization: by every kernel that
 /// [must be covered](super::must_be_covered), over a shape for each geometry; with hostile data; and with every combination of the options that they bring.
@@ -54,7 +54,58 @@ pub(super) fn tensor_cases(kernels: &Kernels) -> Vec<Case> {
         }
     }
     cases.extend(activation_cases(kernels));
+    cases.extend(view_cases(kernels));
     cases
+}
+
+/// Tensors that are views of wider ones: each alone, all unlike, and all alike, by every kernel and geometry; the last two with
+/// every storage and option too.
+fn view_cases(kernels: &Kernels) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (geometry, dims, layout) in TENSOR_SHAPES.into_iter().take(3) {
+        for shape in Shape::new(dims, layout).into_iter().flat_map(|shape| viewed(&shape)) {
+            let Views { x, y, residual } = shape.views();
+            for operation in Operation::ALL.into_iter().filter(|&one| one != Operation::Statistics || x.is_some()) {
+                let plain = Case::new(operation, &shape);
+                let relu = Config { activation: Activation::Relu, ..plain.config };
+                let residual_too = Case { residual: operation != Operation::Statistics, ..plain.clone() };
+                for strategy in strategies(operation) {
+                    let case = Case { config: relu, ..residual_too.clone() };
+                    let choice = variant_choice(&case, strategy, geometry, Reduction::Tree, kernels);
+                    cases.extend(choice.into_iter().map(|choice| with_choice(case.clone(), choice)));
+                }
+                for storage in Storage::ALL.into_iter().filter(|_| [x, y, residual].iter().all(Option::is_some)) {
+                    let with_residual = stored_as(storage, residual_too.clone());
+                    let from_y = Case { config: Config { in_place: true, ..plain.config }, ..plain.clone() };
+                    let options = tensor_options(&with_residual).into_iter();
+                    let options = options.chain([with_residual, stored_as(storage, from_y)]).filter(can_be_viewed);
+                    let widely = Choice { geometry: Some(geometry), ..Choice::default() };
+                    cases.extend(options.flat_map(|case| with_tensor_choice(&case, widely, kernels)));
+                }
+            }
+        }
+    }
+    cases
+}
+
+/// The shape with each of its tensors as a view, with all of them as different ones, and with all as the same one.
+fn viewed(shape: &Shape) -> Vec<Shape> {
+    let of = |first, more| Some(View { first, of: shape.channels() + first + more });
+    let none = Views::default();
+    let all = [
+        Views { x: of(4, 4), ..none },
+        Views { y: of(0, 4), ..none },
+        Views { residual: of(8, 0), ..none },
+        Views { x: of(0, 8), y: of(4, 0), residual: of(4, 4) },
+        Views { x: of(4, 8), y: of(4, 8), residual: of(4, 8) },
+    ];
+    all.into_iter().filter_map(|views| shape.clone().with_views(views).ok()).collect()
+}
+
+/// In place only equal views lie over each other.
+fn can_be_viewed(case: &Case) -> bool {
+    let Views { x, y, residual } = case.shape.views();
+    !(case.config.in_place || case.setup.in_place || case.setup.over_residual) || (x == y && y == residual)
 }
 
 /// The activations besides ReLU, by every kernel and geometry, over data that reach their corners and where their exponentials
@@ -260,8 +311,10 @@ fn tensor_options(case: &Case) -> Vec<Case> {
 /// dtype and fusion, parts that begin anywhere in a word, a last part that is shorter.
 pub fn part_cases(kernels: &Kernels) -> Vec<Case> {
     let mut cases = Vec::new();
-    for (i, (dims, layout)) in PART_SHAPES.into_iter().enumerate() {
-        let Ok(shape) = Shape::new(dims, layout) else { continue };
+    let shapes = PART_SHAPES.into_iter().filter_map(|(dims, layout)| Shape::new(dims, layout).ok());
+    // Rows of few elements: so are those of the wider tensor.
+    let views = shapes.clone().skip(2).flat_map(|shape| viewed(&shape).into_iter().skip(3));
+    for (i, shape) in shapes.chain(views).enumerate() {
         for (storage, operation) in
             Storage::ALL.into_iter().flat_map(|storage| Operation::ALL.map(|one| (storage, one)))
         {

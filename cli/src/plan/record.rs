@@ -1,7 +1,7 @@
 //! What `bn plan --json` prints.
 
 use batchnorm_wgpu::kernels::{Access, Geometry, Reduction, Storage, Strategy};
-use batchnorm_wgpu::plan::Params;
+use batchnorm_wgpu::plan::{Parameter, Params};
 use batchnorm_wgpu::program::{Bound, Dispatch, Program};
 use batchnorm_wgpu::{DType, Error, Operation, Plan, Shape};
 use serde::Serialize;
@@ -130,7 +130,7 @@ impl From<&Dispatch> for DispatchRecord {
             moves: dispatch.variant.moves(),
             pooled: dispatch.variant.pooled,
             bindings: dispatch.bindings.iter().map(Into::into).collect(),
-            params: by_name(dispatch.params),
+            params: by_name(&dispatch.params),
         }
     }
 }
@@ -152,50 +152,10 @@ impl From<&Bound> for BindingRecord {
     }
 }
 
-/// An object of these fields, which have to be all.
-macro_rules! object {
-    ($from:expr, $struct:ident { $($field:ident),* $(,)? }) => {{
-        let $struct { $($field),* } = $from;
-        Value::Object([$((stringify!($field).to_owned(), Value::from($field))),*].into_iter().collect())
-    }};
-}
-
-fn by_name(params: Params) -> Value {
-    object!(
-        params,
-        Params {
-            tile,
-            lanes,
-            interleaved,
-            columns,
-            inner,
-            fold,
-            base,
-            values,
-            splits,
-            segment,
-            first_split,
-            part_values,
-            part_splits,
-            all_values,
-            all_splits,
-            groups,
-            reverse,
-            channels,
-            count,
-            count_f32,
-            eps,
-            nan_bits,
-            zero,
-            average,
-            momentum,
-            unbiased,
-            correction,
-            standard_deviation,
-            propagate,
-            window_skip,
-            window_take,
-            negative_slope,
-        }
-    )
+fn by_name(params: &Params) -> Value {
+    let value = |parameter| match parameter {
+        Parameter::U32(value) => Value::from(value),
+        Parameter::F32(value) => Value::from(value),
+    };
+    Value::Object(params.by_name().map(|(name, parameter)| (name.to_owned(), value(parameter))).collect())
 }

@@ -18,7 +18,7 @@ pub struct ShaderArgs {
     #[arg(required_unless_present = "list")]
     name: Option<String>,
     /// List the names of all variants, one a line; with NAME those that begin with it
-    #[arg(long, conflicts_with_all = ["without", "in_place", "add_to", "pooled", "workgroup_size", "language", "out"])]
+    #[arg(long, conflicts_with_all = ["without", "in_place", "add_to", "pooled", "views", "workgroup_size", "language", "out"])]
     list: bool,
     /// Leave out these bindings, separated by commas, such as gamma,beta
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
@@ -32,6 +32,9 @@ pub struct ShaderArgs {
     /// Declare every binding writable, as for tensors that share a buffer
     #[arg(long)]
     pooled: bool,
+    /// Tensors that are some of the channels of wider ones
+    #[arg(long)]
+    views: bool,
     /// The invocations of a workgroup as a constant: a power of two up to 1024. Without it they are a pipeline constant
     #[arg(long, value_name = "N", value_parser = workgroup_size)]
     workgroup_size: Option<u32>,
@@ -190,6 +193,10 @@ impl ShaderArgs {
         }
         for name in &self.add_to {
             variant = adding(variant, name)?;
+        }
+        if self.views {
+            let none = || format!("--views: {} binds no tensor", variant.kernel.name);
+            variant = variant.with_views().ok_or_else(none)?;
         }
         variant.pooled = self.pooled;
         Ok(variant)
