@@ -115,7 +115,7 @@ pub enum Error {
     },
     /// A binding starts where the device does not allow a binding to start.
     #[error(
-        "{name}: expected an offset that is a multiple of {alignment} (min_storage_buffer_offset_alignment of the device), got {offset}"
+        "{name}: expected an offset that is a multiple of {alignment} (of 4 for gamma, beta and their gradients, of the device's min_storage_buffer_offset_alignment for all others), got {offset}"
     )]
     MisalignedOffset {
         /// Which binding.

@@ -11,6 +11,7 @@ use crate::plan::{Choice, Params, Plan};
 use crate::running::RunningStatistics;
 use crate::shape::{Shape, Views};
 use crate::tuning::Tuning;
+use std::ops::Range;
 use std::sync::Arc;
 
 /// A layer on a kind of device: all that its dispatches depend on but where its buffers lie.
@@ -72,7 +73,7 @@ pub struct Bound {
     pub name: &'static str,
     /// How it is declared.
     pub access: Access,
-    /// Where it begins in the binding, in bytes.
+    /// Where it begins in its buffer, in bytes.
     pub begin: u64,
     /// How much of it is bound, in bytes.
     pub bytes: u64,
@@ -228,8 +229,12 @@ impl Description {
                 variant.absent |= 1 << i;
                 continue;
             };
+            let lies_over = |under: &Given| match binding.extent.is_small() {
+                true => self.share_a_block(binding, under, given),
+                false => under.begins_as(given),
+            };
             for under in binding.over {
-                if roles.of(under).is_some_and(|under| under.begins_as(given)) {
+                if roles.of(under).is_some_and(lies_over) {
                     variant = variant.over(binding.name, under);
                 }
             }
@@ -259,9 +264,12 @@ impl Description {
             let [begin, bytes] = match binding.extent {
                 Extent::Elements => {
                     let Window { begin, bytes, .. } = self.window(plan, part, given.name);
-                    [begin, bytes]
+                    [given.offset + begin, bytes]
                 }
-                extent => [0, self.size_of(extent)],
+                _ => {
+                    let range = self.range(variant, binding, roles)?;
+                    [range.start, range.end - range.start]
+                }
             };
             let access = variant.access(binding);
             Some(Bound { number, role: binding.name, name: given.name, access, begin, bytes })
@@ -270,7 +278,13 @@ impl Description {
             variant: *variant,
             workgroup_size: plan.workgroup_size,
             grid: plan.grid(kernel.span, part),
-            params: self.params(plan, kernel, part),
+            params: Params {
+                gamma_at: self.place_of("gamma", variant, roles),
+                beta_at: self.place_of("beta", variant, roles),
+                dgamma_at: self.place_of("dgamma", variant, roles),
+                dbeta_at: self.place_of("dbeta", variant, roles),
+                ..self.params(plan, kernel, part)
+            },
             bindings: variant.declared().filter_map(bound).collect(),
         }
     }
@@ -294,6 +308,36 @@ impl Description {
             residual_gap: gap("residual"),
             ..of(0)
         }
+    }
+
+    /// The bytes of a buffer that are bound for what is no tensor: small arrays begin anywhere, bindings at the device's alignment.
+    fn block(&self, binding: &Binding, given: &Given) -> Range<u64> {
+        let alignment = u64::from(self.capabilities.limits.min_storage_buffer_offset_alignment);
+        let end = given.offset.saturating_add(self.size_of(binding.extent));
+        given.offset / alignment * alignment..end
+    }
+
+    /// The same, with those small arrays that lie in the same binding.
+    fn range(&self, variant: &Variant, binding: &Binding, roles: &Roles<'_>) -> Option<Range<u64>> {
+        let own = self.block(binding, roles.of(binding.name)?);
+        let joined = binding.over.iter().filter(|under| variant.writer_over(under) == Some(binding.name));
+        let blocks = joined.filter_map(|under| Some(self.block(binding, roles.of(under)?)));
+        Some(blocks.fold(own, |all, block| all.start.min(block.start)..all.end.max(block.end)))
+    }
+
+    /// Where a small array begins in its binding, in elements.
+    fn place_of(&self, name: &'static str, variant: &Variant, roles: &Roles<'_>) -> u32 {
+        let holder = variant.writer_over(name).unwrap_or(name);
+        let mut declared = variant.declared().filter(|(_, binding)| binding.name == holder);
+        let range = declared.next().and_then(|(_, binding)| self.range(variant, binding, roles));
+        let at = |range: Range<u64>| Some((roles.of(name)?.offset - range.start) / 4);
+        range.and_then(at).unwrap_or_default() as u32
+    }
+
+    /// Whether two small arrays lie so close that their bindings would overlap.
+    fn share_a_block(&self, binding: &Binding, one: &Given, other: &Given) -> bool {
+        let (first, second) = (self.block(binding, one), self.block(binding, other));
+        one.buffer == other.buffer && first.start < second.end && second.start < first.end
     }
 
     /// Elements from a slice of a tensor to the next, by the name of its binding.
@@ -331,7 +375,7 @@ impl Description {
             if first.name == second.name || !written || !self.overlap((first, one), (second, other)) {
                 continue;
             }
-            let over = |upper: &Binding, lower: &Binding| upper.over.contains(&lower.name);
+            let over = |upper: &Binding, lower: &Binding| upper.over.contains(&lower.name) && !upper.extent.is_small();
             let may = (over(first, second) || over(second, first)) && !one.adds && !other.adds;
             let [view, other_view] = [first, second].map(|binding| self.shape.views().view_of(binding.name));
             if may && one.offset == other.offset && view == other_view {
@@ -364,20 +408,36 @@ impl Description {
         Err(Error::Overlap { first: "dresidual", second: "dy", hint })
     }
 
-    /// In a pooled variant bindings that are only read are declared writable, and browsers refuse writable bindings of the
-    /// same bytes.
+    /// Browsers refuse writable bindings of the same bytes: so are in a pooled variant bindings that are only read, and bindings of
+    /// small arrays begin before these.
     fn check_aliases(&self, variant: &Variant, roles: &Roles<'_>) -> Result<()> {
-        let declared: Vec<(&Binding, &Given)> =
-            variant.declared().filter_map(|(_, binding)| Some((binding, roles.of(binding.name)?))).collect();
-        let over_each_other =
-            |(first, second): &(&(&Binding, &Given), &(&Binding, &Given))| self.overlap(**first, **second);
-        match pairs(&declared).find(over_each_other) {
-            Some((first, second)) if variant.pooled => {
-                let hint = "where tensors share a buffer with an output, each needs its own bytes, inputs too";
-                Err(Error::Overlap { first: first.0.name, second: second.0.name, hint })
+        let bound = |(_, binding): (u32, &'static Binding)| {
+            let given = roles.of(binding.name)?;
+            let range = match binding.extent {
+                Extent::Elements => {
+                    given.offset..given.offset.saturating_add(self.size_of_binding(given.name, binding.extent))
+                }
+                _ => self.range(variant, binding, roles)?,
+            };
+            Some((binding, given.buffer, range))
+        };
+        let declared: Vec<_> = variant.declared().filter_map(bound).collect();
+        for ((first, buffer, range), (second, other_buffer, other)) in pairs(&declared) {
+            let writable = [first, second].iter().any(|binding| variant.access(binding) == Access::Write);
+            if !writable || buffer != other_buffer || range.start >= other.end || other.start >= range.end {
+                continue;
             }
-            _ => Ok(()),
+            let hint = match first.extent.is_small() || second.extent.is_small() {
+                true => {
+                    "gamma, beta and their gradients may begin at any element, but bindings begin at the device's \
+                     min_storage_buffer_offset_alignment: nothing else that the pass binds may lie in between, where either is \
+                     written"
+                }
+                false => "where tensors share a buffer with an output, each needs its own bytes, inputs too",
+            };
+            return Err(Error::Overlap { first: first.name, second: second.name, hint });
         }
+        Ok(())
     }
 
     fn overlap(&self, first: (&Binding, &Given), second: (&Binding, &Given)) -> bool {
@@ -719,5 +779,39 @@ mod tests {
         assert!(alike.lower(Operation::Inference, &over).is_ok());
         let in_place = describe(views, Config { in_place: true, ..Config::default() });
         assert!(matches!(in_place, Err(Error::Mismatch { name: "y", .. })), "{in_place:?}");
+    }
+
+    #[test]
+    fn small_arrays_begin_anywhere() {
+        let place = |name, buffer, offset| Given { name, buffer, offset, adds: false };
+        let backward = |places: [(usize, u64); 3]| {
+            let mut given = Given::apart(&["x", "dy", "saved", "scratch", "dx", "dgamma", "dbeta"]);
+            for (given, (buffer, offset)) in given[4..].iter_mut().zip(places) {
+                *given = place(given.name, buffer, offset);
+            }
+            by(Strategy::Whole)
+                .lower(Operation::BackwardTraining, &given)
+                .map(|mut program| program.dispatches.remove(0))
+        };
+        let bound = |dispatch: &Dispatch| {
+            let of = |name| dispatch.bindings.iter().find(|bound| bound.name == name).map(|it| (it.begin, it.bytes));
+            (of("dgamma"), of("dbeta"), dispatch.params.dgamma_at, dispatch.params.dbeta_at)
+        };
+        // C is 4: 16 bytes each. In one block they are one binding, in two or in two buffers they are not.
+        assert_eq!(bound(&backward([(4, 0), (5, 524), (5, 508)]).unwrap()), (None, Some((256, 284)), 67, 63));
+        assert_eq!(bound(&backward([(4, 0), (5, 4), (5, 260)]).unwrap()), (Some((0, 20)), Some((256, 20)), 1, 1));
+        assert_eq!(bound(&backward([(4, 0), (5, 4), (6, 20)]).unwrap()), (Some((0, 20)), Some((0, 36)), 1, 5));
+        assert_eq!(backward([(4, 0), (4, 4608 + 252), (5, 0)]).unwrap().params.dgamma_at, 63);
+        // Where the binding of dgamma begins lies `saved`, in buffer 2; the last two overlap themselves.
+        for (places, pair) in [
+            ([(4, 0), (2, 96), (5, 0)], ("saved", "dgamma")),
+            ([(4, 0), (5, 4), (5, 8)], ("dgamma", "dbeta")),
+            ([(4, 0), (5, 4), (5, 4)], ("dgamma", "dbeta")),
+        ] {
+            let refused = backward(places);
+            let is_of =
+                |error: &Error| matches!(error, Error::Overlap { first, second, .. } if (*first, *second) == pair);
+            assert!(refused.as_ref().is_err_and(is_of), "{refused:?}");
+        }
     }
 }

@@ -11,6 +11,8 @@ use std::collections::HashMap;
 const SENTINEL: u32 = 0xffc5_ffc5;
 /// Bytes of a guard band, and the alignment of every tensor: WebGPU's default offset alignment.
 const BAND: u64 = 256;
+/// Words from an aligned place to the first tensor of those that are packed.
+const PACKED_AT: usize = 3;
 /// Words that go up at once, and bytes that are read back at once unless a single buffer has more: what is on its way to the
 /// device or back is there twice.
 const UP: usize = 1 << 22;
@@ -51,6 +53,9 @@ pub struct Arena<'a> {
     images: Vec<Vec<Piece<'a>>>,
     buffers: Vec<wgpu::Buffer>,
     pooled: bool,
+    packing: bool,
+    /// Buffers that nothing more is added to.
+    closed: usize,
 }
 
 /// The words of the tensors that were written.
@@ -59,7 +64,7 @@ pub type Outputs = HashMap<&'static str, Vec<u32>>;
 impl<'a> Arena<'a> {
     /// An empty arena; `pooled` puts all tensors into one buffer.
     pub fn new(pooled: bool) -> Self {
-        Self { regions: HashMap::new(), images: Vec::new(), buffers: Vec::new(), pooled }
+        Self { regions: HashMap::new(), images: Vec::new(), buffers: Vec::new(), pooled, packing: false, closed: 0 }
     }
 
     /// Adds a tensor that is only read.
@@ -77,9 +82,31 @@ impl<'a> Arena<'a> {
         self.add(name, Piece::Empty { name, count: bytes as usize / 4 });
     }
 
+    /// Puts the tensors that are added from here on side by side in a buffer of their own, without a band in between, where they begin
+    /// at any word; until [`Arena::unpack`].
+    pub fn pack(&mut self) {
+        self.images.push(vec![Piece::Band(BAND as usize / 4 + PACKED_AT), Piece::Band(BAND as usize / 4)]);
+        self.packing = true;
+    }
+
+    /// Ends what [`Arena::pack`] began.
+    pub fn unpack(&mut self) {
+        self.packing = false;
+        self.closed = self.images.len();
+    }
+
     fn add(&mut self, name: &'static str, piece: Piece<'a>) {
         const BAND_WORDS: usize = BAND as usize / 4;
-        if !self.pooled || self.images.is_empty() {
+        if self.packing {
+            let buffer = self.images.len() - 1;
+            let image = &mut self.images[buffer];
+            let last = image.len() - 1;
+            let before: usize = image[..last].iter().map(Piece::count).sum();
+            self.regions.insert(name, Region { buffer, offset: before as u64 * 4, size: piece.count() as u64 * 4 });
+            image.insert(last, piece);
+            return;
+        }
+        if !self.pooled || self.images.len() == self.closed {
             self.images.push(vec![Piece::Band(BAND_WORDS)]);
         }
         let buffer = self.images.len() - 1;

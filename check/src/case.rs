@@ -70,6 +70,8 @@ pub struct Setup {
     pub choice: Choice,
     /// Whether all tensors lie in one buffer.
     pub pooled: bool,
+    /// Whether gamma and beta lie side by side in one buffer, and their gradients in another, where no binding may begin.
+    pub packed: bool,
     /// Whether y is written over x (inference) and dx, or where that is not wanted dresidual, over dy.
     pub in_place: bool,
     /// Whether y is written over the residual, where there is one (inference).
@@ -94,6 +96,7 @@ impl Default for Setup {
         Self {
             choice,
             pooled: false,
+            packed: false,
             in_place: false,
             over_residual: false,
             running: true,
@@ -315,7 +318,7 @@ pub(crate) fn before_frozen_backward(choice: &Choice) -> Choice {
 impl fmt::Display for Case {
     /// The case's id: operation, shape, data, and whatever differs from the default.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setup { choice, pooled, in_place, over_residual, running, dx, dresidual, dgamma, dbeta, one_batch } =
+        let Setup { choice, pooled, packed, in_place, over_residual, running, dx, dresidual, dgamma, dbeta, one_batch } =
             self.setup;
         write!(f, "{} {} {}", self.operation.name(), self.shape, self.data)?;
         let Config { dtype, activation, negative_slope, .. } = self.config;
@@ -341,6 +344,7 @@ impl fmt::Display for Case {
             (self.residual, " residual"),
             (self.config.in_place, " from-y"),
             (pooled, " pooled"),
+            (packed, " packed"),
             (in_place, " in-place"),
             (over_residual, " over-residual"),
             (!running, " no-running"),

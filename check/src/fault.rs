@@ -33,7 +33,7 @@ macro_rules! fault {
 }
 
 /// The faults.
-pub const FAULTS: [Fault; 75] = [
+pub const FAULTS: [Fault; 77] = [
     fault!(
         in "forward_training 130x64 channels_first normal(5e-1) resident",
         "a barrier of the tree is dropped",
@@ -281,11 +281,13 @@ pub const FAULTS: [Fault; 75] = [
     ),
     fault!(
         in "backward_training 3x5x7x3 channels_first normal(5e-1) f32 split adds",
-        "dgamma replaces what it is added to",
-        "dgamma[channel] += component(v, c);",
-        "dgamma[channel] = component(v, c);"
+        "dgamma and dbeta replace what they are added to",
+        "*place += component(v, c);",
+        "*place = component(v, c);"
     ),
     fault!("a half word forgets what is added to", "let stored = half_of(word, at) + v;", "let stored = v;"),
+    fault!(in " packed", "beta begins where its binding does", "params.beta_at + ", ""),
+    fault!(in " packed", "dgamma lies in place of dbeta", "&dbeta[params.dgamma_at + channel]", "&dbeta[params.dbeta_at + channel]"),
     fault!(in " x=4/", "a view of x begins where its tensor does", "* params.x_gap + params.x_base", "* params.x_gap"),
     fault!(in " y=0/", "a view of y is taken for all of its tensor", "i / params.slice * params.y_gap +", ""),
     fault!(
@@ -297,7 +299,7 @@ pub const FAULTS: [Fault; 75] = [
     fault!(
         in "f32 split residual over-residual",
         "y over the residual forgets it",
-        "fn load_residual(i: u32) -> Value { return widened(y[i]); }",
+        "fn load_residual(i: u32) -> Value { return widened(y[in_residual(i)]); }",
         "fn load_residual(i: u32) -> Value { return Value(0.0); }"
     ),
     fault!(in parts "a part begins where its binding does", "return params.base + (slice", "return (slice"),
@@ -344,11 +346,14 @@ impl Fault {
     }
 }
 
-/// Name and text of every variant, made once for all faults; also with y over the residual, and added to what is there.
+/// Name and text of every variant, made once for all faults; also with y over the residual, dbeta beside dgamma, added to what is
+/// there, and with views.
 static TEXTS: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
     let bound = |variant: Variant| {
         let adding = ["dx", "dresidual", "dgamma", "dbeta"].into_iter().fold(variant, Variant::adding_to);
-        [variant, variant.over("y", "residual"), adding]
+        [variant, variant.over("y", "residual"), variant.over("dbeta", "dgamma"), adding]
+            .into_iter()
+            .chain(variant.with_views())
     };
     let variants: HashSet<Variant> = Variant::every().flat_map(bound).collect();
     variants.into_iter().map(|variant| (variant.name(), variant.wgsl())).collect()

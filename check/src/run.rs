@@ -214,12 +214,11 @@ fn fill<'a>(operation: Operation, inputs: &'a Inputs, setup: &Setup, layers: &[B
             _ => arena.input("residual", words(residual, views.residual)),
         }
     }
-    if let Some(gamma) = &inputs.gamma {
-        arena.input("gamma", to_words(gamma, DType::F32));
-    }
-    if let Some(beta) = &inputs.beta {
-        arena.input("beta", to_words(beta, DType::F32));
-    }
+    packed(&mut arena, setup, |arena| {
+        for (name, values) in [("gamma", &inputs.gamma), ("beta", &inputs.beta)] {
+            values.iter().for_each(|values| arena.input(name, to_words(values, DType::F32)));
+        }
+    });
     if operation != Operation::Inference {
         arena.output("saved", layers[0].saved_size());
     }
@@ -248,14 +247,26 @@ fn fill<'a>(operation: Operation, inputs: &'a Inputs, setup: &Setup, layers: &[B
             }
         }
         let parameters = [(setup.dgamma, "dgamma", dgamma), (setup.dbeta, "dbeta", dbeta)];
-        for (_, name, before) in parameters.into_iter().filter(|(wanted, ..)| *wanted) {
-            match before {
-                Some(before) => arena.in_out(name, to_words(before, DType::F32)),
-                None => arena.output(name, channels),
+        packed(&mut arena, setup, |arena| {
+            for (_, name, before) in parameters.into_iter().filter(|(wanted, ..)| *wanted) {
+                match before {
+                    Some(before) => arena.in_out(name, to_words(before, DType::F32)),
+                    None => arena.output(name, channels),
+                }
             }
-        }
+        });
     }
     Ok(arena)
+}
+
+/// Small arrays side by side, where the case has them so.
+fn packed<'a>(arena: &mut Arena<'a>, setup: &Setup, add: impl FnOnce(&mut Arena<'a>)) {
+    if !setup.packed {
+        return add(arena);
+    }
+    arena.pack();
+    add(arena);
+    arena.unpack();
 }
 
 fn view_of(shape: &Shape, name: &str) -> Option<View> {

@@ -70,22 +70,22 @@ fn store_dresidual(i: u32, v: Value) {
 @if(!views) fn in_residual(i: u32) -> u32 { return i; }
 @if(views) fn in_residual(i: u32) -> u32 { return i + i / params.slice * params.residual_gap + params.residual_base; }
 
-// Parameters and their gradients, [C].
+// Parameters and their gradients, [C], which begin anywhere in a binding; `dbeta_over_dgamma` says that both gradients lie in one.
 
 @if(!gamma) fn load_gamma(work: Work) -> Value { return Value(1.0); }
-@if(gamma && !rows4) fn load_gamma(work: Work) -> Value { return Value(gamma[work.column]); }
+@if(gamma && !rows4) fn load_gamma(work: Work) -> Value { return Value(gamma[params.gamma_at + work.column]); }
 @if(gamma && rows4)
 fn load_gamma(work: Work) -> Value {
-    let c = work.channels;
-    return Value(gamma[c.x], gamma[c.y], gamma[c.z], gamma[c.w]);
+    let at = params.gamma_at + work.channels;
+    return Value(gamma[at.x], gamma[at.y], gamma[at.z], gamma[at.w]);
 }
 
 @if(!beta) fn load_beta(work: Work) -> Value { return Value(0.0); }
-@if(beta && !rows4) fn load_beta(work: Work) -> Value { return Value(beta[work.column]); }
+@if(beta && !rows4) fn load_beta(work: Work) -> Value { return Value(beta[params.beta_at + work.column]); }
 @if(beta && rows4)
 fn load_beta(work: Work) -> Value {
-    let c = work.channels;
-    return Value(beta[c.x], beta[c.y], beta[c.z], beta[c.w]);
+    let at = params.beta_at + work.channels;
+    return Value(beta[at.x], beta[at.y], beta[at.z], beta[at.w]);
 }
 
 @if(!dgamma) fn store_dgamma(work: Work, v: Value) {}
@@ -95,8 +95,10 @@ fn store_dgamma(work: Work, v: Value) {
         let channel = work.column * CHANNELS + c;
         // Folded samples have the same channels again.
         if (channel < params.channels) {
-            @if(!adds_to_dgamma) dgamma[channel] = component(v, c);
-            @if(adds_to_dgamma) dgamma[channel] += component(v, c);
+            @if(!dbeta_over_dgamma) let place = &dgamma[params.dgamma_at + channel];
+            @if(dbeta_over_dgamma) let place = &dbeta[params.dgamma_at + channel];
+            @if(!adds_to_dgamma) *place = component(v, c);
+            @if(adds_to_dgamma) *place += component(v, c);
         }
     }
 }
@@ -108,8 +110,9 @@ fn store_dbeta(work: Work, v: Value) {
         let channel = work.column * CHANNELS + c;
         // Folded samples have the same channels again.
         if (channel < params.channels) {
-            @if(!adds_to_dbeta) dbeta[channel] = component(v, c);
-            @if(adds_to_dbeta) dbeta[channel] += component(v, c);
+            let place = &dbeta[params.dbeta_at + channel];
+            @if(!adds_to_dbeta) *place = component(v, c);
+            @if(adds_to_dbeta) *place += component(v, c);
         }
     }
 }

@@ -63,6 +63,11 @@ struct Params {
     y_gap: u32,
     residual_base: u32,
     residual_gap: u32,
+    // Where the parameters and their gradients begin in their bindings.
+    gamma_at: u32,
+    beta_at: u32,
+    dgamma_at: u32,
+    dbeta_at: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;

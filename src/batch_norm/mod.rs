@@ -29,7 +29,7 @@ pub const USEFUL_FEATURES: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu:
 /// A batch norm layer for one shape. Holds no tensor.
 ///
 /// Bindings are `wgpu::BufferBinding`s: a buffer with `BufferUsages::STORAGE`, an offset that is a multiple of the device's
-/// `min_storage_buffer_offset_alignment`, and a size (`None`: to the end of the buffer). A binding may be larger than
+/// `min_storage_buffer_offset_alignment` (of 4 for gamma, beta and their gradients), and a size (`None`: to the end of the buffer). A binding may be larger than
 /// needed; the kernels touch what the shape says. Tensors have the layer's [`Config::dtype`], densely packed, in
 /// [`DType::bytes`](crate::DType::bytes) bytes; a tensor may be larger than what the device binds at once. Buffers may be shared between bindings
 /// as long as what is written overlaps nothing, except where an operation says so.
@@ -446,7 +446,7 @@ impl BatchNorm {
         let mut entries = vec![wgpu::BindGroupEntry { binding: 0, resource: params.as_entire_binding() }];
         for bound in &dispatch.bindings {
             if let Some(Named { binding, .. }) = given.iter().find(|named| named.name == bound.name) {
-                let (buffer, offset) = (binding.buffer, binding.offset + bound.begin);
+                let (buffer, offset) = (binding.buffer, bound.begin);
                 let size = wgpu::BufferSize::new(bound.bytes);
                 let resource = wgpu::BindingResource::Buffer(BufferBinding { buffer, offset, size });
                 entries.push(wgpu::BindGroupEntry { binding: bound.number, resource });
@@ -468,7 +468,7 @@ impl BatchNorm {
             return Err(Error::BufferUsage { name, expected: wgpu::BufferUsages::STORAGE, actual: usage });
         }
         let limits = &self.kernels.capabilities().limits;
-        let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
+        let alignment = if extent.is_small() { 4 } else { u64::from(limits.min_storage_buffer_offset_alignment) };
         if !given.offset.is_multiple_of(alignment) {
             return Err(Error::MisalignedOffset { name, offset: given.offset, alignment });
         }

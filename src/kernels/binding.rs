@@ -26,6 +26,13 @@ pub enum Extent {
     Scratch,
 }
 
+impl Extent {
+    /// Whether it is an array of a number for each channel, which may begin at any of them in its buffer.
+    pub fn is_small(self) -> bool {
+        self == Self::Channels(1)
+    }
+}
+
 /// The planes of C words of the running statistics: three of f32, then counts in u32.
 pub const RUNNING_PLANES: [&str; 8] =
     ["mean", "remainder", "variance", "tracked", "averaged", "skipped", "values_low", "values_high"];
@@ -44,7 +51,8 @@ pub struct Binding {
     pub extent: Extent,
     /// Whether it may be absent. Absent, it reads as 1 for gamma and as 0 otherwise, and writes go nowhere.
     pub optional: bool,
-    /// The bindings whose bytes this one may overwrite in place, [`Variant::MOST_OVER`] at the most.
+    /// The bindings whose bytes this one may overwrite in place, [`Variant::MOST_OVER`] at the most; of [small
+    /// arrays](Extent::is_small) those that it may be one binding with, where both lie in one aligned block of a buffer.
     pub over: &'static [&'static str],
     /// Whether it may be added to what is there instead of replacing it.
     pub adds: bool,
@@ -103,7 +111,7 @@ pub(super) const Y_OF_INFERENCE: Binding = Binding { over: &["x", "residual"], .
 pub(super) const DX: Binding = Binding { over: &["dy"], ..gradient("dx", Extent::Elements) };
 pub(super) const DRESIDUAL: Binding = Binding { over: &["dy"], ..gradient("dresidual", Extent::Elements) };
 pub(super) const DGAMMA: Binding = gradient("dgamma", Extent::Channels(1));
-pub(super) const DBETA: Binding = gradient("dbeta", Extent::Channels(1));
+pub(super) const DBETA: Binding = Binding { over: &["dgamma"], ..gradient("dbeta", Extent::Channels(1)) };
 
 impl Binding {
     /// The declaration of a present binding. `Element` is what tensors are made of (`shaders/common/elements.wgsl`).

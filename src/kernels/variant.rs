@@ -168,21 +168,27 @@ impl Variant {
 
     /// Every variant of every kernel that a shader test has to cover: every combination of bindings for f32 tensors without
     /// an activation, and for all others those with all and with none of what is optional. Where all are there and apart, they
-    /// are also added to what is there, and are views.
+    /// are also added to what is there, and are views, and small arrays lie in one binding.
     pub fn all() -> impl Iterator<Item = Self> {
         Self::apart().flat_map(|variant| {
             let Settings { geometry, reduction, held, .. } = variant.settings;
             let plain = variant.settings == Settings::plain(geometry, reduction, held);
             let optional = mask(variant.kernel, |binding| binding.optional) & !variant.absent;
             let absences = subsets(optional).filter(move |&absent| plain || absent == 0 || absent == optional);
+            let joined = variant.joined();
             let bound = absences.flat_map(move |absent| {
                 let variant = Self { absent: variant.absent | absent, ..variant };
-                subsets(variant.possible_in_place()).filter_map(move |set| variant.with_in_place(set))
+                subsets(variant.possible_in_place() & !joined).filter_map(move |set| variant.with_in_place(set))
             });
             let added = mask(variant.kernel, |binding| binding.adds);
             let adding = (added != 0).then_some(Self { added, ..variant });
             let views = variant.with_views();
-            bound.chain(adding).chain(views).flat_map(|variant| [false, true].map(|pooled| Self { pooled, ..variant }))
+            let joined = (joined != 0).then_some(Self { in_place: joined, ..variant });
+            bound
+                .chain(adding)
+                .chain(views)
+                .chain(joined)
+                .flat_map(|variant| [false, true].map(|pooled| Self { pooled, ..variant }))
         })
     }
 
@@ -249,6 +255,11 @@ impl Variant {
     pub fn with_views(self) -> Option<Self> {
         let has_tensors = self.kernel.bindings.iter().any(|binding| binding.extent == Extent::Elements);
         has_tensors.then_some(Self { views: true, ..self })
+    }
+
+    /// The pairs of small arrays that may be one binding.
+    fn joined(&self) -> u32 {
+        self.overs().filter(|(_, writer, _)| writer.extent.is_small()).fold(0, |bits, (bit, ..)| bits | bit)
     }
 
     /// The pairs of which both are there.
@@ -368,7 +379,7 @@ impl Variant {
     }
 
     /// The binding that is written over `under`.
-    fn writer_over(&self, under: &str) -> Option<&'static str> {
+    pub(crate) fn writer_over(&self, under: &str) -> Option<&'static str> {
         let mut overs = self.overs().filter(|(bit, ..)| self.in_place & bit != 0);
         overs.find(|(.., lower)| *lower == under).map(|(_, writer, _)| writer.name)
     }

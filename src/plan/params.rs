@@ -141,6 +141,10 @@ params! {
     y_gap: u32,
     residual_base: u32,
     residual_gap: u32,
+    gamma_at: u32,
+    beta_at: u32,
+    dgamma_at: u32,
+    dbeta_at: u32,
 }
 
 impl Params {

@@ -91,6 +91,11 @@ struct Params {
     y_gap: u32,
     residual_base: u32,
     residual_gap: u32,
+    // Where the parameters and their gradients begin in their bindings.
+    gamma_at: u32,
+    beta_at: u32,
+    dgamma_at: u32,
+    dbeta_at: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -261,8 +266,8 @@ fn store_y(i: u32, v: Value) {
 fn in_x(i: u32) -> u32 { return i; }
 fn in_y(i: u32) -> u32 { return i; }
 fn in_residual(i: u32) -> u32 { return i; }
-fn load_gamma(work: Work) -> Value { return Value(gamma[work.column]); }
-fn load_beta(work: Work) -> Value { return Value(beta[work.column]); }
+fn load_gamma(work: Work) -> Value { return Value(gamma[params.gamma_at + work.column]); }
+fn load_beta(work: Work) -> Value { return Value(beta[params.beta_at + work.column]); }
 
 // What a forward pass leaves for the backward pass, planes of C.
 const SAVED_SHIFT: u32 = 0u;

@@ -105,6 +105,11 @@ struct Params {
     y_gap: u32,
     residual_base: u32,
     residual_gap: u32,
+    // Where the parameters and their gradients begin in their bindings.
+    gamma_at: u32,
+    beta_at: u32,
+    dgamma_at: u32,
+    dbeta_at: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -193,7 +198,8 @@ fn store_dgamma(work: Work, v: Value) {
         let channel = work.column * CHANNELS + c;
         // Folded samples have the same channels again.
         if (channel < params.channels) {
-            dgamma[channel] = component(v, c);
+            let place = &dgamma[params.dgamma_at + channel];
+            *place = component(v, c);
         }
     }
 }
@@ -203,7 +209,8 @@ fn store_dbeta(work: Work, v: Value) {
         let channel = work.column * CHANNELS + c;
         // Folded samples have the same channels again.
         if (channel < params.channels) {
-            dbeta[channel] = component(v, c);
+            let place = &dbeta[params.dbeta_at + channel];
+            *place = component(v, c);
         }
     }
 }

@@ -118,10 +118,11 @@ fn traits(case: &Case, variants: &[Variant]) -> Vec<String> {
 
 /// Which bindings there are, and where they lie, as far as that differs from the ordinary.
 fn bindings(case: &Case) -> Vec<String> {
-    let Setup { pooled, in_place, over_residual, running, dx, dresidual, dgamma, dbeta, one_batch, choice: _ } =
+    let Setup { pooled, packed, in_place, over_residual, running, dx, dresidual, dgamma, dbeta, one_batch, choice: _ } =
         case.setup;
     let flags = [
         (pooled, "pooled"),
+        (packed, "packed"),
         (in_place, "in place"),
         (over_residual, "over the residual"),
         (case.adds == Adds::Parameters, "adds parameters"),

@@ -55,6 +55,32 @@ pub(super) fn tensor_cases(kernels: &Kernels) -> Vec<Case> {
     }
     cases.extend(activation_cases(kernels));
     cases.extend(view_cases(kernels));
+    cases.extend(packed_cases(kernels));
+    cases
+}
+
+/// Parameters and gradients that begin at any element of a buffer, by every kernel that has them and every geometry; written,
+/// added to, and each alone.
+fn packed_cases(kernels: &Kernels) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (geometry, dims, layout) in TENSOR_SHAPES {
+        let Ok(shape) = Shape::new(dims, layout) else { continue };
+        for operation in Operation::ALL.into_iter().filter(|&operation| operation != Operation::Statistics) {
+            let plain = Case::new(operation, &shape);
+            let packed = Setup { packed: true, ..plain.setup };
+            let without = |dgamma, dbeta| Case { setup: Setup { dgamma, dbeta, ..packed }, ..plain.clone() };
+            let merged = Case { setup: Setup { dx: false, ..packed }, ..plain.clone() };
+            let adds = Case { adds: Adds::Parameters, ..without(true, true) };
+            let backward = matches!(operation, Operation::BackwardTraining | Operation::BackwardFrozen);
+            let others = [merged, adds, without(true, false), without(false, true)];
+            for case in [without(true, true)].into_iter().chain(others.into_iter().filter(|_| backward)) {
+                for strategy in strategies(operation) {
+                    let choice = variant_choice(&case, strategy, geometry, Reduction::Tree, kernels);
+                    cases.extend(choice.into_iter().map(|choice| with_choice(case.clone(), choice)));
+                }
+            }
+        }
+    }
     cases
 }
 

@@ -101,6 +101,13 @@ fn misaligned_offset(adapter: &Adapter) -> Result<(), Failed> {
     let bindings = with(fixture.forward(), |it| it.x = at(&fixture.tensor, 4));
     owed("offset", fixture.layer.forward_training(&bindings), |error| {
         matches!(error, Error::MisalignedOffset { name: "x", offset: 4, .. })
+    })?;
+    // Small arrays begin at any element.
+    let bindings = fixture.forward().gamma(at(&fixture.other, 4)).beta(at(&fixture.other, 40));
+    fixture.layer.forward_training(&bindings)?;
+    let bindings = fixture.forward().gamma(at(&fixture.other, 6));
+    owed("half an element", fixture.layer.forward_training(&bindings), |error| {
+        matches!(error, Error::MisalignedOffset { name: "gamma", offset: 6, alignment: 4 })
     })
 }
 
