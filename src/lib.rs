@@ -166,8 +166,8 @@ pub mod shape;
 mod tuning;
 
 pub use batch_norm::{
-    Backward, BatchNorm, ForwardTraining, Gradient, Inference, MemoryPlan, Saved, Statistics, Step, Training,
-    TrainingSteps, USEFUL_FEATURES, memory_of, required_limits, required_limits_of,
+    Backward, BatchNorm, ForwardTraining, Gradient, Inference, MemoryPlan, MicroBatch, MicroStep, MicroSteps, Saved,
+    Statistics, Step, Training, TrainingSteps, USEFUL_FEATURES, memory_of, required_limits, required_limits_of,
 };
 pub use capabilities::{Capabilities, adapter_key};
 pub use config::{Activation, Average, Config, NonFinite, RunningPolicy, Spread, VarianceEstimate, Window};

@@ -5,7 +5,7 @@ use crate::capabilities::Capabilities;
 use crate::config::{Activation, Config};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::kernels::{Access, Binding, Extent, Kernel, Settings, Shader, Strategy, Variant, Wanted, kernels_of};
+use crate::kernels::{Access, Binding, Extent, Kernel, Settings, Shader, Span, Strategy, Variant, Wanted, kernels_of};
 use crate::operation::Operation;
 use crate::plan::{Choice, Params, Plan};
 use crate::running::RunningStatistics;
@@ -23,6 +23,8 @@ pub struct Description {
     capabilities: Capabilities,
     tuning: Arc<Tuning>,
     scratch_planes: u64,
+    /// Which micro-batch its tensors hold, where the batch comes in several.
+    micro_batch: Option<u32>,
 }
 
 /// Where a binding lies.
@@ -47,9 +49,20 @@ pub struct Program {
     pub dispatches: Vec<Dispatch>,
 }
 
+/// What a dispatch is there for. Between the two all that one workgroup has to know of others lies in scratch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// It leaves partial results.
+    Reduce,
+    /// It merges them and writes what the operation is for. What takes a single dispatch is this alone.
+    Apply,
+}
+
 /// One dispatch, as data.
 #[derive(Clone, Debug)]
 pub struct Dispatch {
+    /// What it is there for.
+    pub stage: Stage,
     /// The kernel.
     pub variant: Variant,
     /// Invocations per workgroup.
@@ -93,6 +106,11 @@ fn bindings_of(operation: Operation) -> impl Iterator<Item = &'static Binding> {
     kernels.flat_map(|kernel| kernel.bindings)
 }
 
+/// Whether an operation may write a binding.
+pub(crate) fn writes(operation: Operation, name: &str) -> bool {
+    bindings_of(operation).any(|binding| binding.name == name && binding.access == Access::Write)
+}
+
 /// Bytes of planes of C words.
 pub(crate) fn planes(count: u64, shape: &Shape) -> u64 {
     (shape.channels() as u64).saturating_mul(4).saturating_mul(count)
@@ -115,7 +133,8 @@ impl Description {
         config.check()?;
         check_in_place(&shape, &config)?;
         let (choice, capabilities) = (*choice, capabilities.clone());
-        let mut description = Self { shape, config, choice, capabilities, tuning, scratch_planes: 0 };
+        let mut description =
+            Self { shape, config, choice, capabilities, tuning, scratch_planes: 0, micro_batch: None };
         let mut plans = Vec::new();
         let mut refused = None;
         for operation in Operation::ALL {
@@ -142,7 +161,34 @@ impl Description {
         Self::new(shape.with_batch(n)?, *config, choice, capabilities, tuning.clone())
     }
 
-    /// The shape of the layer's tensors.
+    /// The micro-batches of `samples` samples, the last of which may have fewer, each with tensors of its own, that this layer's
+    /// batch comes in. What they dispatch meets in one scratch.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] unless there are at least two; as [`Description::new`].
+    pub fn micro_batches(&self, samples: usize) -> Result<Vec<Self>> {
+        let Self { shape, config, choice, capabilities, tuning, .. } = self;
+        let shape = shape.clone().in_micro_batches(samples)?;
+        let whole = Self::new(shape, *config, choice, capabilities, tuning.clone())?;
+        let parts = whole.plan(Operation::ForwardTraining)?.parts;
+        Ok((0..parts).map(|part| Self { micro_batch: Some(part), ..whole.clone() }).collect())
+    }
+
+    /// Which micro-batch its tensors hold, where the batch comes in several.
+    pub(crate) fn micro_batch(&self) -> Option<u32> {
+        self.micro_batch
+    }
+
+    /// Slices of its tensors: outer, but of a micro-batch its own.
+    fn slices(&self) -> usize {
+        let outer = self.shape.outer();
+        match (self.micro_batch, self.shape.micro_batch()) {
+            (Some(part), Some(slices)) => slices.min(outer - part as usize * slices),
+            _ => outer,
+        }
+    }
+
+    /// The shape of the layer's tensors; of micro-batches, that of all of them together.
     pub fn shape(&self) -> &Shape {
         &self.shape
     }
@@ -164,7 +210,7 @@ impl Description {
     /// Bytes of what a binding holds; of a tensor, those of the layer's channels, also where it is a view.
     pub fn size_of(&self, extent: Extent) -> u64 {
         match extent {
-            Extent::Elements => self.config.dtype.bytes(self.shape.elements()),
+            Extent::Elements => self.config.dtype.bytes(self.slices() * self.shape.slice_of(None)),
             Extent::Channels(count) => planes(count.into(), &self.shape),
             Extent::Running => RunningStatistics::size(self.shape.channels()),
             Extent::Scratch => planes(self.scratch_planes, &self.shape),
@@ -174,7 +220,7 @@ impl Description {
     /// Bytes of a binding, by its name and what it holds: a view's are those of its wider tensor.
     pub(crate) fn size_of_binding(&self, name: &str, extent: Extent) -> u64 {
         match extent {
-            Extent::Elements => self.config.dtype.bytes(self.shape.outer() * self.slice_of(name)),
+            Extent::Elements => self.config.dtype.bytes(self.slices() * self.slice_of(name)),
             extent => self.size_of(extent),
         }
     }
@@ -204,15 +250,25 @@ impl Description {
         self.check_rounded(operation, given)?;
         let plan = self.plan(operation)?;
         let mut dispatches = Vec::new();
-        for &kernel in kernels_of(operation, plan.strategy, wanted(operation, given)?) {
+        let kernels = kernels_of(operation, plan.strategy, wanted(operation, given)?);
+        for (i, &kernel) in kernels.iter().enumerate() {
             let roles = Roles::new(kernel, given, self);
             let variant = self.variant(kernel, &plan, &roles)?;
             self.check_aliases(&variant, &roles)?;
-            for part in 0..plan.parts(kernel.span) {
-                dispatches.push(self.dispatch(&variant, &plan, part, &roles));
-            }
+            let stage = if i + 1 < kernels.len() { Stage::Reduce } else { Stage::Apply };
+            let parts = (0..plan.parts(kernel.span)).filter(|&part| self.has_part(kernel, part));
+            dispatches.extend(parts.map(|part| Dispatch { stage, ..self.dispatch(&variant, &plan, part, &roles) }));
         }
         Ok(Program { plan, dispatches })
+    }
+
+    /// Whether a part is one of this layer's tensors. What goes over partial results belongs to the first micro-batch.
+    fn has_part(&self, kernel: &Kernel, part: u32) -> bool {
+        match (self.micro_batch, kernel.span) {
+            (None, _) => true,
+            (Some(own), Span::Segment) => part == own,
+            (Some(own), Span::Column) => own == 0,
+        }
     }
 
     /// Settles which bindings are absent, in place, or share a buffer.
@@ -275,6 +331,7 @@ impl Description {
             Some(Bound { number, role: binding.name, name: given.name, access, begin, bytes })
         };
         Dispatch {
+            stage: Stage::Apply,
             variant: *variant,
             workgroup_size: plan.workgroup_size,
             grid: plan.grid(kernel.span, part),
@@ -353,6 +410,8 @@ impl Description {
         let wider =
             |elements: u64| if view.is_some() { elements / slice * self.slice_of(name) as u64 } else { elements };
         let [elements, before] = plan.elements_of(part).map(wider);
+        // A micro-batch has a tensor of its own.
+        let before = if self.micro_batch.is_some() { 0 } else { before };
         let alignment = u64::from(self.capabilities.limits.min_storage_buffer_offset_alignment);
         let begin = before * size / alignment * alignment;
         let lead = before * size - begin;

@@ -72,6 +72,8 @@ pub struct Shape {
     channels: usize,
     inner: usize,
     views: Views,
+    /// Samples of each micro-batch but the last, where the batch lies in several.
+    micro_batch: Option<usize>,
 }
 
 impl Shape {
@@ -114,6 +116,7 @@ impl Shape {
             dims: dims.to_vec(),
             layout,
             views: Views::default(),
+            micro_batch: None,
         })
     }
 
@@ -152,6 +155,23 @@ impl Shape {
     /// Whether any is.
     pub(crate) fn has_views(&self) -> bool {
         self.views != Views::default()
+    }
+
+    /// The same shape, of which `samples` at a time lie in tensors of their own.
+    pub(crate) fn in_micro_batches(self, samples: usize) -> Result<Self> {
+        let n = self.dims.first().copied().unwrap_or_default();
+        if samples == 0 || samples >= n {
+            let expected =
+                format!("samples of a micro-batch between 1 and {}, one less than the batch has", n.saturating_sub(1));
+            return Err(Error::Mismatch { name: "micro-batch", expected, actual: samples.to_string() });
+        }
+        Ok(Self { micro_batch: Some(samples), ..self })
+    }
+
+    /// Slices of each micro-batch but the last, which may have fewer; `None` where the batch lies in one tensor.
+    pub(crate) fn micro_batch(&self) -> Option<usize> {
+        let n = self.dims.first().copied().filter(|&n| n > 0)?;
+        self.micro_batch.map(|samples| self.outer / n * samples)
     }
 
     /// Whether every view begins at a multiple of `count` channels, in a tensor of such a multiple.
@@ -234,7 +254,8 @@ impl Shape {
 }
 
 impl fmt::Display for Shape {
-    /// Dimensions and layout, such as `32x64x28x28 channels_first`; and views, such as `x=0/256`.
+    /// Dimensions and layout, such as `32x64x28x28 channels_first`; and views, such as `x=0/256`; and
+    /// micro-batches, such as `by 16`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (position, dim) in self.dims.iter().enumerate() {
             write!(f, "{}{dim}", if position == 0 { "" } else { "x" })?;
@@ -243,7 +264,7 @@ impl fmt::Display for Shape {
         for (name, View { first, of }) in self.views.all().into_iter().filter_map(|(name, view)| Some((name, view?))) {
             write!(f, " {name}={first}/{of}")?;
         }
-        Ok(())
+        self.micro_batch.map_or(Ok(()), |samples| write!(f, " by {samples}"))
     }
 }
 

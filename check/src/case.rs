@@ -88,6 +88,8 @@ pub struct Setup {
     pub dbeta: bool,
     /// Whether statistics take x as one batch; otherwise they stream it in several.
     pub one_batch: bool,
+    /// Samples of each micro-batch, of three at the most, where the batch comes in several.
+    pub micro_batch: Option<usize>,
 }
 
 impl Default for Setup {
@@ -105,6 +107,7 @@ impl Default for Setup {
             dgamma: true,
             dbeta: true,
             one_batch: false,
+            micro_batch: None,
         }
     }
 }
@@ -253,6 +256,10 @@ impl Case {
         let description = kernels.describe(self.shape.clone(), self.config, choice)?;
         let mut given = Given::apart(&self.given(operation));
         given.iter_mut().for_each(|given| given.adds = self.adds_to(given.name));
+        let description = match self.setup.micro_batch {
+            Some(samples) => description.micro_batches(samples)?.swap_remove(0),
+            None => description,
+        };
         let program = description.lower(operation, &given)?;
         let names_apart = |variant: &Variant| Variant::new(variant.kernel, variant.settings);
         Ok(program.dispatches.iter().map(|dispatch| names_apart(&dispatch.variant)).collect())
@@ -318,8 +325,20 @@ pub(crate) fn before_frozen_backward(choice: &Choice) -> Choice {
 impl fmt::Display for Case {
     /// The case's id: operation, shape, data, and whatever differs from the default.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Setup { choice, pooled, packed, in_place, over_residual, running, dx, dresidual, dgamma, dbeta, one_batch } =
-            self.setup;
+        let Setup {
+            choice,
+            pooled,
+            packed,
+            in_place,
+            over_residual,
+            running,
+            dx,
+            dresidual,
+            dgamma,
+            dbeta,
+            one_batch,
+            micro_batch,
+        } = self.setup;
         write!(f, "{} {} {}", self.operation.name(), self.shape, self.data)?;
         let Config { dtype, activation, negative_slope, .. } = self.config;
         if dtype != DType::F32 || choice.storage.is_some() {
@@ -358,6 +377,7 @@ impl fmt::Display for Case {
             (self.config.running != Case::new(self.operation, &self.shape).config.running, " policy"),
         ];
         flags.iter().filter(|(set, _)| *set).try_for_each(|(_, flag)| f.write_str(flag))?;
+        micro_batch.map_or(Ok(()), |samples| write!(f, " by={samples}"))?;
         let policy = self.config.running;
         if policy != Case::new(self.operation, &self.shape).config.running {
             write!(f, "({:?}, {:?}, {:?}, {:?}", policy.average, policy.variance, policy.spread, policy.non_finite)?;

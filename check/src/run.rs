@@ -4,8 +4,8 @@ use crate::arena::{Arena, Outputs, from_words, narrowed, to_words, wide_bytes, w
 use crate::case::{Before, Inputs, Operation, Setup, before_frozen_backward};
 use batchnorm_wgpu::host::guarded;
 use batchnorm_wgpu::{
-    Backward, BatchNorm, DType, Error, ForwardTraining, Inference, Kernels, Result, RunningStatistics, Shape,
-    Statistics, Step, View, Views, wgpu,
+    Backward, BatchNorm, DType, Error, ForwardTraining, Inference, Kernels, MicroBatch, MicroStep, Result,
+    RunningStatistics, Saved, Shape, Statistics, Step, View, Views, wgpu,
 };
 
 /// What came out of a call; `None` for what it does not compute or was not asked for.
@@ -83,8 +83,20 @@ fn not_nearest(running: &RunningStatistics) -> Option<usize> {
     pairs.map(is_near).position(|near| !near)
 }
 
-/// Names of the batches of a population.
-const BATCHES: [&str; 3] = ["x", "x1", "x2"];
+/// Names of a tensor's pieces: of x the batches of a population, of all of them the micro-batches of a batch.
+const PIECES: [[&str; 3]; 6] = [
+    ["x", "x1", "x2"],
+    ["y", "y1", "y2"],
+    ["residual", "residual1", "residual2"],
+    ["dy", "dy1", "dy2"],
+    ["dx", "dx1", "dx2"],
+    ["dresidual", "dresidual1", "dresidual2"],
+];
+
+/// Names of the pieces of one tensor.
+fn pieces_of(name: &str) -> [&'static str; 3] {
+    PIECES.into_iter().find(|names| names[0] == name).unwrap_or(PIECES[0])
+}
 
 /// Runs `operation` over `inputs` on the device of `kernels`.
 ///
@@ -112,7 +124,8 @@ pub fn run(
     })?;
     let outputs = arena.outputs(device, queue)?.map_err(RunError::Memory)?;
     let kernels = steps.iter().flat_map(Step::kernels).map(str::to_owned).collect();
-    Ok(Results { kernels, ..results(operation, inputs, setup, layers.len(), outputs)? })
+    let pieces = pieces(inputs, setup, &layers)?;
+    Ok(Results { kernels, ..results(operation, inputs, setup, &pieces, outputs)? })
 }
 
 /// Values per channel in the first part of each batch, `None` where one binding holds it: the shift is taken from there.
@@ -128,7 +141,10 @@ pub fn first_parts(
     // The statistics of a backward pass are those of its forward pass.
     let taken_by = if operation == Operation::BackwardTraining { Operation::ForwardTraining } else { operation };
     let of = |layer: &BatchNorm| {
-        let plan = layer.plan(taken_by)?;
+        let plan = match setup.micro_batch {
+            Some(samples) => layer.description().micro_batches(samples)?[0].plan(taken_by)?,
+            None => layer.plan(taken_by)?,
+        };
         Ok((plan.parts > 1).then(|| plan.first_part()))
     };
     layers(kernels, operation, inputs, setup)?.iter().map(of).collect()
@@ -149,6 +165,15 @@ fn layers(kernels: &Kernels, operation: Operation, inputs: &Inputs, setup: &Setu
     };
     let alone = shapes.len() == 1;
     shapes.into_iter().map(|shape| if alone { layer(shape) } else { fallback(shape) }).collect()
+}
+
+/// Shapes of the pieces that its tensors are in: the batches of a population, or the micro-batches of a batch.
+fn pieces(inputs: &Inputs, setup: &Setup, layers: &[BatchNorm]) -> Result<Vec<Shape>> {
+    let Some(samples) = setup.micro_batch else {
+        return Ok(layers.iter().map(|layer| layer.shape().clone()).collect());
+    };
+    let n = inputs.shape.dims()[0];
+    (0..n).step_by(samples.max(1)).map(|from| inputs.shape.with_batch(samples.min(n - from))).collect()
 }
 
 /// Shapes of the batches that a data set is streamed in: one sample first, then two uneven parts.
@@ -192,27 +217,31 @@ fn is_backward(operation: Operation) -> bool {
 fn fill<'a>(operation: Operation, inputs: &'a Inputs, setup: &Setup, layers: &[BatchNorm]) -> Result<Arena<'a>> {
     let mut arena = Arena::new(setup.pooled);
     let (dtype, places) = (inputs.config.dtype, places(operation, inputs, setup));
-    let (views, channels) = (inputs.shape.views(), inputs.shape.channels() as u64 * 4);
-    let words = |values, view| widened(to_words(values, dtype), &inputs.shape, view, dtype);
-
-    let mut rest = inputs.x.as_slice();
-    for (name, layer) in BATCHES.into_iter().zip(layers) {
-        let (batch, behind) = rest.split_at(layer.shape().elements());
-        rest = behind;
-        let batch = widened(to_words(batch, dtype), layer.shape(), views.x, dtype);
-        match places.y == "x" && operation != Operation::Statistics {
-            true => arena.in_out(name, batch),
-            false => arena.input(name, batch),
+    let (pieces, channels) = (pieces(inputs, setup, layers)?, inputs.shape.channels() as u64 * 4);
+    let given = |arena: &mut Arena<'a>, name: &str, values: &'a [f32], is_written: bool| {
+        let mut rest = values;
+        for (name, shape) in pieces_of(name).into_iter().zip(&pieces) {
+            let (piece, behind) = rest.split_at(shape.elements());
+            rest = behind;
+            let words = widened(to_words(piece, dtype), shape, view_of(shape, name), dtype);
+            match is_written {
+                true => arena.in_out(name, words),
+                false => arena.input(name, words),
+            }
         }
-    }
+    };
+    let written = |arena: &mut Arena<'a>, name: &str| {
+        for (name, shape) in pieces_of(name).into_iter().zip(&pieces) {
+            arena.output(name, wide_bytes(shape, view_of(shape, name), dtype));
+        }
+    };
+
+    given(&mut arena, "x", &inputs.x, places.y == "x" && operation != Operation::Statistics);
     if operation != Operation::Statistics && places.y == "y" {
-        arena.output("y", wide_bytes(&inputs.shape, views.y, dtype));
+        written(&mut arena, "y");
     }
     if let Some(residual) = &inputs.residual {
-        match places.y {
-            "residual" => arena.in_out("residual", words(residual, views.residual)),
-            _ => arena.input("residual", words(residual, views.residual)),
-        }
+        given(&mut arena, "residual", residual, places.y == "residual");
     }
     packed(&mut arena, setup, |arena| {
         for (name, values) in [("gamma", &inputs.gamma), ("beta", &inputs.beta)] {
@@ -229,21 +258,23 @@ fn fill<'a>(operation: Operation, inputs: &'a Inputs, setup: &Setup, layers: &[B
         false => arena.input("running", running.into()),
     }
     // Scratch is not checked for sentinels: a kernel may use less than it was promised.
-    arena.output("scratch", layers.iter().map(BatchNorm::scratch_size).max().unwrap_or_default());
+    let scratch = |layer: &BatchNorm| match setup.micro_batch {
+        Some(samples) => Ok(layer.micro_batches(samples)?[0].scratch_size()),
+        None => Ok(layer.scratch_size()),
+    };
+    let scratch: Vec<u64> = layers.iter().map(scratch).collect::<Result<_>>()?;
+    arena.output("scratch", scratch.into_iter().max().unwrap_or_default());
     if is_backward(operation) {
-        match setup.in_place {
-            true => arena.in_out("dy", words(&inputs.dy, views.y)),
-            false => arena.input("dy", words(&inputs.dy, views.y)),
-        }
+        given(&mut arena, "dy", &inputs.dy, setup.in_place);
         let Before { dx, dresidual, dgamma, dbeta } = &inputs.before;
         let tensors = [
-            (setup.dx && places.dx == "dx", "dx", views.x, dx),
-            (wants_dresidual(inputs, setup) && places.dresidual == "dresidual", "dresidual", views.residual, dresidual),
+            (setup.dx && places.dx == "dx", "dx", dx),
+            (wants_dresidual(inputs, setup) && places.dresidual == "dresidual", "dresidual", dresidual),
         ];
-        for (_, name, view, before) in tensors.into_iter().filter(|(wanted, ..)| *wanted) {
+        for (_, name, before) in tensors.into_iter().filter(|(wanted, ..)| *wanted) {
             match before {
-                Some(before) => arena.in_out(name, words(before, view)),
-                None => arena.output(name, wide_bytes(&inputs.shape, view, dtype)),
+                Some(before) => given(&mut arena, name, before, true),
+                None => written(&mut arena, name),
             }
         }
         let parameters = [(setup.dgamma, "dgamma", dgamma), (setup.dbeta, "dbeta", dbeta)];
@@ -271,7 +302,7 @@ fn packed<'a>(arena: &mut Arena<'a>, setup: &Setup, add: impl FnOnce(&mut Arena<
 
 fn view_of(shape: &Shape, name: &str) -> Option<View> {
     let Views { x, y, residual } = shape.views();
-    match name {
+    match name.trim_end_matches(char::is_numeric) {
         "x" | "dx" => x,
         "y" | "dy" => y,
         "residual" | "dresidual" => residual,
@@ -283,6 +314,64 @@ fn wants_dresidual(inputs: &Inputs, setup: &Setup) -> bool {
     inputs.residual.is_some() && setup.dresidual
 }
 
+/// The bindings of one piece of a call.
+struct Bindings<'a> {
+    arena: &'a Arena<'a>,
+    inputs: &'a Inputs,
+    setup: &'a Setup,
+    places: Places,
+    piece: usize,
+}
+
+impl<'a> Bindings<'a> {
+    fn get(&self, name: &'static str) -> Result<wgpu::BufferBinding<'a>> {
+        self.arena.binding(name)
+    }
+
+    fn tensor(&self, name: &'static str) -> Result<wgpu::BufferBinding<'a>> {
+        self.arena.binding(pieces_of(name)[self.piece])
+    }
+
+    fn if_given(&self, given: bool, name: &'static str) -> Result<Option<wgpu::BufferBinding<'a>>> {
+        given.then(|| self.get(name)).transpose()
+    }
+
+    fn tensor_if(&self, given: bool, name: &'static str) -> Result<Option<wgpu::BufferBinding<'a>>> {
+        given.then(|| self.tensor(name)).transpose()
+    }
+
+    fn forward(&self, running: bool) -> Result<ForwardTraining<'a>> {
+        let (x, y) = (self.tensor("x")?, self.tensor(self.places.y)?);
+        Ok(ForwardTraining::new(x, y, self.get("saved")?, self.get("scratch")?)
+            .residual(self.tensor_if(self.inputs.residual.is_some(), "residual")?)
+            .gamma(self.if_given(self.inputs.gamma.is_some(), "gamma")?)
+            .beta(self.if_given(self.inputs.beta.is_some(), "beta")?)
+            .running(self.if_given(running, "running")?))
+    }
+
+    fn inference(&self, saved: bool) -> Result<Inference<'a>> {
+        Ok(Inference::new(self.tensor("x")?, self.tensor(self.places.y)?, self.get("running")?)
+            .residual(self.tensor_if(self.inputs.residual.is_some(), "residual")?)
+            .gamma(self.if_given(self.inputs.gamma.is_some(), "gamma")?)
+            .beta(self.if_given(self.inputs.beta.is_some(), "beta")?)
+            .saved(self.if_given(saved, "saved")?))
+    }
+
+    fn backward(&self, saved: &'a Saved) -> Result<Backward<'a>> {
+        let Before { dx, dresidual, dgamma, dbeta } = &self.inputs.before;
+        let (places, setup) = (&self.places, self.setup);
+        let mut bindings = Backward::new(saved, self.tensor("dy")?, self.get("scratch")?);
+        let binding = self.tensor_if(setup.dx, places.dx)?;
+        bindings = if dx.is_some() { bindings.add_to_dx(binding) } else { bindings.dx(binding) };
+        let binding = self.tensor_if(wants_dresidual(self.inputs, setup), places.dresidual)?;
+        bindings = if dresidual.is_some() { bindings.add_to_dresidual(binding) } else { bindings.dresidual(binding) };
+        let binding = self.if_given(setup.dgamma, "dgamma")?;
+        bindings = if dgamma.is_some() { bindings.add_to_dgamma(binding) } else { bindings.dgamma(binding) };
+        let binding = self.if_given(setup.dbeta, "dbeta")?;
+        Ok(if dbeta.is_some() { bindings.add_to_dbeta(binding) } else { bindings.dbeta(binding) })
+    }
+}
+
 fn bind(
     kernels: &Kernels,
     arena: &Arena<'_>,
@@ -292,79 +381,66 @@ fn bind(
     layers: &[BatchNorm],
 ) -> Result<Vec<Step>> {
     let layer = &layers[0];
-    let places = places(operation, inputs, setup);
-    let wanted = |given: bool, name| given.then(|| arena.binding(name)).transpose();
-    let gamma = wanted(inputs.gamma.is_some(), "gamma")?;
-    let beta = wanted(inputs.beta.is_some(), "beta")?;
-    let residual = wanted(inputs.residual.is_some(), "residual")?;
-    let running = arena.binding("running")?;
-    let scratch = arena.binding("scratch")?;
-    let x = arena.binding("x")?;
-    let forward = |running| {
-        layer.forward_training(
-            &ForwardTraining::new(x.clone(), arena.binding(places.y)?, arena.binding("saved")?, scratch.clone())
-                .residual(residual.clone())
-                .gamma(gamma.clone())
-                .beta(beta.clone())
-                .running(running),
-        )
-    };
-    let inference = |layer: &BatchNorm, saved| {
-        layer.inference(
-            &Inference::new(x.clone(), arena.binding(places.y)?, running.clone())
-                .residual(residual.clone())
-                .gamma(gamma.clone())
-                .beta(beta.clone())
-                .saved(saved),
-        )
-    };
-    let backward = |forward: &'_ Step| {
-        let Before { dx, dresidual, dgamma, dbeta } = &inputs.before;
-        let mut bindings = Backward::new(forward.saved()?, arena.binding("dy")?, scratch.clone());
-        let binding = wanted(setup.dx, places.dx)?;
-        bindings = if dx.is_some() { bindings.add_to_dx(binding) } else { bindings.dx(binding) };
-        let binding = wanted(wants_dresidual(inputs, setup), places.dresidual)?;
-        bindings = if dresidual.is_some() { bindings.add_to_dresidual(binding) } else { bindings.dresidual(binding) };
-        let binding = wanted(setup.dgamma, "dgamma")?;
-        bindings = if dgamma.is_some() { bindings.add_to_dgamma(binding) } else { bindings.dgamma(binding) };
-        let binding = wanted(setup.dbeta, "dbeta")?;
-        bindings = if dbeta.is_some() { bindings.add_to_dbeta(binding) } else { bindings.dbeta(binding) };
-        match operation {
-            Operation::BackwardTraining => layer.backward_training(&bindings),
-            _ => layer.backward_frozen(&bindings),
-        }
-    };
-    let with_backward = |forward: Step| {
-        let backward = backward(&forward)?;
-        Ok::<_, Error>(vec![forward, backward])
-    };
+    let of_piece = |piece| Bindings { arena, inputs, setup, places: places(operation, inputs, setup), piece };
+    if let Some(samples) = setup.micro_batch {
+        return bind_micro_batches(operation, setup, &layer.micro_batches(samples)?, of_piece);
+    }
+    let bindings = of_piece(0);
     Ok(match operation {
-        Operation::ForwardTraining => vec![forward(setup.running.then(|| running.clone()))?],
-        Operation::Inference => vec![inference(layer, None)?],
-        Operation::BackwardTraining => with_backward(forward(None)?)?,
+        Operation::ForwardTraining => vec![layer.forward_training(&bindings.forward(setup.running)?)?],
+        Operation::Inference => vec![layer.inference(&bindings.inference(false)?)?],
+        Operation::BackwardTraining => {
+            let forward = layer.forward_training(&bindings.forward(false)?)?;
+            let backward = layer.backward_training(&bindings.backward(forward.saved()?)?)?;
+            vec![forward, backward]
+        }
         Operation::BackwardFrozen => {
             let choice = before_frozen_backward(&setup.choice);
             let first = BatchNorm::with_choice(kernels, layer.shape().clone(), inputs.config, &choice)?;
-            with_backward(inference(&first, Some(arena.binding("saved")?))?)?
+            let forward = first.inference(&bindings.inference(true)?)?;
+            let backward = layer.backward_frozen(&bindings.backward(forward.saved()?)?)?;
+            vec![forward, backward]
         }
         Operation::Statistics => {
-            let step = |(name, layer): (&'static str, &BatchNorm)| {
+            let step = |(piece, layer): (usize, &BatchNorm)| {
+                let bindings = of_piece(piece);
                 layer.statistics(
-                    &Statistics::new(arena.binding(name)?, scratch.clone())
-                        .saved(arena.binding("saved")?)
-                        .running(running.clone()),
+                    &Statistics::new(bindings.tensor("x")?, bindings.get("scratch")?)
+                        .saved(bindings.get("saved")?)
+                        .running(bindings.get("running")?),
                 )
             };
-            BATCHES.into_iter().zip(layers).map(step).collect::<Result<_>>()?
+            layers.iter().enumerate().map(step).collect::<Result<_>>()?
         }
     })
+}
+
+/// A batch in several tensors; only what takes its statistics has it.
+fn bind_micro_batches<'a>(
+    operation: Operation,
+    setup: &Setup,
+    micro_batches: &[MicroBatch],
+    of_piece: impl Fn(usize) -> Bindings<'a>,
+) -> Result<Vec<Step>> {
+    let running = setup.running && operation == Operation::ForwardTraining;
+    let forward =
+        |(piece, micro_batch): (usize, &MicroBatch)| micro_batch.forward_training(&of_piece(piece).forward(running)?);
+    let forward: Vec<MicroStep> = micro_batches.iter().enumerate().map(forward).collect::<Result<_>>()?;
+    let mut backward: Vec<MicroStep> = Vec::new();
+    if operation == Operation::BackwardTraining {
+        for (piece, (micro_batch, forward)) in micro_batches.iter().zip(&forward).enumerate() {
+            backward.push(micro_batch.backward_training(&of_piece(piece).backward(forward.saved()?)?)?);
+        }
+    }
+    let all = [forward, backward].into_iter().filter(|steps| !steps.is_empty());
+    all.map(Step::of_micro_batches).collect()
 }
 
 fn results(
     operation: Operation,
     inputs: &Inputs,
     setup: &Setup,
-    batches: usize,
+    pieces: &[Shape],
     mut outputs: Outputs,
 ) -> Result<Results, RunError> {
     let places = places(operation, inputs, setup);
@@ -377,23 +453,25 @@ fn results(
             "running: the mean of channel {channel} is not the nearest f32 to its pair"
         )));
     }
-    let mut take = |name: &'static str, dtype, count| -> Result<Option<Vec<f32>>, RunError> {
+    let mut take = |name: &'static str, count| -> Result<Option<Vec<f32>>, RunError> {
         let Some(words) = outputs.remove(name) else { return Ok(None) };
-        let words = narrowed(words, &inputs.shape, view_of(&inputs.shape, name), dtype);
-        let values = words.and_then(|words| from_words(words, dtype, count));
+        let values = from_words(words, DType::F32, count);
         values.map(Some).map_err(|error| RunError::Memory(format!("{name}: {error}")))
     };
-    let (dtype, elements, channels) = (inputs.config.dtype, inputs.shape.elements(), inputs.shape.channels());
-    let forward = matches!(operation, Operation::ForwardTraining | Operation::Inference);
-    let y = take(places.y, dtype, elements)?.filter(|_| forward);
+    let channels = inputs.shape.channels();
     // Several batches leave the statistics of the last one.
-    let saved = take("saved", DType::F32, 0)?.filter(|_| batches == 1);
+    let is_one_batch = pieces.len() == 1 || setup.micro_batch.is_some();
+    let saved = take("saved", 0)?.filter(|_| is_one_batch);
+    let (dgamma, dbeta) = (take("dgamma", channels)?, take("dbeta", channels)?);
+    let mut take = |name| take_tensor(&mut outputs, name, inputs.config.dtype, pieces);
+    let forward = matches!(operation, Operation::ForwardTraining | Operation::Inference);
+    let y = take(places.y)?.filter(|_| forward);
     let (dx, dresidual) = match (setup.dx, wants_dresidual(inputs, setup)) {
         (false, false) => (None, None),
-        (true, false) => (take(places.dx, dtype, elements)?, None),
+        (true, false) => (take(places.dx)?, None),
         (dx, true) => {
-            let dresidual = take(places.dresidual, dtype, elements)?;
-            (if dx { take(places.dx, dtype, elements)? } else { None }, dresidual)
+            let dresidual = take(places.dresidual)?;
+            (if dx { take(places.dx)? } else { None }, dresidual)
         }
     };
     let planes: Option<Vec<&[f32]>> = saved.as_ref().map(|saved| saved.chunks_exact(channels).collect());
@@ -408,9 +486,26 @@ fn results(
         running,
         dx,
         dresidual,
-        dgamma: take("dgamma", DType::F32, channels)?,
-        dbeta: take("dbeta", DType::F32, channels)?,
+        dgamma,
+        dbeta,
     })
+}
+
+/// The values of a tensor that was written, piece after piece; `None` where it was not.
+fn take_tensor(
+    outputs: &mut Outputs,
+    name: &str,
+    dtype: DType,
+    pieces: &[Shape],
+) -> Result<Option<Vec<f32>>, RunError> {
+    let mut all: Option<Vec<f32>> = None;
+    for (name, shape) in pieces_of(name).into_iter().zip(pieces) {
+        let Some(words) = outputs.remove(name) else { continue };
+        let words = narrowed(words, shape, view_of(shape, name), dtype);
+        let values = words.and_then(|words| from_words(words, dtype, shape.elements()));
+        all.get_or_insert_default().extend(values.map_err(|error| RunError::Memory(format!("{name}: {error}")))?);
+    }
+    Ok(all)
 }
 
 #[cfg(test)]

@@ -2,11 +2,13 @@
 
 mod bindings;
 mod memory;
+mod micro;
 mod saved;
 mod step;
 
 pub use bindings::{Backward, ForwardTraining, Gradient, Inference, Statistics, Training};
 pub use memory::{MemoryPlan, memory_of, required_limits, required_limits_of};
+pub use micro::{MicroBatch, MicroStep, MicroSteps};
 pub use saved::Saved;
 pub use step::Step;
 
@@ -17,7 +19,7 @@ use crate::gpu::{BoundDispatch, Kernels, label_of};
 use crate::kernels::{Extent, SAVED_PLANES};
 use crate::operation::Operation;
 use crate::plan::{Choice, Plan, most_bytes};
-use crate::program::{Description, Dispatch, Given, Program};
+use crate::program::{Description, Dispatch, Given, Program, Stage};
 use crate::running::RunningStatistics;
 use crate::shape::Shape;
 use std::sync::Arc;
@@ -433,6 +435,7 @@ impl BatchNorm {
             device: self.kernels.device().clone(),
             dispatches,
             saved: None,
+            part: micro::Part::of(&self.description, operation, program.plan.parts, &bindings).map(Box::new),
         })
     }
 
@@ -459,7 +462,8 @@ impl BatchNorm {
                 entries: &entries,
             })
         })?;
-        Ok(BoundDispatch { name: variant.name(), pipeline, bind_group, uniforms: params, grid: dispatch.grid })
+        let reduces = dispatch.stage == Stage::Reduce;
+        Ok(BoundDispatch { name: variant.name(), reduces, pipeline, bind_group, uniforms: params, grid: dispatch.grid })
     }
 
     fn check_buffer(&self, name: &'static str, extent: Extent, given: &BufferBinding<'_>) -> Result<()> {

@@ -17,6 +17,8 @@ pub struct Saved {
     /// The forward pass.
     forward: Operation,
     shape: Shape,
+    /// Which micro-batch, where the batch comes in several.
+    micro_batch: Option<u32>,
     config: Config,
     x: Region,
     residual: Option<Region>,
@@ -64,7 +66,8 @@ impl BatchNorm {
         }
         let (x, residual, saved) = (Region::of(&x), residual.as_ref().map(Region::of), Region::of(&saved));
         let (shape, config) = (self.shape().clone(), *self.description.config());
-        Ok(Saved { forward, shape, config, x, residual, saved, x_is_lost: false })
+        let micro_batch = self.description.micro_batch();
+        Ok(Saved { forward, shape, micro_batch, config, x, residual, saved, x_is_lost: false })
     }
 }
 
@@ -98,17 +101,18 @@ impl Saved {
 
     /// Refuses a backward pass that does not belong to the forward pass.
     pub(super) fn check(&self, layer: &BatchNorm, forward: Operation) -> Result<()> {
-        let described = |forward: Operation, shape: &Shape, config: &Config| {
+        let described = |forward: Operation, shape: &Shape, micro_batch: Option<u32>, config: &Config| {
+            let number = micro_batch.map(|number| format!(", number {number}"));
             [
                 forward.name().into(),
-                shape.to_string(),
+                format!("{shape}{}", number.unwrap_or_default()),
                 config.dtype.to_string(),
                 format!("activation {}", config.activation_in_words()),
                 format!("in_place {}", config.in_place),
             ]
         };
-        let wanted = described(forward, layer.shape(), layer.description.config());
-        let found = described(self.forward, &self.shape, &self.config);
+        let wanted = described(forward, layer.shape(), layer.description.micro_batch(), layer.description.config());
+        let found = described(self.forward, &self.shape, self.micro_batch, &self.config);
         // Channels first or last is the same where there are no other dimensions after N.
         let same_shape = self.shape.reduced() == layer.shape().reduced() && self.shape.views() == layer.shape().views();
         let differs = |i: &usize| if *i == 1 { !same_shape } else { wanted[*i] != found[*i] };

@@ -1,6 +1,7 @@
 //! What was bound once and is encoded many times.
 
 use super::Saved;
+use super::micro::Part;
 use super::saved::nothing_saved;
 #[cfg(doc)]
 use super::{Backward, Inference};
@@ -32,6 +33,8 @@ pub struct Step {
     pub(crate) device: wgpu::Device,
     pub(crate) dispatches: Vec<BoundDispatch>,
     pub(crate) saved: Option<Box<Saved>>,
+    /// Of a micro-batch, which one.
+    pub(super) part: Option<Box<Part>>,
 }
 
 impl Step {
@@ -39,6 +42,17 @@ impl Step {
     /// same buffer, so a whole training step fits one pass.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
         self.dispatches.iter().for_each(|dispatch| dispatch.encode(pass));
+    }
+
+    /// Records what only leaves partial results in scratch, nothing where the step takes a single dispatch. With
+    /// [`Step::encode_apply`] afterwards it is [`Step::encode`]; in between no other step may write the scratch.
+    pub fn encode_reduce(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.dispatches.iter().filter(|dispatch| dispatch.reduces).for_each(|dispatch| dispatch.encode(pass));
+    }
+
+    /// Records the rest: what merges partial results and writes what the step is for.
+    pub fn encode_apply(&self, pass: &mut wgpu::ComputePass<'_>) {
+        self.dispatches.iter().filter(|dispatch| !dispatch.reduces).for_each(|dispatch| dispatch.encode(pass));
     }
 
     /// Records the dispatches into a compute pass of their own.

@@ -7,6 +7,8 @@ use std::sync::Arc;
 #[derive(Debug)]
 pub(crate) struct BoundDispatch {
     pub(crate) name: String,
+    /// Whether it only leaves partial results.
+    pub(crate) reduces: bool,
     pub(crate) pipeline: Arc<Pipeline>,
     pub(crate) bind_group: wgpu::BindGroup,
     /// Binding 0, which may be written to.

@@ -19,12 +19,18 @@ fn most_elements(dtype: DType, limits: &wgpu::Limits) -> u64 {
     most_bytes(limits) / 4 * 4 / dtype.size()
 }
 
+/// Whether a tensor is bound as a whole.
 pub(super) fn fits_binding(shape: &Shape, dtype: DType, limits: &wgpu::Limits) -> bool {
+    shape.micro_batch().is_none() && holds(shape, dtype, limits)
+}
+
+/// Whether a binding holds a tensor.
+fn holds(shape: &Shape, dtype: DType, limits: &wgpu::Limits) -> bool {
     (shape.outer() * shape.widest_slice()) as u64 <= most_elements(dtype, limits)
 }
 
 /// How many slices of the tensor a part has, a slice being `fold` samples, or of channels last `fold` positions: all where
-/// one binding holds the tensor.
+/// one binding holds the tensor, those of a micro-batch where it comes in such.
 pub(super) fn slices_per_part(shape: &Shape, fold: usize, dtype: DType, limits: &wgpu::Limits) -> Result<usize> {
     let slices = shape.outer() / fold;
     if fits_binding(shape, dtype, limits) {
@@ -46,6 +52,19 @@ pub(super) fn slices_per_part(shape: &Shape, fold: usize, dtype: DType, limits: 
             hint: "open the device with a higher limit where the adapter has one, or split the tensor over C, since \
                    channels do not depend on each other; by itself a layer splits tensors over N only",
         });
+    }
+    if let Some(given) = shape.micro_batch().map(|slices| slices / fold) {
+        return match given as u64 <= most {
+            true => Ok(given),
+            false => Err(Error::Limit {
+                what: "one micro-batch",
+                limit: "the device's max_storage_buffer_binding_size",
+                unit: "bytes",
+                needed: dtype.bytes((given as u64 * slice) as usize),
+                allowed: most_bytes(limits),
+                hint: "make micro-batches of fewer samples, or open the device with a higher limit where the adapter has one",
+            }),
+        };
     }
     // Parts of equal size, as far as that goes.
     let parts = (slices as u64).div_ceil(most);

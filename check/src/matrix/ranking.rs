@@ -118,8 +118,20 @@ fn traits(case: &Case, variants: &[Variant]) -> Vec<String> {
 
 /// Which bindings there are, and where they lie, as far as that differs from the ordinary.
 fn bindings(case: &Case) -> Vec<String> {
-    let Setup { pooled, packed, in_place, over_residual, running, dx, dresidual, dgamma, dbeta, one_batch, choice: _ } =
-        case.setup;
+    let Setup {
+        pooled,
+        packed,
+        in_place,
+        over_residual,
+        running,
+        dx,
+        dresidual,
+        dgamma,
+        dbeta,
+        one_batch,
+        micro_batch,
+        choice: _,
+    } = case.setup;
     let flags = [
         (pooled, "pooled"),
         (packed, "packed"),
@@ -134,6 +146,7 @@ fn bindings(case: &Case) -> Vec<String> {
         (!dgamma, "no dgamma"),
         (!dbeta, "no dbeta"),
         (one_batch, "one batch"),
+        (micro_batch.is_some(), "micro-batches"),
         (!case.gamma, "no gamma"),
         (!case.beta, "no beta"),
     ];

@@ -56,6 +56,39 @@ pub(super) fn tensor_cases(kernels: &Kernels) -> Vec<Case> {
     cases.extend(activation_cases(kernels));
     cases.extend(view_cases(kernels));
     cases.extend(packed_cases(kernels));
+    cases.extend(micro_batch_cases(kernels));
+    cases
+}
+
+/// Batches in several tensors, the last of which has fewer samples: by every geometry, storage and option. That parts are merged
+/// as they should be is shown by [`part_cases`].
+fn micro_batch_cases(kernels: &Kernels) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (i, (geometry, dims, layout)) in TENSOR_SHAPES.into_iter().enumerate() {
+        let Ok(shape) = Shape::new(dims, layout) else { continue };
+        // Of folded samples, a whole number of folds.
+        let micro_batch = Some((dims[0] * 2 / 5).next_multiple_of(if i < 3 { 1 } else { 4 }));
+        let viewed = viewed(&shape).into_iter().skip(3).take(if i < 3 { 1 } else { 0 });
+        for shape in [shape].into_iter().chain(viewed) {
+            for (operation, storage) in [Operation::ForwardTraining, Operation::BackwardTraining]
+                .into_iter()
+                .flat_map(|operation| Storage::ALL.map(|storage| (operation, storage)))
+            {
+                // Dtypes and fusions meet micro-batches once.
+                let fused = fusions(operation, &shape).into_iter().take(if i == 0 { usize::MAX } else { 1 });
+                for case in fused {
+                    let setup = Setup { micro_batch, ..case.setup };
+                    let case = stored_as(storage, Case { setup, ..case });
+                    let options = if i == 0 { tensor_options(&case) } else { Vec::new() };
+                    let hostile = [Data::FirstIsOutlier, Data::OneNan].map(|data| Case { data, ..case.clone() });
+                    let all = [case].into_iter().chain(options).chain(hostile).filter(can_be_viewed);
+                    let choice =
+                        Choice { geometry: Some(geometry), strategy: Some(Strategy::Split), ..Choice::default() };
+                    cases.extend(all.flat_map(|case| with_tensor_choice(&case, choice, kernels)));
+                }
+            }
+        }
+    }
     cases
 }
 

@@ -274,7 +274,7 @@ fn dispatches(program: &Program, explained: bool) -> String {
         ),
     ];
     let rows = program.dispatches.iter().enumerate().map(|(i, dispatch)| {
-        let Dispatch { variant, workgroup_size, grid: [x, y], params, bindings } = dispatch;
+        let Dispatch { stage: _, variant, workgroup_size, grid: [x, y], params, bindings } = dispatch;
         vec![
             (i + 1).to_string(),
             variant.name(),

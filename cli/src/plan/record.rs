@@ -2,7 +2,7 @@
 
 use batchnorm_wgpu::kernels::{Access, Geometry, Reduction, Storage, Strategy};
 use batchnorm_wgpu::plan::{Parameter, Params};
-use batchnorm_wgpu::program::{Bound, Dispatch, Program};
+use batchnorm_wgpu::program::{Bound, Dispatch, Program, Stage};
 use batchnorm_wgpu::{DType, Error, Operation, Plan, Shape};
 use serde::Serialize;
 use serde_json::Value;
@@ -57,6 +57,7 @@ struct PlanRecord {
 
 #[derive(Serialize)]
 struct DispatchRecord {
+    stage: &'static str,
     kernel: String,
     workgroup_size: u32,
     grid: [u32; 2],
@@ -122,7 +123,12 @@ impl From<&Plan> for PlanRecord {
 
 impl From<&Dispatch> for DispatchRecord {
     fn from(dispatch: &Dispatch) -> Self {
+        let stage = match dispatch.stage {
+            Stage::Reduce => "reduce",
+            Stage::Apply => "apply",
+        };
         Self {
+            stage,
             kernel: dispatch.variant.name(),
             workgroup_size: dispatch.workgroup_size,
             grid: dispatch.grid,

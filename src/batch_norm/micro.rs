@@ -1,0 +1,249 @@
+//! One batch in several tensors: each is reduced by itself, then their statistics are merged and applied to each.
+
+use super::{Backward, BatchNorm, ForwardTraining, Named, Saved, Step, Training, TrainingSteps};
+use crate::error::{Error, Result, of_layer};
+use crate::kernels::Extent;
+use crate::operation::Operation;
+use crate::program::{Description, writes};
+use crate::shape::Shape;
+use std::ops::Range;
+use wgpu::BufferBinding;
+
+/// A layer over some of the samples of a batch, with tensors of its own and the statistics of all. From
+/// [`BatchNorm::micro_batches`].
+#[derive(Debug)]
+pub struct MicroBatch {
+    layer: BatchNorm,
+}
+
+/// What a micro-batch has of a step: [`Step::of_micro_batches`] makes one of those of all of them.
+#[derive(Debug)]
+pub struct MicroStep {
+    step: Step,
+}
+
+/// What a micro-batch has of both passes of a training step: [`TrainingSteps::of_micro_batches`] makes one of those of all of them.
+#[derive(Debug)]
+pub struct MicroSteps {
+    /// Of the forward pass.
+    pub forward: MicroStep,
+    /// Of the backward pass.
+    pub backward: MicroStep,
+}
+
+/// Which micro-batch a step is of, and what it is bound to.
+#[derive(Debug)]
+pub(super) struct Part {
+    shape: Shape,
+    part: u32,
+    parts: u32,
+    bound: Vec<Region>,
+}
+
+/// Where a binding lies.
+#[derive(Debug)]
+struct Region {
+    name: &'static str,
+    /// Whether each micro-batch has one of its own.
+    is_tensor: bool,
+    is_written: bool,
+    buffer: wgpu::Buffer,
+    bytes: Range<u64>,
+}
+
+impl BatchNorm {
+    /// The layer over the batch in micro-batches of `samples` samples, the last of which may have fewer. Mean, variance and
+    /// gradients are those of the whole batch, within the same error bound, as if its tensors were one: each micro-batch is bound
+    /// with tensors of its own; `saved`, `scratch`, gamma, beta, their gradients and the running statistics are the same for all;
+    /// then [`Step::of_micro_batches`] makes one step of them. (Where each micro-batch shall have statistics of its own, bind
+    /// [`BatchNorm::with_batch`] for each, and add up the gradients.)
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] unless there are at least two; [`Error::Limit`] for a micro-batch that one binding does not hold;
+    /// [`Error::KernelUnavailable`] where [`Strategy::Split`](crate::kernels::Strategy) cannot run.
+    ///
+    /// ```no_run
+    /// # use batchnorm_wgpu::{BatchNorm, Result, Training, TrainingSteps, wgpu};
+    /// # fn bind(layer: &BatchNorm, tensors: &[[wgpu::BufferBinding; 4]], saved: wgpu::BufferBinding, scratch: wgpu::BufferBinding)
+    /// # -> Result<TrainingSteps> {
+    /// let micro_batches = layer.micro_batches(16)?;
+    /// let steps = micro_batches.iter().zip(tensors).map(|(micro_batch, [x, y, dy, dx])| {
+    ///     let training = Training::new(x.clone(), y.clone(), dy.clone(), saved.clone(), scratch.clone()).dx(dx.clone());
+    ///     micro_batch.training(&training)
+    /// });
+    /// let steps = TrainingSteps::of_micro_batches(steps.collect::<Result<Vec<_>>>()?)?;
+    /// # Ok(steps) }
+    /// ```
+    pub fn micro_batches(&self, samples: usize) -> Result<Vec<MicroBatch>> {
+        let descriptions = self.named(self.description.micro_batches(samples))?;
+        let of = |description| MicroBatch {
+            layer: Self { kernels: self.kernels.clone(), description, label: self.label.clone() },
+        };
+        Ok(descriptions.into_iter().map(of).collect())
+    }
+}
+
+impl MicroBatch {
+    /// Bytes of a tensor of this micro-batch.
+    pub fn tensor_size(&self) -> u64 {
+        self.layer.tensor_size()
+    }
+
+    /// Bytes of the scratch that all micro-batches share: more than that of the layer.
+    pub fn scratch_size(&self) -> u64 {
+        self.layer.scratch_size()
+    }
+
+    /// [`BatchNorm::forward_training`] of this micro-batch.
+    ///
+    /// # Errors
+    /// As [`BatchNorm::forward_training`].
+    pub fn forward_training(&self, bindings: &ForwardTraining<'_>) -> Result<MicroStep> {
+        self.layer.forward_training(bindings).map(|step| MicroStep { step })
+    }
+
+    /// [`BatchNorm::backward_training`] of this micro-batch, after its own forward pass ([`MicroStep::saved`]).
+    ///
+    /// # Errors
+    /// As [`BatchNorm::backward_training`].
+    pub fn backward_training(&self, bindings: &Backward<'_>) -> Result<MicroStep> {
+        self.layer.backward_training(bindings).map(|step| MicroStep { step })
+    }
+
+    /// [`BatchNorm::training`] of this micro-batch.
+    ///
+    /// # Errors
+    /// As [`BatchNorm::training`].
+    pub fn training(&self, bindings: &Training<'_>) -> Result<MicroSteps> {
+        let TrainingSteps { forward, backward } = self.layer.training(bindings)?;
+        Ok(MicroSteps { forward: MicroStep { step: forward }, backward: MicroStep { step: backward } })
+    }
+}
+
+impl MicroStep {
+    /// What the forward pass of the micro-batch leaves for its backward pass.
+    ///
+    /// # Errors
+    /// As [`Step::saved`].
+    pub fn saved(&self) -> Result<&Saved> {
+        self.step.saved()
+    }
+}
+
+impl TrainingSteps {
+    /// The training step of a batch, of what its micro-batches have of it, in their order.
+    ///
+    /// # Errors
+    /// As [`Step::of_micro_batches`].
+    pub fn of_micro_batches(steps: impl IntoIterator<Item = MicroSteps>) -> Result<Self> {
+        let (forward, backward): (Vec<_>, Vec<_>) = steps.into_iter().map(|step| (step.forward, step.backward)).unzip();
+        Ok(Self { forward: Step::of_micro_batches(forward)?, backward: Step::of_micro_batches(backward)? })
+    }
+}
+
+impl Step {
+    /// The step of a batch, of what its micro-batches have of it, in their order. It reduces one after the other, and then applies
+    /// the merged statistics to each.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] unless they are all micro-batches of one batch, in order, of one operation, bound to the same `saved`,
+    /// `scratch`, running statistics, parameters and their gradients; [`Error::Overlap`] where one writes what another has.
+    pub fn of_micro_batches(steps: impl IntoIterator<Item = MicroStep>) -> Result<Self> {
+        let mut steps: Vec<Self> = steps.into_iter().map(|MicroStep { step }| step).collect();
+        let label = steps.first().and_then(|step| step.layer.clone());
+        of_layer(check(&steps), label.as_ref())?;
+        let dispatches: Vec<_> = steps.iter_mut().flat_map(|step| step.dispatches.drain(..)).collect();
+        let (reducing, applying): (Vec<_>, Vec<_>) = dispatches.into_iter().partition(|dispatch| dispatch.reduces);
+        let first = steps.into_iter().next().ok_or_else(|| mismatch("at least one".into(), "none".into()))?;
+        Ok(Self { dispatches: reducing.into_iter().chain(applying).collect(), saved: None, part: None, ..first })
+    }
+}
+
+impl Part {
+    /// What a micro-batch's step is bound to; `None` for a layer that is none.
+    pub(super) fn of(
+        description: &Description,
+        operation: Operation,
+        parts: u32,
+        bindings: &[Named<'_>],
+    ) -> Option<Self> {
+        let part = description.micro_batch()?;
+        let extents = description.bindings(operation);
+        let region = |named: &Named<'_>| {
+            let (_, extent) = extents.iter().find(|(name, _)| *name == named.name)?;
+            let BufferBinding { buffer, offset, .. } = named.binding;
+            Some(Region {
+                name: named.name,
+                is_tensor: *extent == Extent::Elements,
+                is_written: writes(operation, named.name),
+                buffer: buffer.clone(),
+                bytes: offset..offset.saturating_add(description.size_of_binding(named.name, *extent)),
+            })
+        };
+        let bound = bindings.iter().filter_map(region).collect();
+        Some(Self { shape: description.shape().clone(), part, parts, bound })
+    }
+}
+
+fn mismatch(expected: String, actual: String) -> Error {
+    Error::Mismatch { name: "micro-batches", expected, actual }
+}
+
+/// Refuses steps that are not those of the micro-batches of one batch.
+fn check(steps: &[Step]) -> Result<()> {
+    let parts: Vec<&Part> = steps.iter().filter_map(|step| step.part.as_deref()).collect();
+    let Some(first) = parts.first() else { return Err(mismatch("at least one".into(), "none".into())) };
+    let (expected, actual) =
+        ((0..first.parts).collect::<Vec<_>>(), parts.iter().map(|part| part.part).collect::<Vec<_>>());
+    if expected != actual {
+        return Err(mismatch(format!("numbers {expected:?} of the batch, in order"), format!("{actual:?}")));
+    }
+    for (step, part) in steps.iter().zip(&parts) {
+        let described = |step: &Step, part: &Part| format!("{} of {}, {:?}", step.operation, part.shape, step.config);
+        let (expected, actual) = (described(&steps[0], first), described(step, part));
+        if expected != actual {
+            return Err(mismatch(format!("all to be {expected}"), actual));
+        }
+        check_shared(first, part)?;
+    }
+    for (i, one) in parts.iter().enumerate() {
+        parts[i + 1..].iter().try_for_each(|other| check_apart(one, other))?;
+    }
+    Ok(())
+}
+
+/// Refuses what is not the same in every micro-batch and has to be.
+fn check_shared(first: &Part, other: &Part) -> Result<()> {
+    fn shared(part: &Part) -> impl Iterator<Item = (&'static str, &wgpu::Buffer, u64)> {
+        part.bound.iter().filter(|it| !it.is_tensor).map(|it| (it.name, &it.buffer, it.bytes.start))
+    }
+    let differs = |(name, ..): &(&'static str, &wgpu::Buffer, u64), of: &Part| {
+        let find = |part| shared(part).find(|(other, ..)| other == name);
+        find(first) != find(of)
+    };
+    let mut all = shared(first).chain(shared(other));
+    match all.find(|one| differs(one, other)) {
+        Some((name, ..)) => Err(Error::Mismatch {
+            name,
+            expected: "one binding for all micro-batches".into(),
+            actual: format!("another one, or none, in number {}", other.part),
+        }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses tensors of two micro-batches of which one is written where the other lies.
+fn check_apart(one: &Part, other: &Part) -> Result<()> {
+    for first in one.bound.iter().filter(|it| it.is_tensor) {
+        for second in other.bound.iter().filter(|it| it.is_tensor) {
+            let overlap = first.buffer == second.buffer
+                && first.bytes.start < second.bytes.end
+                && second.bytes.start < first.bytes.end;
+            if overlap && (first.is_written || second.is_written) {
+                let hint = "they are tensors of two micro-batches: give each its own bytes";
+                return Err(Error::Overlap { first: first.name, second: second.name, hint });
+            }
+        }
+    }
+    Ok(())
+}
