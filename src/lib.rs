@@ -147,6 +147,7 @@ mod batch_norm;
 mod capabilities;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
+mod choice;
 pub mod config;
 #[cfg(feature = "checkpoint")]
 mod contents;
@@ -170,12 +171,13 @@ pub use batch_norm::{
     TrainingSteps, USEFUL_FEATURES, memory_of, required_limits, required_limits_of,
 };
 pub use capabilities::{Capabilities, adapter_key};
+pub use choice::{Approach, Choice, Misplaced, Open, Settled, Stage};
 pub use config::{Activation, Average, Config, NonFinite, RunningPolicy, Spread, VarianceEstimate, Window};
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use gpu::{Edit, Kernels, Options, RuntimeChecks};
 pub use operation::Operation;
-pub use plan::{Choice, Plan};
+pub use plan::Plan;
 pub use running::RunningStatistics;
 pub use shape::{Layout, Shape};
 pub use tuning::{Preference, Tuning, TuningPoint};

@@ -2,12 +2,13 @@
 //! printed by `bn plan`, without a GPU.
 
 use crate::capabilities::Capabilities;
+use crate::choice::Choice;
 use crate::config::{Activation, Config};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernels::{Access, Binding, Extent, Kernel, Settings, Shader, Strategy, Variant, Wanted, kernels_of};
 use crate::operation::Operation;
-use crate::plan::{Choice, Params, Plan};
+use crate::plan::{Params, Plan};
 use crate::running::RunningStatistics;
 use crate::shape::Shape;
 use crate::tuning::Tuning;
@@ -194,7 +195,7 @@ impl Description {
         self.check_rounded(operation, given)?;
         let plan = self.plan(operation)?;
         let mut dispatches = Vec::new();
-        for &kernel in kernels_of(operation, plan.strategy, wanted(operation, given)?) {
+        for &kernel in kernels_of(operation, plan.strategy(), wanted(operation, given)?) {
             let roles = Roles::new(kernel, given, &self.config);
             let variant = self.variant(kernel, &plan, &roles)?;
             self.check_aliases(&variant, &roles)?;
@@ -254,7 +255,7 @@ impl Description {
         };
         Dispatch {
             variant: *variant,
-            workgroup_size: plan.workgroup_size,
+            workgroup_size: plan.chosen.workgroup_size,
             grid: plan.grid(kernel.span, part),
             params: plan.params(&self.shape, &self.config, kernel, part, window.base),
             bindings: variant.declared().filter_map(bound).collect(),
@@ -268,7 +269,7 @@ impl Description {
         let alignment = u64::from(self.capabilities.limits.min_storage_buffer_offset_alignment);
         let begin = before * size / alignment * alignment;
         let lead = before * size - begin;
-        let value = size * plan.geometry.elements() as u64;
+        let value = size * plan.chosen.geometry.elements() as u64;
         Window { begin, bytes: (lead + elements * size).next_multiple_of(4), base: (lead / value) as u32 }
     }
 
@@ -448,7 +449,7 @@ mod tests {
     }
 
     fn by(strategy: Strategy) -> Description {
-        description(&Choice { strategy: Some(strategy), ..Choice::default() }, Config::default())
+        description(&Choice::by(strategy), Config::default())
     }
 
     fn roles(dispatch: &Dispatch) -> Vec<(&'static str, &'static str)> {
@@ -482,7 +483,7 @@ mod tests {
     #[test]
     fn what_wrote_dz_has_seen_through_the_activation() {
         let config = Config { activation: Activation::Relu, ..Config::default() };
-        let layer = description(&Choice { strategy: Some(Strategy::Split), ..Choice::default() }, config);
+        let layer = description(&Choice::by(Strategy::Split), config);
         let program = layer.lower(Operation::BackwardTraining, &Given::apart(&BACKWARD)).unwrap();
         let [sums, input] = program.dispatches.as_slice() else { panic!("{program:?}") };
         assert!(sums.variant.name().ends_with(".relu") && roles(sums).contains(&("dresidual", "dresidual")));
@@ -496,7 +497,7 @@ mod tests {
 
     #[test]
     fn a_rounded_dz_is_computed_again() {
-        let split = Choice { strategy: Some(Strategy::Split), ..Choice::default() };
+        let split = Choice::by(Strategy::Split);
         for (activation, dtype, again) in [
             (Activation::Silu, DType::F32, false),
             (Activation::Silu, DType::F16, true),
@@ -571,7 +572,7 @@ mod tests {
     #[test]
     fn what_is_added_to_is_not_replaced() {
         let config = Config { activation: Activation::Relu, ..Config::default() };
-        let layer = description(&Choice { strategy: Some(Strategy::Split), ..Choice::default() }, config);
+        let layer = description(&Choice::by(Strategy::Split), config);
         let adding = |names: &[&str]| {
             let mut given = Given::apart(&BACKWARD);
             given.iter_mut().for_each(|given| given.adds = names.contains(&given.name));
@@ -623,7 +624,7 @@ mod tests {
         let choice = Choice { storage: Some(Storage::F16Words), ..Choice::default() };
         let layer = description(&choice, Config { dtype: DType::F16, ..Config::default() });
         let program = layer.lower(Operation::Inference, &Given::apart(&["x", "y", "running"])).unwrap();
-        assert_eq!(program.plan.storage, Storage::F16Words);
+        assert_eq!(program.plan.chosen.storage, Storage::F16Words);
         assert_eq!(layer.size_of(Extent::Elements), 2304);
         assert_eq!(pairs(&[1, 2, 3]).collect::<Vec<_>>(), [(&1, &2), (&1, &3), (&2, &3)]);
     }

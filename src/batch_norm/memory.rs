@@ -145,7 +145,7 @@ mod tests {
     use super::*;
     use crate::capabilities::Capabilities;
     use crate::config::Config;
-    use crate::plan::Choice;
+    use crate::choice::Choice;
     use crate::shape::Layout;
     use crate::tuning::Tuning;
     use std::sync::Arc;
