@@ -3,72 +3,53 @@
 use crate::kernels::{Geometry, Reduction, Storage, Strategy};
 use serde::{Serialize, Serializer, ser::SerializeStruct};
 
-/// Whether choices may be left open: [`Open`] or [`Settled`].
-pub trait Stage {
-    /// What is known of a choice between values of `T`.
-    type Of<T>;
-}
-
-/// Any choice may be left to the plan: each is an `Option`, and `None` leaves it open.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Open;
-
-/// Every choice is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Settled;
-
-impl Stage for Open {
-    type Of<T> = Option<T>;
-}
-
-impl Stage for Settled {
-    type Of<T> = T;
-}
-
-/// The choices of a plan. `Choice` alone has `Option`s: choices taken out of the plan's hands, of which one that cannot run is an
-/// error. `Choice<Settled>` is what a plan has chosen.
+/// Choices taken out of a plan's hands, or preferred. `None` leaves a choice to the plan; a forced one that cannot run is an error.
 ///
 /// ```
 /// use batchnorm_wgpu::{Approach, Choice, kernels::{Geometry, Strategy}};
-/// let split = Choice::by(Strategy::Split);
-/// let scalar = Choice { geometry: Some(Geometry::Scalar), ..Choice::default() };
-/// let backwards = Choice { approach: Some(Approach::Split { splits: None, reverse: Some(true) }), ..scalar };
-/// assert_eq!(backwards.strategy(), split.strategy());
+/// let whole = Choice::by(Strategy::Whole);
+/// let scalar = Choice { geometry: Some(Geometry::Scalar), ..Choice::split(4, None) };
+/// assert_eq!(scalar.approach, Some(Approach::Split { splits: Some(4), reverse: None }));
+/// assert_eq!((whole.splits(), scalar.splits()), (None, Some(4)));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Choice<S: Stage = Open> {
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Choice {
     /// How to go about a column.
-    pub approach: S::Of<Approach<S>>,
+    pub approach: Option<Approach>,
     /// What a value is made of.
-    pub geometry: S::Of<Geometry>,
+    pub geometry: Option<Geometry>,
     /// How a workgroup sums over its lanes.
-    pub reduction: S::Of<Reduction>,
+    pub reduction: Option<Reduction>,
     /// Invocations per workgroup, a power of two.
-    pub workgroup_size: S::Of<u32>,
+    pub workgroup_size: Option<u32>,
     /// How the shaders see the elements of tensors; one of the layer's dtype.
-    pub storage: S::Of<Storage>,
+    pub storage: Option<Storage>,
 }
 
-/// A [`Strategy`] with the choices that only it has.
+/// A [`Strategy`] with what only it has to choose: in a [`Choice`] each may be left open, in a [`Plan`](crate::Plan) all is
+/// [`Settled`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Approach<S: Stage = Open> {
+pub enum Approach<N = Option<u32>, B = Option<bool>> {
     /// [`Strategy::Split`].
     Split {
-        /// Workgroups that share a column; where a tensor is in parts, in each part but the last, which may have fewer.
-        splits: S::Of<u32>,
+        /// Workgroups that share a column; of a tensor in parts, in each part but the last, which may have fewer.
+        splits: N,
         /// Whether the second dispatch goes backwards, to find in a cache what the first read last.
-        reverse: S::Of<bool>,
+        reverse: B,
     },
     /// [`Strategy::Whole`].
     Whole,
     /// [`Strategy::Resident`].
     Resident {
         /// Values that a lane holds in registers, one of [`Strategy::HELD`].
-        held: S::Of<u32>,
+        held: N,
     },
     /// [`Strategy::Plain`].
     Plain,
 }
+
+/// An approach with nothing left open.
+pub type Settled = Approach<u32, bool>;
 
 /// Something is chosen that only another strategy has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -80,7 +61,7 @@ pub struct Misplaced {
     pub strategy: Strategy,
 }
 
-impl<S: Stage> Approach<S> {
+impl<N, B> Approach<N, B> {
     /// The strategy alone.
     pub fn strategy(&self) -> Strategy {
         match self {
@@ -131,7 +112,7 @@ impl Approach {
     }
 }
 
-impl Approach<Settled> {
+impl Settled {
     /// Workgroups that share a column: 1 but for [`Approach::Split`].
     pub fn splits(&self) -> u32 {
         if let Self::Split { splits, .. } = *self { splits } else { 1 }
@@ -148,17 +129,21 @@ impl Approach<Settled> {
     }
 }
 
-/// All left to the plan.
-impl Default for Choice {
-    fn default() -> Self {
-        Self { approach: None, geometry: None, reduction: None, workgroup_size: None, storage: None }
-    }
-}
-
 impl Choice {
     /// A strategy; the rest is left to the plan.
     pub fn by(strategy: Strategy) -> Self {
         Self { approach: Some(strategy.into()), ..Self::default() }
+    }
+
+    /// [`Strategy::Split`] with so many splits, in this direction; either may be `None`, and the rest is left to the plan.
+    pub fn split(splits: impl Into<Option<u32>>, reverse: impl Into<Option<bool>>) -> Self {
+        let approach = Approach::Split { splits: splits.into(), reverse: reverse.into() };
+        Self { approach: Some(approach), ..Self::default() }
+    }
+
+    /// [`Strategy::Resident`] with so many values held by a lane; the rest is left to the plan.
+    pub fn resident(held: u32) -> Self {
+        Self { approach: Some(Approach::Resident { held: Some(held) }), ..Self::default() }
     }
 
     /// The strategy, if that is chosen.
@@ -182,37 +167,26 @@ impl Choice {
     }
 }
 
-/// The choice that leaves nothing open.
-impl From<Choice<Settled>> for Choice {
-    fn from(settled: Choice<Settled>) -> Self {
-        Self {
-            approach: Some(match settled.approach {
-                Approach::Split { splits, reverse } => Approach::Split { splits: Some(splits), reverse: Some(reverse) },
-                Approach::Whole => Approach::Whole,
-                Approach::Resident { held } => Approach::Resident { held: Some(held) },
-                Approach::Plain => Approach::Plain,
-            }),
-            geometry: Some(settled.geometry),
-            reduction: Some(settled.reduction),
-            workgroup_size: Some(settled.workgroup_size),
-            storage: Some(settled.storage),
+/// As a choice that forces it.
+impl From<Settled> for Approach {
+    fn from(settled: Settled) -> Self {
+        match settled {
+            Approach::Split { splits, reverse } => Self::Split { splits: Some(splits), reverse: Some(reverse) },
+            Approach::Whole => Self::Whole,
+            Approach::Resident { held } => Self::Resident { held: Some(held) },
+            Approach::Plain => Self::Plain,
         }
     }
 }
 
 /// Side by side, with 1, `false` and 0 for what the strategy does not have.
-impl Serialize for Choice<Settled> {
-    fn serialize<W: Serializer>(&self, writer: W) -> Result<W::Ok, W::Error> {
-        let Self { approach, geometry, reduction, workgroup_size, storage } = self;
-        let mut fields = writer.serialize_struct("Choice", 8)?;
-        fields.serialize_field("strategy", &approach.strategy())?;
-        fields.serialize_field("geometry", geometry)?;
-        fields.serialize_field("reduction", reduction)?;
-        fields.serialize_field("storage", storage)?;
-        fields.serialize_field("workgroup_size", workgroup_size)?;
-        fields.serialize_field("splits", &approach.splits())?;
-        fields.serialize_field("held", &approach.held())?;
-        fields.serialize_field("reverse", &approach.reverse())?;
+impl Serialize for Settled {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut fields = serializer.serialize_struct("Approach", 4)?;
+        fields.serialize_field("strategy", &self.strategy())?;
+        fields.serialize_field("splits", &self.splits())?;
+        fields.serialize_field("held", &self.held())?;
+        fields.serialize_field("reverse", &self.reverse())?;
         fields.end()
     }
 }

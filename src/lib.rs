@@ -171,7 +171,7 @@ pub use batch_norm::{
     TrainingSteps, USEFUL_FEATURES, memory_of, required_limits, required_limits_of,
 };
 pub use capabilities::{Capabilities, adapter_key};
-pub use choice::{Approach, Choice, Misplaced, Open, Settled, Stage};
+pub use choice::{Approach, Choice, Misplaced, Settled};
 pub use config::{Activation, Average, Config, NonFinite, RunningPolicy, Spread, VarianceEstimate, Window};
 pub use dtype::DType;
 pub use error::{Error, Result};

@@ -255,7 +255,7 @@ impl Description {
         };
         Dispatch {
             variant: *variant,
-            workgroup_size: plan.chosen.workgroup_size,
+            workgroup_size: plan.workgroup_size,
             grid: plan.grid(kernel.span, part),
             params: plan.params(&self.shape, &self.config, kernel, part, window.base),
             bindings: variant.declared().filter_map(bound).collect(),
@@ -269,7 +269,7 @@ impl Description {
         let alignment = u64::from(self.capabilities.limits.min_storage_buffer_offset_alignment);
         let begin = before * size / alignment * alignment;
         let lead = before * size - begin;
-        let value = size * plan.chosen.geometry.elements() as u64;
+        let value = size * plan.geometry.elements() as u64;
         Window { begin, bytes: (lead + elements * size).next_multiple_of(4), base: (lead / value) as u32 }
     }
 
@@ -624,7 +624,7 @@ mod tests {
         let choice = Choice { storage: Some(Storage::F16Words), ..Choice::default() };
         let layer = description(&choice, Config { dtype: DType::F16, ..Config::default() });
         let program = layer.lower(Operation::Inference, &Given::apart(&["x", "y", "running"])).unwrap();
-        assert_eq!(program.plan.chosen.storage, Storage::F16Words);
+        assert_eq!(program.plan.storage, Storage::F16Words);
         assert_eq!(layer.size_of(Extent::Elements), 2304);
         assert_eq!(pairs(&[1, 2, 3]).collect::<Vec<_>>(), [(&1, &2), (&1, &3), (&2, &3)]);
     }

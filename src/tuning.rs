@@ -120,7 +120,7 @@ impl Preference {
     }
 
     /// Invocations per workgroup.
-    pub(crate) fn workgroup_size(&self) -> u32 {
+    pub fn workgroup_size(&self) -> u32 {
         self.choice.workgroup_size.unwrap_or(1)
     }
 }
@@ -154,7 +154,10 @@ const fn split(workgroup_size: u32, workgroups: u32) -> Preference {
 
 const fn prefer(approach: Approach, workgroup_size: u32, workgroups: u32) -> Preference {
     let (approach, workgroup_size) = (Some(approach), Some(workgroup_size));
-    Preference { choice: Choice { approach, geometry: None, reduction: None, workgroup_size, storage: None }, workgroups }
+    Preference {
+        choice: Choice { approach, geometry: None, reduction: None, workgroup_size, storage: None },
+        workgroups,
+    }
 }
 
 impl Tuning {
@@ -230,7 +233,8 @@ impl Tuning {
         };
         // Where elements can be taken four at a time, a point that could not says little.
         let widest = Geometry::ALL.into_iter().find(|geometry| geometry.fold(shape).is_some());
-        let narrow = |point: &TuningPoint| point.prefer.choice.geometry.is_some_and(|geometry| Some(geometry) != widest);
+        let narrow =
+            |point: &TuningPoint| point.prefer.choice.geometry.is_some_and(|geometry| Some(geometry) != widest);
         let mut near: Vec<_> =
             self.points.iter().filter(|point| point.operation == operation && point.rows == rows).collect();
         near.retain(|point| alike(point));
@@ -290,8 +294,9 @@ mod tests {
 
     #[test]
     fn one_workgroup_to_a_column_says_nothing_of_longer_or_fewer_columns() {
-        let whole = |channels, values, number| {
-            TuningPoint { prefer: prefer(Approach::Whole, 64, number), ..point(channels, values, number) }
+        let whole = |channels, values, number| TuningPoint {
+            prefer: prefer(Approach::Whole, 64, number),
+            ..point(channels, values, number)
         };
         assert_eq!(
             preferred(&[whole(64, 250, 1), whole(64, 249, 2), whole(256, 1000, 3), whole(257, 1000, 4)]),

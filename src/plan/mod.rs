@@ -31,9 +31,17 @@ pub const LONGEST_PLAIN_RUN: u32 = 32;
 /// An operation settled for one shape on one device.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
-    /// The choices that it made, and those that were forced.
+    /// How it goes about a column.
     #[serde(flatten)]
-    pub chosen: Choice<Settled>,
+    pub approach: Settled,
+    /// What a value is made of.
+    pub geometry: Geometry,
+    /// How a workgroup sums over its lanes.
+    pub reduction: Reduction,
+    /// How the shaders see the elements of tensors.
+    pub storage: Storage,
+    /// Invocations per workgroup.
+    pub workgroup_size: u32,
     /// Columns per workgroup.
     pub tile: u32,
     /// Whether neighbouring invocations have neighbouring columns.
@@ -132,12 +140,15 @@ impl Plan {
             Strategy::Resident => Approach::Resident { held: 0 },
             Strategy::Plain => Approach::Plain,
         };
-        let (reduction, workgroup_size) = (Reduction::Tree, sizes[0]);
         let slices = slices_per_part(shape, fold as usize, dtype, &capabilities.limits)?;
         let inner = shape.inner() / geometry.elements_per_value();
         // m fits u32, so do all of these.
         let open = Self {
-            chosen: Choice { approach, geometry, reduction, workgroup_size, storage },
+            approach,
+            geometry,
+            reduction: Reduction::Tree,
+            storage,
+            workgroup_size: sizes[0],
             tile: 1,
             interleaved: shape.inner() == 1,
             fold,
@@ -159,7 +170,7 @@ impl Plan {
             Strategy::Resident => open.resident(&sizes, preference, choice)?,
         };
         let reduction = choose_reduction(laid_out.tile, capabilities, choice.reduction, preference)?;
-        let plan = Self { chosen: Choice { reduction, ..laid_out.chosen }, ..laid_out };
+        let plan = Self { reduction, ..laid_out };
         plan.check_grid()?;
         plan.check_scratch(plan.scratch_planes())?;
         Ok(plan)
@@ -167,7 +178,8 @@ impl Plan {
 
     /// The smallest workgroup that merges the results of all parts; of one part, every workgroup does.
     fn split_in_one_of(self, sizes: &[u32], preference: &Preference, choice: &Choice) -> Result<Self> {
-        let mut laid_out = sizes.iter().map(|&size| self.of_size(size).split(preference, choice));
+        let sized = sizes.iter().map(|&workgroup_size| Self { workgroup_size, ..self.clone() });
+        let mut laid_out = sized.map(|sized| sized.split(preference, choice));
         let first = laid_out.next().unwrap_or_else(|| Err(unavailable("split", "no workgroup size is allowed".into())));
         match first {
             Err(_) if self.parts > 1 => laid_out.find(Result::is_ok).unwrap_or(first),
@@ -179,7 +191,7 @@ impl Plan {
     /// enough to keep the device busy. Every part of a tensor is laid out like the first.
     fn split(self, preference: &Preference, choice: &Choice) -> Result<Self> {
         let (tile, values) = (self.tile_in_flight(), self.part_values);
-        let lanes = self.chosen.workgroup_size / tile;
+        let lanes = self.workgroup_size / tile;
         let wanted = preference.workgroups / self.columns.div_ceil(tile);
         let least = values.div_ceil(lanes.saturating_mul(LONGEST_RUN));
         let most = if self.merges { self.most_merged(lanes) / self.parts } else { values };
@@ -204,8 +216,8 @@ impl Plan {
             );
             return Err(unavailable(format!("splits {forced}"), reason));
         }
-        let approach = Approach::Split { splits, reverse: self.chosen.approach.reverse() };
-        Ok(Self { tile, segment, chosen: Choice { approach, ..self.chosen }, ..self })
+        let approach = Approach::Split { splits, reverse: self.approach.reverse() };
+        Ok(Self { approach, tile, segment, ..self })
     }
 
     /// Most partial results of a column that `lanes` may merge: as many in sequence as the error bound counts on, and no more
@@ -220,9 +232,9 @@ impl Plan {
     fn whole(self, sizes: &[u32], choice: &Choice, longest_run: u32) -> Result<Self> {
         // Forced, a larger workgroup may do it; what is preferred is preferred in its size.
         let sizes = if choice.approach.is_some() { sizes } else { &sizes[..1] };
-        let sized = sizes.iter().map(|&size| Self { segment: self.values, ..self.of_size(size) });
+        let sized = sizes.iter().map(|&workgroup_size| Self { workgroup_size, segment: self.values, ..self.clone() });
         let tiled = sized.map(|sized| Self { tile: sized.tile_in_flight(), ..sized });
-        let longest = |plan: &Self| (plan.chosen.workgroup_size / plan.tile).saturating_mul(longest_run);
+        let longest = |plan: &Self| (plan.workgroup_size / plan.tile).saturating_mul(longest_run);
         tiled.into_iter().find(|plan| plan.values <= longest(plan)).ok_or_else(|| {
             let reason = format!("{} values per channel exceed what one workgroup sums", self.values);
             unavailable(self.strategy().name(), reason)
@@ -234,7 +246,7 @@ impl Plan {
     fn tile_in_flight(&self) -> u32 {
         let merged = if self.merges { self.parts * self.fold } else { 1 };
         let merging = merged.div_ceil(LONGEST_MERGE).next_power_of_two();
-        let narrow = if self.interleaved { self.interleaved_tile().min(self.chosen.workgroup_size / merging) } else { 1 };
+        let narrow = if self.interleaved { self.interleaved_tile().min(self.workgroup_size / merging) } else { 1 };
         self.tile_for(self.part_values.div_ceil(4).next_power_of_two().max(merging), narrow.max(1))
     }
 
@@ -245,7 +257,7 @@ impl Plan {
             None => preference.choice.held().into_iter().chain(Strategy::HELD).collect(),
         };
         let fits = |&(size, held): &(u32, u32)| {
-            let is_kernel = Strategy::HELD.contains(&held) && held <= self.chosen.geometry.most_held();
+            let is_kernel = Strategy::HELD.contains(&held) && held <= self.geometry.most_held();
             is_kernel && u64::from(size) * u64::from(held) >= self.values.into()
         };
         // What was fast for a small column says nothing of one many times as long.
@@ -264,8 +276,7 @@ impl Plan {
             );
             return Err(unavailable(Strategy::Resident.name(), reason));
         };
-        let chosen = Choice { approach: Approach::Resident { held }, workgroup_size, ..self.chosen };
-        let sized = Self { chosen, segment: self.values, ..self };
+        let sized = Self { approach: Approach::Resident { held }, workgroup_size, segment: self.values, ..self };
         let tile = sized.tile_for(sized.values.div_ceil(held).next_power_of_two(), 1);
         if sized.interleaved && tile < sized.interleaved_tile().min(sized.columns) && choice.approach.is_none() {
             let reason = format!("with {tile} columns in a workgroup, rows would be read in small pieces");
@@ -276,7 +287,7 @@ impl Plan {
 
     /// Columns per workgroup when each needs `lanes`: at least `narrow`, no more than there are.
     fn tile_for(&self, lanes: u32, narrow: u32) -> u32 {
-        let size = self.chosen.workgroup_size;
+        let size = self.workgroup_size;
         let most = self.columns.next_power_of_two().min(size);
         (size / lanes.min(size)).clamp(narrow.min(most), most)
     }
@@ -286,23 +297,25 @@ impl Plan {
         INTERLEAVED_TILES.into_iter().min_by_key(|tile| self.columns.next_multiple_of(*tile)).unwrap_or(1)
     }
 
-    fn of_size(&self, workgroup_size: u32) -> Self {
-        Self { chosen: Choice { workgroup_size, ..self.chosen }, ..self.clone() }
-    }
-
     /// The choice that forces this plan on the same operation, shape and device.
     pub fn choice(&self) -> Choice {
-        self.chosen.into()
+        Choice {
+            approach: Some(self.approach.into()),
+            geometry: Some(self.geometry),
+            reduction: Some(self.reduction),
+            workgroup_size: Some(self.workgroup_size),
+            storage: Some(self.storage),
+        }
     }
 
     /// How it goes about a column.
     pub fn strategy(&self) -> Strategy {
-        self.chosen.approach.strategy()
+        self.approach.strategy()
     }
 
     /// Workgroups that share a column, in each part but the last, which may have fewer.
     pub fn splits(&self) -> u32 {
-        self.chosen.approach.splits()
+        self.approach.splits()
     }
 
     /// What a tuning file says of it.
@@ -312,9 +325,14 @@ impl Plan {
 
     /// What the text of its kernels depends on.
     pub fn settings(&self, config: &Config) -> Settings {
-        let Choice { approach, geometry, reduction, storage, .. } = self.chosen;
-        let (activation, from_y) = (config.activation, config.in_place);
-        Settings { geometry, reduction, held: approach.held(), storage, activation, from_y }
+        Settings {
+            geometry: self.geometry,
+            reduction: self.reduction,
+            held: self.approach.held(),
+            storage: self.storage,
+            activation: config.activation,
+            from_y: config.in_place,
+        }
     }
 
     fn tiles(&self) -> u32 {
@@ -383,7 +401,7 @@ impl Plan {
 
     /// The pipeline-overridable constants.
     pub fn constants(&self) -> [(&'static str, f64); 1] {
-        constants(self.chosen.workgroup_size)
+        constants(self.workgroup_size)
     }
 }
 

@@ -23,7 +23,7 @@ impl Plan {
         };
         Params {
             tile: self.tile,
-            lanes: self.chosen.workgroup_size / self.tile,
+            lanes: self.workgroup_size / self.tile,
             interleaved: u32::from(self.interleaved),
             columns: self.columns,
             inner: self.inner,
@@ -38,7 +38,7 @@ impl Plan {
             all_values: self.values,
             all_splits: self.all_splits(),
             groups: self.groups(kernel.span, part),
-            reverse: u32::from(self.chosen.approach.reverse() && kernel.rereads),
+            reverse: u32::from(self.approach.reverse() && kernel.rereads),
             channels: shape.channels() as u32,
             count: count as u32,
             count_f32: count as f32,
@@ -144,7 +144,7 @@ impl Params {
 mod tests {
     use super::*;
     use crate::capabilities::Capabilities;
-    use crate::choice::{Approach, Choice};
+    use crate::choice::Choice;
     use crate::config::RunningPolicy;
     use crate::dtype::DType;
     use crate::kernels::{Strategy, Wanted, kernels_of};
@@ -157,8 +157,7 @@ mod tests {
     /// Of the first and the second kernel of a split training forward that goes backwards.
     fn params(dims: &[usize], running: RunningPolicy) -> [Params; 2] {
         let shape = Shape::new(dims, Layout::ChannelsFirst).unwrap();
-        let approach = Some(Approach::Split { splits: None, reverse: Some(true) });
-        let choice = Choice { approach, ..Choice::default() };
+        let choice = Choice::split(None, true);
         let (capabilities, tuning) = (Capabilities::default_limits(), Tuning::none());
         let plan = Plan::new(OPERATION, &shape, DType::F32, &capabilities, &tuning, &choice).unwrap();
         let config = Config { running, ..Config::default() };

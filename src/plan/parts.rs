@@ -78,12 +78,12 @@ impl Plan {
 
     /// Elements of a part of a tensor, and of those before it.
     pub fn elements_of(&self, part: u32) -> [u64; 2] {
-        let of = |values: u32| u64::from(values) * u64::from(self.columns) * self.chosen.geometry.elements() as u64;
+        let of = |values: u32| u64::from(values) * u64::from(self.columns) * self.geometry.elements() as u64;
         [of(self.values_of(part)), u64::from(part) * of(self.part_values)]
     }
 
     /// Elements of a channel in the first part, which the shift is taken from.
     pub fn first_part(&self) -> u64 {
-        u64::from(self.values_of(0)) * u64::from(self.fold) * self.chosen.geometry.elements_per_value() as u64
+        u64::from(self.values_of(0)) * u64::from(self.fold) * self.geometry.elements_per_value() as u64
     }
 }
