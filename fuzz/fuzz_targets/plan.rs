@@ -5,7 +5,9 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Storage, Strategy};
-use batchnorm_wgpu::{Approach, Capabilities, Choice, DType, Layout, Operation, Preference, Shape, Tuning, TuningPoint, wgpu};
+use batchnorm_wgpu::{
+    Approach, Capabilities, Choice, DType, Layout, Operation, Preference, Shape, Tuning, TuningPoint, wgpu,
+};
 use batchnorm_wgpu_check::plan::Request;
 use libfuzzer_sys::fuzz_target;
 
