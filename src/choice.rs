@@ -190,3 +190,45 @@ impl Serialize for Settled {
         fields.end()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_side_by_side_becomes_an_approach_or_is_refused() {
+        use Strategy::{Plain, Resident, Split, Whole};
+        let of = |strategy, what| Err(Misplaced { what, strategy });
+        for (said, approach) in [
+            ((None, None, None, None), Ok(None)),
+            ((Some(Split), Some(2), Some(true), None), Ok(Choice::split(2, true).approach)),
+            ((Some(Resident), None, None, Some(8)), Ok(Choice::resident(8).approach)),
+            ((Some(Whole), None, None, None), Ok(Some(Approach::Whole))),
+            ((Some(Plain), None, None, None), Ok(Some(Approach::Plain))),
+            ((None, Some(2), None, None), of(Split, "splits")),
+            ((Some(Resident), Some(2), None, None), of(Split, "splits")),
+            ((Some(Whole), None, Some(false), None), of(Split, "reverse")),
+            ((None, None, None, Some(4)), of(Resident, "held")),
+            ((Some(Split), Some(2), None, Some(4)), of(Resident, "held")),
+        ] {
+            let (strategy, splits, reverse, held) = said;
+            assert_eq!(Approach::said(strategy, splits, reverse, held), approach, "{said:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_strategy_does_not_have_is_neutral() {
+        let of = |settled: Settled| (settled.strategy(), settled.splits(), settled.reverse(), settled.held());
+        assert_eq!(of(Approach::Split { splits: 3, reverse: true }), (Strategy::Split, 3, true, 0));
+        assert_eq!(of(Approach::Split { splits: 3, reverse: false }), (Strategy::Split, 3, false, 0));
+        assert_eq!(of(Approach::Resident { held: 4 }), (Strategy::Resident, 1, false, 4));
+        assert_eq!(of(Approach::Whole), (Strategy::Whole, 1, false, 0));
+        assert_eq!(of(Approach::Plain), (Strategy::Plain, 1, false, 0));
+        let forced = |settled| Choice { approach: Some(Approach::from(settled)), ..Choice::default() };
+        assert_eq!(forced(Approach::Split { splits: 3, reverse: true }), Choice::split(3, true));
+        assert_eq!(forced(Approach::Resident { held: 4 }), Choice::resident(4));
+        for settled in [Approach::Whole, Approach::Plain] {
+            assert_eq!(forced(settled), Choice::by(settled.strategy()));
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! What was measured to be fast, as data: plans look up the shape nearest to their own.
 
 use crate::capabilities::adapter_key;
-use crate::choice::{Approach, Choice, Misplaced};
+use crate::choice::{Approach, Choice};
 use crate::error::{Error, Result};
 use crate::kernels::{Geometry, Reduction, Strategy};
 use crate::operation::Operation;
@@ -55,7 +55,7 @@ pub struct TuningPoint {
 
 /// What a plan should be like, as far as the shape and the device allow. What it leaves open is as a plan has it by itself; with no
 /// strategy it is one for `split`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Prefer", into = "Prefer")]
 pub struct Preference {
     /// The choices; files have neither splits nor a storage.
@@ -87,12 +87,13 @@ struct Prefer {
 }
 
 impl TryFrom<Prefer> for Preference {
-    type Error = Misplaced;
+    type Error = String;
 
-    fn try_from(file: Prefer) -> Result<Self, Misplaced> {
+    fn try_from(file: Prefer) -> Result<Self, String> {
         let Prefer { strategy, geometry, reduction, workgroup_size, workgroups, held, reverse } = file;
         let reverse = (reverse || strategy == Strategy::Split).then_some(reverse);
-        let approach = Approach::said(Some(strategy), None, reverse, (held > 0).then_some(held))?;
+        let approach = Approach::said(Some(strategy), None, reverse, (held > 0).then_some(held))
+            .map_err(|misplaced| format!("{misplaced}, not {strategy}"))?;
         let workgroup_size = Some(workgroup_size);
         Ok(Self { choice: Choice { approach, geometry, reduction, workgroup_size, storage: None }, workgroups })
     }
@@ -349,6 +350,22 @@ mod tests {
         assert_eq!(known("llvmpipe (LLVM 15)", wgpu::Backend::Vulkan), "lavapipe");
         assert_eq!(known("llvmpipe (LLVM 15)", wgpu::Backend::Gl), "gl");
         assert_eq!(known("llvmpipe (LLVM 15)", wgpu::Backend::Metal), "none");
+    }
+
+    #[test]
+    fn what_another_strategy_has_is_refused_with_its_place() {
+        let good = Tuning { points: vec![point(1, 1, 1)], ..Tuning::none() }.to_json();
+        let with = |strategy: &str, from: &str, to: &str| good.replace("\"split\"", strategy).replace(from, to);
+        for (text, said) in [
+            (with("\"split\"", "\"held\": 0", "\"held\": 8"), "held is for the strategy resident, not split at line"),
+            (
+                with("\"whole\"", "\"reverse\": false", "\"reverse\": true"),
+                "reverse is for the strategy split, not whole",
+            ),
+        ] {
+            let error = Tuning::from_json(&text).unwrap_err().to_string();
+            assert!(error.contains(said) && error.contains("line 18 column"), "{error}");
+        }
     }
 
     #[test]

@@ -171,8 +171,12 @@ proptest! {
 fn built_in_tunings_can_be_read() {
     let all = Tuning::all_built_in().unwrap();
     assert!(!all.is_empty() && all.iter().all(|(key, tuning)| tuning.adapter == *key && !tuning.measured.is_empty()));
-    // They survive being written.
-    assert!(all.iter().all(|(_, tuning)| Tuning::from_json(&tuning.to_json()).unwrap() == *tuning));
+    // They survive being written, to the letter.
+    for (key, tuning) in &all {
+        assert_eq!(Tuning::from_json(&tuning.to_json()).unwrap(), *tuning);
+        let file = format!("{}/tuning/{key}.json", env!("CARGO_MANIFEST_DIR"));
+        assert_eq!(tuning.to_json() + "\n", std::fs::read_to_string(file).unwrap(), "{key}");
+    }
 }
 
 #[test]

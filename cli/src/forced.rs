@@ -51,22 +51,15 @@ impl Forced {
     }
 }
 
-impl TryFrom<Flags> for Forced {
-    type Error = clap::Error;
-
-    fn try_from(flags: Flags) -> Result<Self, clap::Error> {
-        let Flags { strategy, geometry, reduction, workgroup_size, splits, held, reverse, storage } = flags;
+impl clap::FromArgMatches for Forced {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let Flags { strategy, geometry, reduction, workgroup_size, splits, held, reverse, storage } =
+            Flags::from_arg_matches(matches)?;
         let approach = Approach::said(strategy, splits, reverse, held).map_err(|Misplaced { what, strategy }| {
             let reason = format!("--{what} is for the strategy {strategy}: give --strategy {strategy} too\n");
             clap::Error::raw(ErrorKind::MissingRequiredArgument, reason)
         })?;
         Ok(Self(Choice { approach, geometry, reduction, workgroup_size, storage }))
-    }
-}
-
-impl clap::FromArgMatches for Forced {
-    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        Flags::from_arg_matches(matches)?.try_into()
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

@@ -249,3 +249,27 @@ pub fn dims_and_layout(shape: &Shape) -> (Vec<usize>, String) {
     };
     (shape.dims().to_vec(), layout.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    /// What was recorded long ago is read, and what is written has the same keys.
+    #[test]
+    fn plans_of_committed_records_survive() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/records");
+        let files = walkdir::WalkDir::new(folder).into_iter().map(|entry| entry.unwrap().into_path());
+        let mut rows = 0;
+        for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "json")) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let (record, raw): (Record, Value) =
+                (serde_json::from_str(&text).unwrap(), serde_json::from_str(&text).unwrap());
+            for (row, raw) in record.rows.iter().zip(raw["rows"].as_array().unwrap()) {
+                assert_eq!(serde_json::to_value(row.plan).unwrap(), raw["plan"], "{}", file.display());
+                rows += 1;
+            }
+        }
+        assert!(rows > 100, "{rows} rows");
+    }
+}

@@ -2,7 +2,7 @@
 
 use crate::AnyError;
 use batchnorm_wgpu::host::Gpu;
-use batchnorm_wgpu::{Approach, BatchNorm, Choice, Config, Kernels, Layout, Operation, Plan, Shape};
+use batchnorm_wgpu::{BatchNorm, Choice, Config, Kernels, Layout, Operation, Plan, Shape};
 use batchnorm_wgpu_check::case::{Case, Setup};
 use batchnorm_wgpu_check::suite::{Expectations, Suite};
 
@@ -24,7 +24,8 @@ pub fn verify(
 ) -> Result<(), AnyError> {
     let small = cut(shape)?;
     let whole = plan.choice();
-    let open = Choice { approach: whole.approach.map(without_splits), ..whole };
+    let unsplit = whole.reverse().map(|reverse| Choice::split(None, reverse));
+    let open = Choice { approach: unsplit.map_or(whole.approach, |split| split.approach), ..whole };
     let choices = [whole, open, Choice { workgroup_size: None, ..open }];
     let runs = |choice: &Choice| {
         let layer = BatchNorm::with_choice(kernels, small.clone(), *config, choice);
@@ -39,13 +40,6 @@ pub fn verify(
         None => Ok(()),
         Some(failure) if outcome.refused => Err(failure.into()),
         Some(failure) => Err(WrongResult(format!("{}: {failure}", outcome.case)).into()),
-    }
-}
-
-fn without_splits(approach: Approach) -> Approach {
-    match approach {
-        Approach::Split { reverse, .. } => Approach::Split { splits: None, reverse },
-        other => other,
     }
 }
 
