@@ -56,7 +56,7 @@ impl clap::FromArgMatches for Forced {
         let Flags { strategy, geometry, reduction, workgroup_size, splits, held, reverse, storage } =
             Flags::from_arg_matches(matches)?;
         let approach = Approach::said(strategy, splits, reverse, held).map_err(|Misplaced { what, strategy }| {
-            let reason = format!("--{what} is for the strategy {strategy}: give --strategy {strategy} too\n");
+            let reason = format!("--{what} is for the strategy {strategy}: give it with --strategy {strategy}\n");
             clap::Error::raw(ErrorKind::MissingRequiredArgument, reason)
         })?;
         Ok(Self(Choice { approach, geometry, reduction, workgroup_size, storage }))

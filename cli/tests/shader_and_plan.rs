@@ -289,10 +289,13 @@ fn what_cannot_be_planned_is_said() {
     assert_says(&refused(&["plan", "8x3", "--without", "x"]), &["gamma, beta"]);
     assert_says(&refused(&["plan", "8x3", "--storage", "f16_words"]), &["f16_words", "SHAPE:f16"]);
     for (flags, said) in [
-        (&["--splits", "2"][..], "--splits is for the strategy split: give --strategy split too"),
+        (&["--splits", "2"][..], "--splits is for the strategy split: give it with --strategy split"),
         (&["--strategy", "whole", "--splits", "1"], "--splits is for the strategy split"),
         (&["--strategy", "resident", "--reverse", "false"], "--reverse is for the strategy split"),
-        (&["--strategy", "split", "--held", "8"], "--held is for the strategy resident: give --strategy resident too"),
+        (
+            &["--strategy", "split", "--held", "8"],
+            "--held is for the strategy resident: give it with --strategy resident",
+        ),
     ] {
         assert_says(&refused(&[&["plan", "8x3"], flags].concat()), &[said]);
         assert_says(&refused(&[&["bench", "--shapes", "8x3"], flags].concat()), &[said]);
