@@ -79,7 +79,7 @@ fn compiling(criterion: &mut Criterion, gpu: &Gpu) -> Result<(), Box<dyn Error>>
     let kernels = || Kernels::new(&gpu.device);
     let mut group = criterion.benchmark_group("compiling");
     group.sample_size(10);
-    let split = Choice { strategy: Some(Strategy::Split), ..Choice::default() };
+    let split = Choice::by(Strategy::Split);
     let layer =
         BatchNorm::with_choice(&kernels(), Shape::new(&DIMS, Layout::ChannelsFirst)?, Config::default(), &split)?;
     for kernel in alone(&programs(&layer)?) {

@@ -108,7 +108,7 @@
 //! - Change momentum or eps while training: [`Step::set_momentum`], [`Step::set_eps`].
 //! - Configure it: [`Config`] (eps, stored type, activation, work in place), [`Shape`] and [`Layout`], [`DType`].
 //! - Match another framework's running statistics: [`RunningPolicy`], which has a table of them, and [`RunningStatistics`].
-//! - Choose the kernels yourself, or see which were chosen: [`Choice`], [`Plan`], [`Tuning`].
+//! - Choose the kernels yourself, or see which were chosen: [`Choice`], [`Approach`], [`Plan`], [`Tuning`].
 //! - See what an operation dispatches, as data that other code can run too: [`program::Description`] and its `lower`; the text of
 //!   every shader: [`kernels::Variant::shader`].
 //! - Deploy a trained network: [`fold`] puts an inference batch norm into the layer before it.
@@ -147,6 +147,7 @@ mod batch_norm;
 mod capabilities;
 #[cfg(feature = "checkpoint")]
 pub mod checkpoint;
+mod choice;
 pub mod config;
 #[cfg(feature = "checkpoint")]
 mod contents;
@@ -170,12 +171,13 @@ pub use batch_norm::{
     Statistics, Step, Training, TrainingSteps, USEFUL_FEATURES, memory_of, required_limits, required_limits_of,
 };
 pub use capabilities::{Capabilities, adapter_key};
+pub use choice::{Approach, Choice, Misplaced, Settled};
 pub use config::{Activation, Average, Config, NonFinite, RunningPolicy, Spread, VarianceEstimate, Window};
 pub use dtype::DType;
 pub use error::{Error, Result};
 pub use gpu::{Edit, Kernels, Options, RuntimeChecks};
 pub use operation::Operation;
-pub use plan::{Choice, Plan};
+pub use plan::Plan;
 pub use running::RunningStatistics;
 pub use shape::{Layout, Shape, View, Views};
 pub use tuning::{Preference, Tuning, TuningPoint};

@@ -2,12 +2,13 @@
 //! printed by `bn plan`, without a GPU.
 
 use crate::capabilities::Capabilities;
+use crate::choice::Choice;
 use crate::config::{Activation, Config};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
 use crate::kernels::{Access, Binding, Extent, Kernel, Settings, Shader, Span, Strategy, Variant, Wanted, kernels_of};
 use crate::operation::Operation;
-use crate::plan::{Choice, Params, Plan};
+use crate::plan::{Params, Plan};
 use crate::running::RunningStatistics;
 use crate::shape::{Shape, Views};
 use crate::tuning::Tuning;
@@ -250,7 +251,7 @@ impl Description {
         self.check_rounded(operation, given)?;
         let plan = self.plan(operation)?;
         let mut dispatches = Vec::new();
-        let kernels = kernels_of(operation, plan.strategy, wanted(operation, given)?);
+        let kernels = kernels_of(operation, plan.strategy(), wanted(operation, given)?);
         for (i, &kernel) in kernels.iter().enumerate() {
             let roles = Roles::new(kernel, given, self);
             let variant = self.variant(kernel, &plan, &roles)?;
@@ -631,7 +632,7 @@ mod tests {
     }
 
     fn by(strategy: Strategy) -> Description {
-        description(&Choice { strategy: Some(strategy), ..Choice::default() }, Config::default())
+        description(&Choice::by(strategy), Config::default())
     }
 
     fn roles(dispatch: &Dispatch) -> Vec<(&'static str, &'static str)> {
@@ -665,7 +666,7 @@ mod tests {
     #[test]
     fn what_wrote_dz_has_seen_through_the_activation() {
         let config = Config { activation: Activation::Relu, ..Config::default() };
-        let layer = description(&Choice { strategy: Some(Strategy::Split), ..Choice::default() }, config);
+        let layer = description(&Choice::by(Strategy::Split), config);
         let program = layer.lower(Operation::BackwardTraining, &Given::apart(&BACKWARD)).unwrap();
         let [sums, input] = program.dispatches.as_slice() else { panic!("{program:?}") };
         assert!(sums.variant.name().ends_with(".relu") && roles(sums).contains(&("dresidual", "dresidual")));
@@ -679,7 +680,7 @@ mod tests {
 
     #[test]
     fn a_rounded_dz_is_computed_again() {
-        let split = Choice { strategy: Some(Strategy::Split), ..Choice::default() };
+        let split = Choice::by(Strategy::Split);
         for (activation, dtype, again) in [
             (Activation::Silu, DType::F32, false),
             (Activation::Silu, DType::F16, true),
@@ -754,7 +755,7 @@ mod tests {
     #[test]
     fn what_is_added_to_is_not_replaced() {
         let config = Config { activation: Activation::Relu, ..Config::default() };
-        let layer = description(&Choice { strategy: Some(Strategy::Split), ..Choice::default() }, config);
+        let layer = description(&Choice::by(Strategy::Split), config);
         let adding = |names: &[&str]| {
             let mut given = Given::apart(&BACKWARD);
             given.iter_mut().for_each(|given| given.adds = names.contains(&given.name));
@@ -816,7 +817,7 @@ mod tests {
         let shape = |views| Shape::new(&[8, 4, 6, 6], Layout::ChannelsFirst).unwrap().with_views(views).unwrap();
         let describe = |views, config| {
             let (device, tuning) = (Capabilities::default_limits(), Arc::new(Tuning::none()));
-            let choice = Choice { strategy: Some(Strategy::Split), ..Choice::default() };
+            let choice = Choice::by(Strategy::Split);
             Description::new(shape(views), config, &choice, &device, tuning)
         };
         let view = |first, of| Some(View { first, of });

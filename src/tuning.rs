@@ -1,6 +1,7 @@
 //! What was measured to be fast, as data: plans look up the shape nearest to their own.
 
 use crate::capabilities::adapter_key;
+use crate::choice::{Approach, Choice};
 use crate::error::{Error, Result};
 use crate::kernels::{Geometry, Reduction, Strategy};
 use crate::operation::Operation;
@@ -52,29 +53,77 @@ pub struct TuningPoint {
     pub fraction_of_copy: Option<f64>,
 }
 
-/// What a plan should be like, as far as the shape and the device allow.
+/// What a plan should be like, as far as the shape and the device allow. What it leaves open is as a plan has it by itself; with no
+/// strategy it is one for `split`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "Prefer", into = "Prefer")]
 pub struct Preference {
-    /// How to go about a column.
-    pub strategy: Strategy,
-    /// What a value is made of; absent: the widest that fits.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub geometry: Option<Geometry>,
-    /// How a workgroup sums over its lanes; absent: by subgroups where the device has them.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub reduction: Option<Reduction>,
-    /// Invocations per workgroup.
-    pub workgroup_size: u32,
-    /// Workgroups in all, which says how many share a column; `split` only.
-    #[serde(default)]
+    /// The choices; files have neither splits nor a storage.
+    pub choice: Choice,
+    /// Workgroups in all: by these, not by a number of splits, `split` is preferred for other shapes.
     pub workgroups: u32,
-    /// Values that a lane holds; `resident` only.
+}
+
+/// A preference as files have it.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Prefer {
+    strategy: Strategy,
+    /// Absent: the widest that fits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    geometry: Option<Geometry>,
+    /// Absent: by subgroups where the device has them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reduction: Option<Reduction>,
+    workgroup_size: u32,
     #[serde(default)]
-    pub held: u32,
-    /// Whether the second dispatch goes backwards.
+    workgroups: u32,
+    /// 0 but for `resident`.
     #[serde(default)]
-    pub reverse: bool,
+    held: u32,
+    /// False but for `split`.
+    #[serde(default)]
+    reverse: bool,
+}
+
+impl TryFrom<Prefer> for Preference {
+    type Error = String;
+
+    fn try_from(file: Prefer) -> Result<Self, String> {
+        let Prefer { strategy, geometry, reduction, workgroup_size, workgroups, held, reverse } = file;
+        let reverse = (reverse || strategy == Strategy::Split).then_some(reverse);
+        let approach = Approach::said(Some(strategy), None, reverse, (held > 0).then_some(held))
+            .map_err(|misplaced| format!("{misplaced}, not {strategy}"))?;
+        let workgroup_size = Some(workgroup_size);
+        Ok(Self { choice: Choice { approach, geometry, reduction, workgroup_size, storage: None }, workgroups })
+    }
+}
+
+impl From<Preference> for Prefer {
+    fn from(preference: Preference) -> Self {
+        let Preference { choice, workgroups } = preference;
+        Self {
+            strategy: preference.strategy(),
+            geometry: choice.geometry,
+            reduction: choice.reduction,
+            workgroup_size: preference.workgroup_size(),
+            workgroups,
+            held: choice.held().unwrap_or_default(),
+            reverse: choice.reverse().unwrap_or_default(),
+        }
+    }
+}
+
+impl Preference {
+    /// The strategy.
+    pub fn strategy(&self) -> Strategy {
+        self.choice.strategy().unwrap_or(Strategy::Split)
+    }
+
+    /// Invocations per workgroup.
+    pub fn workgroup_size(&self) -> u32 {
+        self.choice.workgroup_size.unwrap_or(1)
+    }
 }
 
 /// Tuning files that come with the crate, by the [`adapter_key`] of the adapter they were measured on.
@@ -97,18 +146,18 @@ const BY_DEVICE_TYPE: [(wgpu::DeviceType, Preference); 5] = [
 
 /// What is tried first on a GPU of which nothing is known, where there are enough channels to keep it busy: what is read
 /// once is not read twice. No figure stands behind it yet.
-const RESIDENT: Preference = Preference { strategy: Strategy::Resident, held: 8, ..split(256, 0) };
+const RESIDENT: Preference = prefer(Approach::Resident { held: Some(8) }, 256, 0);
 const RESIDENT_CHANNELS: usize = 64;
 
 const fn split(workgroup_size: u32, workgroups: u32) -> Preference {
+    prefer(Approach::Split { splits: None, reverse: Some(false) }, workgroup_size, workgroups)
+}
+
+const fn prefer(approach: Approach, workgroup_size: u32, workgroups: u32) -> Preference {
+    let (approach, workgroup_size) = (Some(approach), Some(workgroup_size));
     Preference {
-        strategy: Strategy::Split,
-        geometry: None,
-        reduction: None,
-        workgroup_size,
+        choice: Choice { approach, geometry: None, reduction: None, workgroup_size, storage: None },
         workgroups,
-        held: 0,
-        reverse: false,
     }
 }
 
@@ -147,7 +196,7 @@ impl Tuning {
             return Err(Error::Tuning { reason: format!("expected schema {SCHEMA:?}, got {:?}", tuning.schema) });
         }
         let unfit = |point: &&TuningPoint| {
-            !point.prefer.workgroup_size.is_power_of_two() || point.channels == 0 || point.values == 0
+            !point.prefer.workgroup_size().is_power_of_two() || point.channels == 0 || point.values == 0
         };
         if let Some(point) = tuning.points.iter().find(unfit) {
             let reason =
@@ -180,12 +229,13 @@ impl Tuning {
         // What was fast for one workgroup to a column says nothing of columns many times as long, or of a few of them.
         let alike = |point: &TuningPoint| {
             let (channels, values) = (shape.channels() as u64, shape.values_per_channel() as u64);
-            point.prefer.strategy == Strategy::Split
+            point.prefer.strategy() == Strategy::Split
                 || (point.values.saturating_mul(4) >= values && channels.saturating_mul(4) >= point.channels)
         };
         // Where elements can be taken four at a time, a point that could not says little.
         let widest = Geometry::ALL.into_iter().find(|geometry| geometry.fold(shape).is_some());
-        let narrow = |point: &TuningPoint| point.prefer.geometry.is_some_and(|geometry| Some(geometry) != widest);
+        let narrow =
+            |point: &TuningPoint| point.prefer.choice.geometry.is_some_and(|geometry| Some(geometry) != widest);
         let mut near: Vec<_> =
             self.points.iter().filter(|point| point.operation == operation && point.rows == rows).collect();
         near.retain(|point| alike(point));
@@ -245,9 +295,9 @@ mod tests {
 
     #[test]
     fn one_workgroup_to_a_column_says_nothing_of_longer_or_fewer_columns() {
-        let whole = |channels, values, number| {
-            let prefer = Preference { strategy: Strategy::Whole, ..split(64, number) };
-            TuningPoint { prefer, ..point(channels, values, number) }
+        let whole = |channels, values, number| TuningPoint {
+            prefer: prefer(Approach::Whole, 64, number),
+            ..point(channels, values, number)
         };
         assert_eq!(
             preferred(&[whole(64, 250, 1), whole(64, 249, 2), whole(256, 1000, 3), whole(257, 1000, 4)]),
@@ -259,8 +309,9 @@ mod tests {
     #[test]
     fn points_that_took_less_than_four_elements_come_last() {
         let taking = |geometry, channels, number| {
-            let prefer = Preference { geometry: Some(geometry), ..split(64, number) };
-            TuningPoint { prefer, ..point(channels, 1000, number) }
+            let mut point = point(channels, 1000, number);
+            point.prefer.choice.geometry = Some(geometry);
+            point
         };
         let narrow = taking(Geometry::Scalar, 64, 1);
         assert_eq!(preferred(&[narrow.clone(), taking(Geometry::Planes4, 80, 2), point(96, 1000, 3)]), [2, 3, 1]);
@@ -275,18 +326,13 @@ mod tests {
             (wgpu::DeviceType::VirtualGpu, 256, 1024),
             (wgpu::DeviceType::Other, 256, 512),
         ];
-        let held = Preference { strategy: Strategy::Resident, held: 8, ..split(256, 0) };
+        let sized = |strategy, size| Choice { workgroup_size: Some(size), ..Choice::by(strategy) };
+        let mut held = Preference { choice: sized(Strategy::Resident, 256), workgroups: 0 };
+        held.choice.approach = Some(Approach::Resident { held: Some(8) });
         let few = Shape::new(&[10, 63, 10, 10], Layout::ChannelsFirst).unwrap();
         for (kind, size, workgroups) in kinds {
-            let last = Preference {
-                strategy: Strategy::Split,
-                geometry: None,
-                reduction: None,
-                workgroup_size: size,
-                workgroups,
-                held: 0,
-                reverse: false,
-            };
+            let mut last = Preference { choice: sized(Strategy::Split, size), workgroups };
+            last.choice.approach = Some(Approach::Split { splits: None, reverse: Some(false) });
             let resident = (kind != wgpu::DeviceType::Cpu).then_some(held);
             let wanted: Vec<_> = resident.into_iter().chain([last]).collect();
             assert_eq!(Tuning::none().preferences(OPERATION, &shape(), kind), wanted, "{kind:?}");
@@ -304,6 +350,22 @@ mod tests {
         assert_eq!(known("llvmpipe (LLVM 15)", wgpu::Backend::Vulkan), "lavapipe");
         assert_eq!(known("llvmpipe (LLVM 15)", wgpu::Backend::Gl), "gl");
         assert_eq!(known("llvmpipe (LLVM 15)", wgpu::Backend::Metal), "none");
+    }
+
+    #[test]
+    fn what_another_strategy_has_is_refused_with_its_place() {
+        let good = Tuning { points: vec![point(1, 1, 1)], ..Tuning::none() }.to_json();
+        let with = |strategy: &str, from: &str, to: &str| good.replace("\"split\"", strategy).replace(from, to);
+        for (text, said) in [
+            (with("\"split\"", "\"held\": 0", "\"held\": 8"), "held is for the strategy resident, not split at line"),
+            (
+                with("\"whole\"", "\"reverse\": false", "\"reverse\": true"),
+                "reverse is for the strategy split, not whole",
+            ),
+        ] {
+            let error = Tuning::from_json(&text).unwrap_err().to_string();
+            assert!(error.contains(said) && error.contains("line 18 column"), "{error}");
+        }
     }
 
     #[test]

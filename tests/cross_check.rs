@@ -239,7 +239,7 @@ fn runs_repeat(adapter: &Adapter, length: Length) -> Result<(), Failed> {
     let forced = |case: &&Case| case.setup.choice.geometry.is_some() && case.setup.dx;
     let mut seen = BTreeSet::new();
     let mut another = |case: &&Case| {
-        length == Length::Long || seen.insert(format!("{} {:?}", case.operation, case.setup.choice.strategy))
+        length == Length::Long || seen.insert(format!("{} {:?}", case.operation, case.setup.choice.strategy()))
     };
     let cases = cases.iter().filter(|case| case.shape.elements() > 20_000).filter(forced).filter(&mut another);
     let bits = |values: &Option<Vec<f32>>| values.as_ref().map(|v| v.iter().map(|x| x.to_bits()).collect::<Vec<_>>());
@@ -334,15 +334,9 @@ fn random_calls_hold(adapter: &Adapter, length: Length) -> Result<(), Failed> {
     let dimension = || prop_oneof![1usize..10, 1usize..40, Just(64), Just(129)];
     let layout = prop_oneof![Just(Layout::ChannelsFirst), Just(Layout::ChannelsLast)];
     let forced = (0..4, 0u32..7, 1u32..6, any::<bool>()).prop_map(|(forced, size, splits, reverse)| match forced {
-        0 => Choice {
-            strategy: Some(By::Split),
-            workgroup_size: Some(1 << size),
-            splits: Some(splits),
-            reverse: Some(reverse),
-            ..Choice::default()
-        },
-        1 => Choice { strategy: Some(By::Resident), workgroup_size: Some(8 << size), ..Choice::default() },
-        2 => Choice { strategy: Some(By::Resident), held: Some(4 << (size % 4)), ..Choice::default() },
+        0 => Choice { workgroup_size: Some(1 << size), ..Choice::split(splits, reverse) },
+        1 => Choice { workgroup_size: Some(8 << size), ..Choice::by(By::Resident) },
+        2 => Choice::resident(4 << (size % 4)),
         _ => Choice::default(),
     });
     let call = (
@@ -442,8 +436,8 @@ fn fault_is_found(adapter: &Adapter, fault: &Fault) -> Result<(), Failed> {
     // Those that compile few kernels first.
     let (few, rest): (Vec<&Case>, Vec<&Case>) = cases.iter().partition(|case| {
         let dims = case.shape.dims();
-        let Choice { strategy, held, storage, .. } = case.setup.choice;
-        let choice = Choice { strategy, held, storage, ..Choice::default() };
+        let Choice { approach, storage, .. } = case.setup.choice;
+        let choice = Choice { approach, storage, ..Choice::default() };
         let shapes = dims.contains(&11) || dims == [2, 9, 2, 2] || dims == [4, 6, 3, 65] || dims == [3, 5, 7, 3];
         shapes && case.setup == Setup { choice, ..Setup::default() }
     });

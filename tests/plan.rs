@@ -2,8 +2,8 @@
 
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Storage, Strategy as By};
 use batchnorm_wgpu::{
-    Capabilities, Choice, DType, Error, Layout, Operation, Plan, Preference, RunningStatistics, Shape, Tuning,
-    TuningPoint, required_limits, wgpu,
+    Approach, Capabilities, Choice, DType, Error, Layout, Operation, Plan, Preference, RunningStatistics, Shape,
+    Tuning, TuningPoint, required_limits, wgpu,
 };
 use batchnorm_wgpu_check::plan::Request;
 use proptest::prelude::*;
@@ -90,23 +90,29 @@ fn capabilities() -> impl Strategy<Value = Capabilities> {
         })
 }
 
+/// Any strategy, with any of what it has to choose.
+fn approach() -> impl Strategy<Value = Approach> {
+    let held = prop::option::of(prop_oneof![prop::sample::select(By::HELD.to_vec()), 0u32..40]);
+    prop_oneof![
+        (prop::option::of(0u32..40), any::<Option<bool>>())
+            .prop_map(|(splits, reverse)| Approach::Split { splits, reverse }),
+        Just(Approach::Whole),
+        held.prop_map(|held| Approach::Resident { held }),
+        Just(Approach::Plain),
+    ]
+}
+
 fn choice() -> impl Strategy<Value = Choice> {
-    let strategy = prop::option::of(prop::sample::select(By::ALL.to_vec()));
     let geometry = prop::option::of(prop::sample::select(Geometry::ALL.to_vec()));
     let reduction = prop::option::of(prop::sample::select(Reduction::ALL.to_vec()));
     let size = prop::option::of(prop_oneof![(0u32..12).prop_map(|bits| 1 << bits), 0u32..300]);
-    let held = prop::option::of(prop_oneof![prop::sample::select(By::HELD.to_vec()), 0u32..40]);
     let storage = prop::option::weighted(0.2, prop::sample::select(Storage::ALL.to_vec()));
-    let rest = (prop::option::of(0u32..40), held, prop::option::of(any::<bool>()), storage);
-    (strategy, geometry, reduction, size, rest).prop_map(
-        |(strategy, geometry, reduction, workgroup_size, (splits, held, reverse, storage))| Choice {
-            strategy,
+    (prop::option::of(approach()), geometry, reduction, size, storage).prop_map(
+        |(approach, geometry, reduction, workgroup_size, storage)| Choice {
+            approach,
             geometry,
             reduction,
             workgroup_size,
-            splits,
-            held,
-            reverse,
             storage,
         },
     )
@@ -118,22 +124,27 @@ fn tuning() -> impl Strategy<Value = Tuning> {
         prop::sample::select(Operation::ALL.to_vec()),
         any::<bool>(),
         (1u64..5000, 1u64..5_000_000),
-        prop::sample::select(By::ALL.to_vec()),
+        approach(),
         prop::option::of(prop::sample::select(Geometry::ALL.to_vec())),
-        (
-            prop_oneof![Just(None), (0u32..12).prop_map(Some)],
-            0u32..5000,
-            prop_oneof![prop::sample::select(By::HELD.to_vec()), 0u32..40],
-            any::<bool>(),
-        ),
+        (prop_oneof![Just(None), (0u32..12).prop_map(Some)], 0u32..5000),
     );
-    let point = point.prop_map(
-        |(operation, rows, (channels, values), strategy, geometry, (size, workgroups, held, reverse))| {
-            let workgroup_size = size.map_or(0, |bits| 1 << bits);
-            let prefer = Preference { strategy, geometry, reduction: None, workgroup_size, workgroups, held, reverse };
-            TuningPoint { operation, rows, channels, values, prefer, fraction_of_copy: None }
-        },
-    );
+    let point =
+        point.prop_map(|(operation, rows, (channels, values), approach, geometry, (size, workgroups))| TuningPoint {
+            operation,
+            rows,
+            channels,
+            values,
+            prefer: Preference {
+                choice: Choice {
+                    approach: Some(approach),
+                    geometry,
+                    workgroup_size: Some(size.map_or(0, |bits| 1 << bits)),
+                    ..Choice::default()
+                },
+                workgroups,
+            },
+            fraction_of_copy: None,
+        });
     prop::collection::vec(point, 0..12).prop_map(|points| Tuning { points, ..Tuning::none() })
 }
 
@@ -160,31 +171,28 @@ proptest! {
 fn built_in_tunings_can_be_read() {
     let all = Tuning::all_built_in().unwrap();
     assert!(!all.is_empty() && all.iter().all(|(key, tuning)| tuning.adapter == *key && !tuning.measured.is_empty()));
-    // They survive being written.
-    assert!(all.iter().all(|(_, tuning)| Tuning::from_json(&tuning.to_json()).unwrap() == *tuning));
+    // They survive being written, to the letter.
+    for (key, tuning) in &all {
+        assert_eq!(Tuning::from_json(&tuning.to_json()).unwrap(), *tuning);
+        let file = format!("{}/tuning/{key}.json", env!("CARGO_MANIFEST_DIR"));
+        assert_eq!(tuning.to_json() + "\n", std::fs::read_to_string(file).unwrap(), "{key}");
+    }
 }
 
 #[test]
 fn the_nearest_shape_decides() {
     let shape = Shape::new(&[8, 64, 32, 32], Layout::ChannelsFirst).unwrap();
-    let prefer = |workgroup_size| Preference {
-        strategy: By::Split,
-        geometry: None,
-        reduction: None,
-        workgroup_size,
-        workgroups: 64,
-        held: 0,
-        reverse: false,
-    };
+    let sized = |choice, size| Choice { workgroup_size: Some(size), ..choice };
+    let prefer = |choice| Preference { choice, workgroups: 64 };
     let point = |channels, values, size| TuningPoint {
         operation: Operation::ForwardTraining,
         rows: false,
         channels,
         values,
-        prefer: prefer(size),
+        prefer: prefer(sized(Choice::split(None, false), size)),
         fraction_of_copy: None,
     };
-    let resident = Preference { strategy: By::Resident, held: 16, ..prefer(128) };
+    let resident = prefer(sized(Choice::resident(16), 128));
     let points = vec![
         point(64, 100_000, 16),
         point(64, 9000, 32),
@@ -199,10 +207,10 @@ fn the_nearest_shape_decides() {
     };
     let resident_plan = plan(points.clone(), Choice::default());
 
-    assert_eq!((resident_plan.strategy, resident_plan.held, resident_plan.workgroup_size), (By::Resident, 16, 128));
+    let chosen = (resident_plan.approach, resident_plan.workgroup_size);
+    assert_eq!(chosen, (Approach::Resident { held: 16 }, 128));
     assert_eq!(plan(points[..3].to_vec(), Choice::default()).workgroup_size, 32);
-    let split = Choice { strategy: Some(By::Split), ..Choice::default() };
-    assert_eq!(plan(points, split).workgroup_size, 32);
+    assert_eq!(plan(points, Choice::by(By::Split)).workgroup_size, 32);
     assert_eq!(plan(Vec::new(), Choice::default()).workgroup_size, 256);
 }
 
@@ -231,10 +239,6 @@ fn binding_of(bytes: u64) -> Capabilities {
     limited(|limits| limits.max_storage_buffer_binding_size = bytes)
 }
 
-fn by(strategy: By) -> Choice {
-    Choice { strategy: Some(strategy), ..Choice::default() }
-}
-
 #[test]
 fn parts_are_whole_samples_that_fit_a_binding() {
     for (dims, dtype, binding, parts, first) in [
@@ -248,14 +252,14 @@ fn parts_are_whole_samples_that_fit_a_binding() {
         // What wgpu binds at most.
         ([2, 1024, 1024, 256], DType::F32, 1 << 31, 2, 1 << 28),
     ] {
-        let plan = planned(&dims, dtype, &binding_of(binding), by(By::Split)).unwrap();
+        let plan = planned(&dims, dtype, &binding_of(binding), Choice::by(By::Split)).unwrap();
         assert_eq!((plan.parts, plan.elements_of(0)), (parts, [first, 0]), "{dims:?}");
     }
     // The elements of the first part of a channel.
-    let plan = planned(&[6, 4, 4, 4], DType::F32, &binding_of(1024), by(By::Split)).unwrap();
+    let plan = planned(&[6, 4, 4, 4], DType::F32, &binding_of(1024), Choice::by(By::Split)).unwrap();
     assert_eq!(plan.first_part(), 48);
     // Rows of two samples.
-    let plan = planned(&[2, 254], DType::F32, &Capabilities::default_limits(), by(By::Split)).unwrap();
+    let plan = planned(&[2, 254], DType::F32, &Capabilities::default_limits(), Choice::by(By::Split)).unwrap();
     assert_eq!((plan.fold, plan.first_part()), (2, 2));
 }
 
@@ -288,15 +292,8 @@ fn a_binding_is_made_of_words() {
 
 #[test]
 fn no_more_splits_are_wanted_than_the_scratch_holds() {
-    let prefer = Preference {
-        strategy: By::Split,
-        geometry: Some(Geometry::Rows4),
-        reduction: None,
-        workgroup_size: 1,
-        workgroups: 1 << 20,
-        held: 0,
-        reverse: false,
-    };
+    let choice = Choice { geometry: Some(Geometry::Rows4), workgroup_size: Some(1), ..Choice::by(By::Split) };
+    let prefer = Preference { choice, workgroups: 1 << 20 };
     // Channels, splits, and planes of C floats: a shift and two sums of each split, for each of the folded samples.
     for (channels, splits, planes) in [(4, 11, 23), (2, 6, 26)] {
         let shape = Shape::new(&[32, channels], Layout::ChannelsFirst).unwrap();
@@ -313,14 +310,14 @@ fn no_more_splits_are_wanted_than_the_scratch_holds() {
         let capabilities = binding_of(4 * shape.elements() as u64);
         let choice = Choice::default();
         let plan = Plan::new(Operation::ForwardTraining, &shape, DType::F32, &capabilities, &tuning, &choice).unwrap();
-        assert_eq!((plan.splits, plan.scratch_planes()), (splits, planes), "{channels}");
+        assert_eq!((plan.splits(), plan.scratch_planes()), (splits, planes), "{channels}");
     }
 }
 
 #[test]
 fn a_long_column_is_held_by_a_larger_workgroup() {
     for (values, workgroup_size) in [(64 * 32, 64), (64 * 32 + 1, 128), (256 * 32, 256)] {
-        let choice = Choice { held: Some(32), geometry: Some(Geometry::Scalar), ..by(By::Resident) };
+        let choice = Choice { geometry: Some(Geometry::Scalar), ..Choice::resident(32) };
         let capabilities = Capabilities { device_type: wgpu::DeviceType::Cpu, ..Capabilities::default_limits() };
         let plan = planned(&[1, 2, values], DType::F32, &capabilities, choice).unwrap();
         assert_eq!((plan.workgroup_size, plan.tile), (workgroup_size, 1), "{values}");
@@ -330,7 +327,7 @@ fn a_long_column_is_held_by_a_larger_workgroup() {
 #[test]
 fn limits_are_kept_to_the_last_byte_and_named() {
     let all = Capabilities::default_limits();
-    let (split, whole) = (by(By::Split), Choice { workgroup_size: Some(64), ..by(By::Whole) });
+    let (split, whole) = (Choice::by(By::Split), Choice { workgroup_size: Some(64), ..Choice::by(By::Whole) });
     let alone = Choice { workgroup_size: Some(1), geometry: Some(Geometry::Scalar), ..split };
     let few = limited(|limits| limits.max_compute_workgroups_per_dimension = 4);
     let sized = |size| Choice { workgroup_size: Some(size), ..Choice::default() };
@@ -399,7 +396,7 @@ const SCRATCH: &str = "the scratch buffer";
 #[test]
 fn limits_are_said_in_plain_words() {
     let sized = Choice { workgroup_size: Some(512), ..Choice::default() };
-    let (split, whole) = (by(By::Split), Choice { workgroup_size: Some(64), ..by(By::Whole) });
+    let (split, whole) = (Choice::by(By::Split), Choice { workgroup_size: Some(64), ..Choice::by(By::Whole) });
     let webgpu = Capabilities::default_limits();
     let cpu = Capabilities { device_type: wgpu::DeviceType::Cpu, ..binding_of(401 * 64 - 1) };
     let few = limited(|limits| limits.max_compute_workgroups_per_dimension = 4);
@@ -471,22 +468,16 @@ fn what_is_forced_and_cannot_run_is_named() {
     let none = Choice::default();
     let long: [usize; 3] = [1, 16, 1 << 20];
     for (dims, choice, named, because) in [
-        (&dims[..], Choice { splits: Some(2), ..by(By::Whole) }, "splits 2", "force split too"),
-        (&dims, Choice { splits: Some(2), ..by(By::Resident) }, "splits 2", "force split too"),
-        (&dims, Choice { reverse: Some(false), ..by(By::Whole) }, "reverse", "force split too"),
-        (&dims, Choice { reverse: Some(true), ..by(By::Whole) }, "reverse", "reads nothing twice"),
-        (&dims, Choice { held: Some(8), ..by(By::Whole) }, "held 8", "force resident too"),
-        (&dims, Choice { held: Some(8), ..by(By::Split) }, "held 8", "force resident too"),
-        (&dims, Choice { held: Some(5), ..by(By::Resident) }, "resident", "[4, 8, 16, 32]"),
+        (&dims[..], Choice::resident(5), "resident", "[4, 8, 16, 32]"),
         (&dims, Choice { workgroup_size: Some(96), ..none }, "workgroup size 96", "power of two"),
-        (&dims, Choice { splits: Some(0), ..by(By::Split) }, "splits 0", "between 1 and 128"),
-        (&dims, Choice { splits: Some(100), ..by(By::Split) }, "splits 100", "make 64, not 100"),
+        (&dims, Choice::split(0, None), "splits 0", "between 1 and 128"),
+        (&dims, Choice::split(100, None), "splits 100", "make 64, not 100"),
         (&dims, Choice { geometry: Some(Geometry::Rows4), ..none }, "rows4", "inner 64, 64 channels and 512 values"),
         (&dims, Choice { reduction: Some(Reduction::Subgroup), ..none }, "subgroup", "has it: false"),
         (&dims, Choice { storage: Some(Storage::F16Words), ..none }, "f16_words", "dtype is f32"),
-        (&long, by(By::Resident), "resident", "262144 values per channel exceed 256 lanes with 32"),
-        (&[256, 64, 1 << 16], by(By::Whole), "whole", "one binding does not hold the tensor"),
-        (&[8, 1, 1 << 20], Choice { workgroup_size: Some(128), ..by(By::Whole) }, "whole", "2097152 values"),
+        (&long, Choice::by(By::Resident), "resident", "262144 values per channel exceed 256 lanes with 32"),
+        (&[256, 64, 1 << 16], Choice::by(By::Whole), "whole", "one binding does not hold the tensor"),
+        (&[8, 1, 1 << 20], Choice { workgroup_size: Some(128), ..Choice::by(By::Whole) }, "whole", "2097152 values"),
     ] {
         let refused = planned(dims, DType::F32, &Capabilities::default_limits(), choice).unwrap_err();
         let Error::KernelUnavailable { kernel, reason } = refused else { panic!("{named}: {refused}") };
@@ -497,8 +488,7 @@ fn what_is_forced_and_cannot_run_is_named() {
 #[test]
 fn a_larger_workgroup_is_no_way_to_forced_splits() {
     let cpu = Capabilities { device_type: wgpu::DeviceType::Cpu, ..Capabilities::default_limits() };
-    let splits =
-        |splits| planned(&[64, 16, 32, 32], DType::F32, &cpu, Choice { splits: Some(splits), ..by(By::Split) });
+    let splits = |splits: u32| planned(&[64, 16, 32, 32], DType::F32, &cpu, Choice::split(splits, None));
     assert_eq!(splits(128).unwrap().workgroup_size, 8);
     assert!(splits(200).unwrap_err().to_string().contains("between 1 and 128"));
 }
@@ -522,7 +512,7 @@ fn features_are_used_where_they_help() {
 
 #[test]
 fn pipelines_are_told_their_workgroup() {
-    let plan = planned(&[8, 16, 32, 32], DType::F32, &Capabilities::default_limits(), by(By::Split)).unwrap();
+    let plan = planned(&[8, 16, 32, 32], DType::F32, &Capabilities::default_limits(), Choice::by(By::Split)).unwrap();
     assert_eq!(plan.constants(), [("WORKGROUP", 256.0)]);
 }
 
@@ -532,44 +522,43 @@ fn work_is_dealt_out_as_the_device_wants_it() {
     let on = |device_type| Capabilities { device_type, ..Capabilities::default_limits() };
     let (cpu, gpu, other) = (on(wgpu::DeviceType::Cpu), on(wgpu::DeviceType::DiscreteGpu), on(wgpu::DeviceType::Other));
     let none = Choice::default();
-    let forced = |geometry| Choice { geometry: Some(geometry), ..by(By::Split) };
+    let forced = |geometry| Choice { geometry: Some(geometry), ..Choice::by(By::Split) };
     for (dims, capabilities, choice, strategy, [size, tile, splits, segment, held]) in [
         // Enough workgroups; no more than there are full rounds; as many as keep the device busy.
-        (&[8, 16, 32, 32][..], &gpu, by(By::Split), By::Split, [256, 1, 8, 256, 0]),
+        (&[8, 16, 32, 32][..], &gpu, Choice::by(By::Split), By::Split, [256, 1, 8, 256, 0]),
         (&[8, 16, 32, 32], &cpu, none, By::Split, [8, 1, 2, 1024, 0]),
         (&[8, 3, 7, 7], &cpu, none, By::Split, [8, 1, 10, 40, 0]),
         // Rows: the widest tile that leaves the fewest columns out.
-        (&[4096, 96], &gpu, by(By::Split), By::Split, [256, 8, 128, 32, 0]),
-        (&[4096, 64], &gpu, by(By::Split), By::Split, [256, 16, 256, 16, 0]),
-        (&[4096, 128], &gpu, by(By::Split), By::Split, [256, 32, 128, 32, 0]),
+        (&[4096, 96], &gpu, Choice::by(By::Split), By::Split, [256, 8, 128, 32, 0]),
+        (&[4096, 64], &gpu, Choice::by(By::Split), By::Split, [256, 16, 256, 16, 0]),
+        (&[4096, 128], &gpu, Choice::by(By::Split), By::Split, [256, 32, 128, 32, 0]),
         (&[4096, 40], &gpu, forced(Geometry::Scalar), By::Split, [256, 8, 128, 32, 0]),
         // No lane's run is longer than the error bound counts on; results beyond what it counts on only where they must be.
         (&[200_000, 32], &gpu, Choice { workgroup_size: Some(8), ..none }, By::Split, [8, 8, 25, 8000, 0]),
         (&[1_048_578, 32], &gpu, Choice { workgroup_size: Some(8), ..none }, By::Split, [8, 8, 65, 8066, 0]),
-        (&[8, 256], &gpu, by(By::Split), By::Split, [256, 64, 2, 4, 0]),
+        (&[8, 256], &gpu, Choice::by(By::Split), By::Split, [256, 64, 2, 4, 0]),
         // A column in registers, several columns in a workgroup where they are short; not rows in small pieces.
         (&[8, 64, 8, 8], &other, none, By::Resident, [256, 16, 1, 128, 8]),
         (&[64, 256], &other, none, By::Resident, [256, 32, 1, 64, 8]),
         (&[4096, 64], &other, none, By::Split, [256, 16, 256, 16, 0]),
-        (&[4096, 64], &other, by(By::Resident), By::Resident, [256, 1, 1, 4096, 16]),
+        (&[4096, 64], &other, Choice::by(By::Resident), By::Resident, [256, 1, 1, 4096, 16]),
         // A column for one workgroup.
-        (&[8, 64, 8, 8], &other, by(By::Whole), By::Whole, [256, 8, 1, 128, 0]),
-        (&[1, 4, 1 << 19], &cpu, by(By::Whole), By::Whole, [16, 1, 1, 131_072, 0]),
+        (&[8, 64, 8, 8], &other, Choice::by(By::Whole), By::Whole, [256, 8, 1, 128, 0]),
+        (&[1, 4, 1 << 19], &cpu, Choice::by(By::Whole), By::Whole, [16, 1, 1, 131_072, 0]),
     ] {
         let plan = planned(dims, DType::F32, capabilities, choice).unwrap();
-        let found = [plan.workgroup_size, plan.tile, plan.splits, plan.segment, plan.held];
-        assert_eq!((plan.strategy, found), (strategy, [size, tile, splits, segment, held]), "{dims:?}");
+        let found = [plan.workgroup_size, plan.tile, plan.splits(), plan.segment, plan.approach.held()];
+        assert_eq!((plan.strategy(), found), (strategy, [size, tile, splits, segment, held]), "{dims:?}");
     }
 }
 
 #[test]
 fn forced_choices_are_kept() {
     let shape = Shape::new(&[8, 16, 32, 32], Layout::ChannelsFirst).unwrap();
-    let choice =
-        Choice { geometry: Some(Geometry::Scalar), workgroup_size: Some(64), splits: Some(4), ..Choice::default() };
+    let choice = Choice { geometry: Some(Geometry::Scalar), workgroup_size: Some(64), ..Choice::split(4, None) };
     let (capabilities, tuning) = (Capabilities::default_limits(), Tuning::none());
     let plan = Plan::new(Operation::Inference, &shape, DType::F32, &capabilities, &tuning, &choice).unwrap();
-    assert_eq!((plan.geometry, plan.workgroup_size, plan.splits), (Geometry::Scalar, 64, 4));
+    assert_eq!((plan.geometry, plan.workgroup_size, plan.splits()), (Geometry::Scalar, 64, 4));
 }
 
 #[test]

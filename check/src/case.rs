@@ -350,13 +350,13 @@ impl fmt::Display for Case {
         if negative_slope != Config::default().negative_slope {
             write!(f, "({negative_slope})")?;
         }
-        choice.strategy.map_or(Ok(()), |strategy| write!(f, " {strategy}"))?;
-        choice.held.map_or(Ok(()), |held| write!(f, " held={held}"))?;
-        choice.reverse.map_or(Ok(()), |reverse| write!(f, " reverse={reverse}"))?;
+        choice.strategy().map_or(Ok(()), |strategy| write!(f, " {strategy}"))?;
+        choice.held().map_or(Ok(()), |held| write!(f, " held={held}"))?;
+        choice.reverse().map_or(Ok(()), |reverse| write!(f, " reverse={reverse}"))?;
         choice.geometry.map_or(Ok(()), |geometry| write!(f, " {geometry}"))?;
         choice.reduction.map_or(Ok(()), |reduction| write!(f, " {reduction}"))?;
         choice.workgroup_size.map_or(Ok(()), |size| write!(f, " workgroup={size}"))?;
-        choice.splits.map_or(Ok(()), |splits| write!(f, " splits={splits}"))?;
+        choice.splits().map_or(Ok(()), |splits| write!(f, " splits={splits}"))?;
         let flags = [
             (!self.gamma, " no-gamma"),
             (!self.beta, " no-beta"),

@@ -102,7 +102,7 @@ impl Request {
         keep!(plan.columns as usize * per_column == shape.channels() * fold);
         keep!(plan.values as usize * per_value * fold == shape.values_per_channel());
         keep!(plan.inner as usize * per_value == shape.inner());
-        keep!(fold == 1 || (plan.geometry == Geometry::Rows4 && plan.strategy == Strategy::Split));
+        keep!(fold == 1 || (plan.geometry == Geometry::Rows4 && plan.strategy() == Strategy::Split));
         Ok(())
     }
 
@@ -121,10 +121,10 @@ impl Request {
         let [own, before] = plan.elements_of(plan.parts - 1);
         keep!(own + before == self.shape.elements() as u64);
         // Segments cover the values of a part, and none is empty.
-        let (splits, segment) = (u64::from(plan.splits), u64::from(plan.segment));
+        let (splits, segment) = (u64::from(plan.splits()), u64::from(plan.segment));
         keep!(splits * segment >= part_values && (splits - 1) * segment < part_values);
         // A shift and two sums of each split, for each of the folded samples.
-        let merges = kernels_of(self.operation, plan.strategy, Wanted::All).len() > 1;
+        let merges = kernels_of(self.operation, plan.strategy(), Wanted::All).len() > 1;
         let planes = u64::from(plan.fold) * (1 + 2 * u64::from(plan.all_splits())) * u64::from(merges);
         keep!(plan.scratch_planes() == planes && planes * self.shape.channels() as u64 * 4 <= self.binding());
         Ok(())
@@ -144,27 +144,28 @@ impl Request {
     /// The sequential part of a sum is no longer than the error bound counts on.
     fn check_runs(&self, plan: &Plan) -> Result<(), Broken> {
         let (lanes, segment) = (u64::from(plan.workgroup_size / plan.tile), u64::from(plan.segment));
-        match plan.strategy {
+        match plan.strategy() {
             Strategy::Split => {
                 keep!(segment.div_ceil(lanes) <= LONGEST_RUN.into(), "{segment} over {lanes} lanes");
                 let merged = (u64::from(plan.all_splits()) * u64::from(plan.fold)).div_ceil(lanes);
                 let needed = (self.shape.values_per_channel() as u64).div_ceil(LONGEST_RUN.into());
-                let merges = kernels_of(self.operation, plan.strategy, Wanted::All).len() > 1;
+                let merges = kernels_of(self.operation, plan.strategy(), Wanted::All).len() > 1;
                 // Folded samples round up once each.
                 keep!(!merges || merged <= (needed + 3).max(LONGEST_MERGE.into()), "{merged} merged, {needed}");
             }
             Strategy::Whole => {
-                keep!(plan.parts == 1 && plan.splits == 1 && segment.div_ceil(lanes) <= LONGEST_RUN.into());
+                keep!(plan.parts == 1 && plan.splits() == 1 && segment.div_ceil(lanes) <= LONGEST_RUN.into());
             }
             Strategy::Plain => {
-                keep!(plan.geometry == Geometry::Scalar && plan.parts == 1 && plan.splits == 1);
+                keep!(plan.geometry == Geometry::Scalar && plan.parts == 1 && plan.splits() == 1);
                 keep!(segment.div_ceil(lanes) <= LONGEST_PLAIN_RUN.into());
             }
             // Registers hold the column whole.
             Strategy::Resident => {
-                keep!(Strategy::HELD.contains(&plan.held));
-                keep!(plan.held <= 16 || plan.geometry == Geometry::Scalar);
-                keep!(lanes * u64::from(plan.held) >= plan.values.into() && plan.splits == 1 && plan.parts == 1);
+                let held = plan.approach.held();
+                keep!(Strategy::HELD.contains(&held));
+                keep!(held <= 16 || plan.geometry == Geometry::Scalar);
+                keep!(lanes * u64::from(held) >= plan.values.into() && plan.splits() == 1 && plan.parts == 1);
             }
         }
         Ok(())
@@ -172,15 +173,15 @@ impl Request {
 
     /// What was forced is kept, and the plan can be forced as it is.
     fn check_choice(&self, plan: &Plan) -> Result<(), Broken> {
-        fn kept<T: PartialEq>(forced: Option<T>, chosen: T) -> bool {
-            forced.is_none_or(|forced| forced == chosen)
+        fn kept<T: PartialEq>(forced: Option<T>, chosen: Option<T>) -> bool {
+            forced.is_none() || forced == chosen
         }
-        let choice = self.choice;
-        keep!(kept(choice.strategy, plan.strategy) && kept(choice.geometry, plan.geometry));
-        keep!(kept(choice.reduction, plan.reduction) && kept(choice.workgroup_size, plan.workgroup_size));
-        keep!(kept(choice.splits, plan.splits) && kept(choice.held, plan.held));
-        keep!(kept(choice.reverse, plan.reverse) && kept(choice.storage, plan.storage));
-        match self.plan(&Tuning::none(), &plan.choice()) {
+        let (forced, chosen) = (self.choice, plan.choice());
+        keep!(kept(forced.strategy(), chosen.strategy()) && kept(forced.geometry, chosen.geometry));
+        keep!(kept(forced.reduction, chosen.reduction) && kept(forced.workgroup_size, chosen.workgroup_size));
+        keep!(kept(forced.splits(), chosen.splits()) && kept(forced.held(), chosen.held()));
+        keep!(kept(forced.reverse(), chosen.reverse()) && kept(forced.storage, chosen.storage));
+        match self.plan(&Tuning::none(), &chosen) {
             Ok(forced) => keep!(forced == *plan, "{forced:?} when forced, {plan:?}"),
             Err(error) => keep!(false, "the plan to be forced as it is, got {error}"),
         }
@@ -189,7 +190,7 @@ impl Request {
 
     /// The dispatches of every kernel; small ones are counted out.
     fn check_dispatches(&self, plan: &Plan) -> Result<(), Broken> {
-        let kernels = kernels_of(self.operation, plan.strategy, Wanted::All);
+        let kernels = kernels_of(self.operation, plan.strategy(), Wanted::All);
         keep!((1..=2).contains(&kernels.len()));
         for kernel in kernels {
             let parts = plan.parts(kernel.span);
@@ -274,12 +275,12 @@ fn works(plan: &Plan, kernel: &Kernel, params: &Params) -> impl Iterator<Item = 
 
 /// Every value of the part belongs to one lane, and lies in the part; merges count every value once.
 fn count_values(plan: &Plan, kernel: &Kernel, params: &Params) -> Result<(), Broken> {
-    let p = params;
+    let (p, held) = (params, plan.approach.held());
     if kernel.span == Span::Segment {
         let mut owned = vec![0; (p.values * p.columns) as usize];
         for work in works(plan, kernel, p) {
             let steps = (work.begin + work.lane..work.end).step_by(p.lanes as usize);
-            keep!(plan.held == 0 || steps.len() <= plan.held as usize, "{} values of {}", steps.len(), plan.held);
+            keep!(held == 0 || steps.len() <= held as usize, "{} values of {held}", steps.len());
             for i in steps {
                 let slice = i / p.inner;
                 let at = (slice * p.columns + work.column) * p.inner + (i - slice * p.inner);

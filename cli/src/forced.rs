@@ -2,11 +2,13 @@
 
 use crate::names::named;
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Storage, Strategy};
-use batchnorm_wgpu::{Choice, DType};
+use batchnorm_wgpu::{Approach, Choice, DType, Misplaced};
+use clap::error::ErrorKind;
+use clap::{ArgMatches, Command};
 
-/// What is taken out of the plan's hands.
-#[derive(clap::Args, Clone, Debug, Default)]
-pub struct Forced {
+/// The flags, side by side.
+#[derive(clap::Args)]
+struct Flags {
     /// Force the strategy, how the work on a channel is divided: split, whole, resident or plain
     #[arg(long, value_name = "NAME", value_parser = strategy)]
     strategy: Option<Strategy>,
@@ -33,17 +35,46 @@ pub struct Forced {
     storage: Option<Storage>,
 }
 
+/// What is taken out of the plan's hands.
+#[derive(Clone, Copy, Debug)]
+pub struct Forced(Choice);
+
 impl Forced {
     /// What is forced for tensors of a dtype. A storage is forced on those of its own.
     pub fn choice(&self, dtype: DType) -> Choice {
-        let Self { strategy, geometry, reduction, workgroup_size, splits, held, reverse, storage } = *self;
-        let storage = storage.filter(|storage| storage.dtype() == dtype);
-        Choice { strategy, geometry, reduction, workgroup_size, splits, held, reverse, storage }
+        Choice { storage: self.0.storage.filter(|storage| storage.dtype() == dtype), ..self.0 }
     }
 
     /// The storage that is forced, where no tensor has its dtype.
     pub fn idle_storage(&self, dtypes: &[DType]) -> Option<Storage> {
-        self.storage.filter(|storage| !dtypes.contains(&storage.dtype()))
+        self.0.storage.filter(|storage| !dtypes.contains(&storage.dtype()))
+    }
+}
+
+impl clap::FromArgMatches for Forced {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let Flags { strategy, geometry, reduction, workgroup_size, splits, held, reverse, storage } =
+            Flags::from_arg_matches(matches)?;
+        let approach = Approach::said(strategy, splits, reverse, held).map_err(|Misplaced { what, strategy }| {
+            let reason = format!("--{what} is for the strategy {strategy}: give it with --strategy {strategy}\n");
+            clap::Error::raw(ErrorKind::MissingRequiredArgument, reason)
+        })?;
+        Ok(Self(Choice { approach, geometry, reduction, workgroup_size, storage }))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+impl clap::Args for Forced {
+    fn augment_args(command: Command) -> Command {
+        Flags::augment_args(command)
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Flags::augment_args_for_update(command)
     }
 }
 

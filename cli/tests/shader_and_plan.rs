@@ -24,6 +24,29 @@ fn refused(arguments: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
+/// What `--json` says of a plan, in alphabetical order.
+const PLAN_KEYS: [&str; 19] = [
+    "columns",
+    "fold",
+    "geometry",
+    "held",
+    "inner",
+    "interleaved",
+    "lanes",
+    "part_values",
+    "parts",
+    "reduction",
+    "reverse",
+    "scratch_planes",
+    "segment",
+    "splits",
+    "storage",
+    "strategy",
+    "tile",
+    "values",
+    "workgroup_size",
+];
+
 #[track_caller]
 fn assert_says(text: &str, words: &[&str]) {
     words.iter().for_each(|word| assert!(text.contains(word), "{word:?} is not in:\n{text}"));
@@ -189,13 +212,15 @@ fn plans_say_what_would_be_dispatched() {
         let number = |key: &str| plan[key].as_u64().unwrap();
         assert_eq!(number("lanes") * number("tile"), number("workgroup_size"), "{record}");
         assert!(record["refused"].is_null() && !dispatches.is_empty());
+        let keys: Vec<&str> = plan.as_object().unwrap().keys().map(String::as_str).collect();
+        assert_eq!(keys, PLAN_KEYS, "{record}");
         for dispatch in dispatches {
             // The text for people has the same.
             assert!(text.contains(dispatch["kernel"].as_str().unwrap()), "{dispatch}");
             let grid: Vec<u64> = dispatch["grid"].as_array().unwrap().iter().map(|it| it.as_u64().unwrap()).collect();
             assert!(grid[0] * grid[1] >= dispatch["workgroups"].as_u64().unwrap());
             assert_eq!(dispatch["params"]["groups"], dispatch["workgroups"]);
-            assert_eq!(dispatch["params"].as_object().unwrap().len(), batchnorm_wgpu::plan::Params::FIELDS.len());
+            assert_eq!(dispatch["params"].as_object().unwrap().len(), size_of::<batchnorm_wgpu::plan::Params>() / 4);
         }
     }
     let forward = &records[0]["dispatches"][0];
@@ -263,6 +288,18 @@ fn what_cannot_be_planned_is_said() {
     assert_says(&refused(&["plan", "1x3", "--operation", "forward_training"]), &["forward_training"]);
     assert_says(&refused(&["plan", "8x3", "--without", "x"]), &["gamma, beta"]);
     assert_says(&refused(&["plan", "8x3", "--storage", "f16_words"]), &["f16_words", "SHAPE:f16"]);
+    for (flags, said) in [
+        (&["--splits", "2"][..], "--splits is for the strategy split: give it with --strategy split"),
+        (&["--strategy", "whole", "--splits", "1"], "--splits is for the strategy split"),
+        (&["--strategy", "resident", "--reverse", "false"], "--reverse is for the strategy split"),
+        (
+            &["--strategy", "split", "--held", "8"],
+            "--held is for the strategy resident: give it with --strategy resident",
+        ),
+    ] {
+        assert_says(&refused(&[&["plan", "8x3"], flags].concat()), &[said]);
+        assert_says(&refused(&[&["bench", "--shapes", "8x3"], flags].concat()), &[said]);
+    }
     assert_says(&refused(&["plan", "8x3", "--in-place", "--activation", "relu"]), &["--in-place", "--activation"]);
     let gradients = ["plan", "8x3", "--operation", "backward_training", "--without", "dx,dgamma,dbeta"];
     assert_says(&refused(&gradients), &["at least one of them"]);

@@ -5,7 +5,9 @@
 
 use arbitrary::{Arbitrary, Result, Unstructured};
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Storage, Strategy};
-use batchnorm_wgpu::{Capabilities, Choice, DType, Layout, Operation, Preference, Shape, Tuning, TuningPoint, wgpu};
+use batchnorm_wgpu::{
+    Approach, Capabilities, Choice, DType, Layout, Operation, Preference, Shape, Tuning, TuningPoint, wgpu,
+};
 use batchnorm_wgpu_check::plan::Request;
 use libfuzzer_sys::fuzz_target;
 
@@ -72,15 +74,20 @@ fn capabilities(u: &mut Unstructured<'_>) -> Result<Capabilities> {
     })
 }
 
+fn approach(u: &mut Unstructured<'_>) -> Result<Approach> {
+    Ok(match u.choose(&Strategy::ALL)? {
+        Strategy::Split => Approach::Split { splits: optional(u, limit)?, reverse: u.arbitrary()? },
+        Strategy::Resident => Approach::Resident { held: optional(u, held)? },
+        &other => other.into(),
+    })
+}
+
 fn choice(u: &mut Unstructured<'_>) -> Result<Choice> {
     Ok(Choice {
-        strategy: optional(u, |u| u.choose(&Strategy::ALL).copied())?,
+        approach: optional(u, approach)?,
         geometry: optional(u, |u| u.choose(&Geometry::ALL).copied())?,
         reduction: optional(u, |u| u.choose(&Reduction::ALL).copied())?,
         workgroup_size: optional(u, |u| workgroup_size(u))?,
-        splits: optional(u, limit)?,
-        held: optional(u, held)?,
-        reverse: u.arbitrary()?,
         storage: optional(u, |u| u.choose(&Storage::ALL).copied())?,
     })
 }
@@ -107,15 +114,7 @@ fn point(u: &mut Unstructured<'_>) -> Result<TuningPoint> {
         rows: u.arbitrary()?,
         channels: magnitude(u)? as u64,
         values: u.arbitrary()?,
-        prefer: Preference {
-            strategy: *u.choose(&Strategy::ALL)?,
-            geometry: optional(u, |u| u.choose(&Geometry::ALL).copied())?,
-            reduction: optional(u, |u| u.choose(&Reduction::ALL).copied())?,
-            workgroup_size: workgroup_size(u)?,
-            workgroups: limit(u)?,
-            held: held(u)?,
-            reverse: u.arbitrary()?,
-        },
+        prefer: Preference { choice: choice(u)?, workgroups: limit(u)? },
         fraction_of_copy: None,
     })
 }

@@ -144,8 +144,8 @@ fn mib(bytes: u64) -> String {
 mod tests {
     use super::*;
     use crate::capabilities::Capabilities;
+    use crate::choice::Choice;
     use crate::config::Config;
-    use crate::plan::Choice;
     use crate::shape::Layout;
     use crate::tuning::Tuning;
     use std::sync::Arc;

@@ -12,13 +12,14 @@ pub use micro::{MicroBatch, MicroStep, MicroSteps};
 pub use saved::Saved;
 pub use step::Step;
 
+use crate::choice::Choice;
 use crate::config::{Activation, Config};
 use crate::error::{Error, Result, of_layer};
 use crate::gpu::scope::{guarded, refused};
 use crate::gpu::{BoundDispatch, Kernels, label_of};
 use crate::kernels::{Extent, SAVED_PLANES};
 use crate::operation::Operation;
-use crate::plan::{Choice, Plan, most_bytes};
+use crate::plan::{Plan, most_bytes};
 use crate::program::{Description, Dispatch, Given, Program, Stage};
 use crate::running::RunningStatistics;
 use crate::shape::Shape;

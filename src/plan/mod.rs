@@ -7,6 +7,7 @@ pub use params::{Parameter, Params};
 pub(crate) use parts::{LARGEST_BINDING, most_bytes};
 
 use crate::capabilities::Capabilities;
+use crate::choice::{Approach, Choice, Settled};
 use crate::config::Config;
 use crate::dtype::DType;
 use crate::error::{Error, Result};
@@ -15,27 +16,7 @@ use crate::operation::Operation;
 use crate::shape::Shape;
 use crate::tuning::{Preference, Tuning};
 use parts::{fits_binding, slices_per_part};
-
-/// Choices taken out of the plan's hands. `None` leaves a choice to the plan; a forced one that cannot run is an error.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Choice {
-    /// How to go about a column.
-    pub strategy: Option<Strategy>,
-    /// What a value is made of.
-    pub geometry: Option<Geometry>,
-    /// How a workgroup sums over its lanes.
-    pub reduction: Option<Reduction>,
-    /// Invocations per workgroup, a power of two.
-    pub workgroup_size: Option<u32>,
-    /// Workgroups that share a channel; [`Strategy::Split`] only.
-    pub splits: Option<u32>,
-    /// Values that a lane holds, one of [`Strategy::HELD`]; [`Strategy::Resident`] only.
-    pub held: Option<u32>,
-    /// Whether the second dispatch goes backwards; [`Strategy::Split`] only.
-    pub reverse: Option<bool>,
-    /// How the shaders see the elements of tensors; one of the layer's dtype.
-    pub storage: Option<Storage>,
-}
+use serde::Serialize;
 
 /// What the tile of an interleaved plan may be: so many neighbouring invocations read neighbouring columns.
 const INTERLEAVED_TILES: [u32; 3] = [32, 16, 8];
@@ -48,14 +29,17 @@ pub const LONGEST_RUN: u32 = 8192;
 pub const LONGEST_PLAIN_RUN: u32 = 32;
 
 /// An operation settled for one shape on one device.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Plan {
     /// How it goes about a column.
-    pub strategy: Strategy,
+    #[serde(flatten)]
+    pub approach: Settled,
     /// What a value is made of.
     pub geometry: Geometry,
     /// How a workgroup sums over its lanes.
     pub reduction: Reduction,
+    /// How the shaders see the elements of tensors.
+    pub storage: Storage,
     /// Invocations per workgroup.
     pub workgroup_size: u32,
     /// Columns per workgroup.
@@ -74,21 +58,17 @@ pub struct Plan {
     pub parts: u32,
     /// Values of one column in each part but the last, which may have fewer.
     pub part_values: u32,
-    /// Workgroups that share a column, in each part but the last, which may have fewer.
-    pub splits: u32,
-    /// Values of a column that one of them takes.
+    /// Values of a column that one of the workgroups that share it takes.
     pub segment: u32,
-    /// Values that a lane holds in registers; 0 where it holds none.
-    pub held: u32,
-    /// Whether the second dispatch goes backwards, to find in a cache what the first read last.
-    pub reverse: bool,
-    /// How the shaders see the elements of tensors.
-    pub storage: Storage,
     /// Whether partial results are merged, in scratch: what takes no sums has none.
+    #[serde(skip)]
     merges: bool,
+    #[serde(skip)]
     max_workgroups_per_dimension: u32,
     /// Bytes of a plane of scratch.
+    #[serde(skip)]
     plane: u64,
+    #[serde(skip)]
     max_scratch: u64,
 }
 
@@ -110,7 +90,7 @@ impl Plan {
         check_count(shape)?;
         let mut preferences = tuning.preferences(operation, shape, capabilities.device_type);
         // What is preferred for another strategy says little about a forced one.
-        preferences.sort_by_key(|preference| choice.strategy.is_some_and(|forced| forced != preference.strategy));
+        preferences.sort_by_key(|preference| choice.strategy().is_some_and(|forced| forced != preference.strategy()));
         let mut refused = None;
         for preference in preferences {
             match Self::preferred(operation, shape, dtype, capabilities, &preference, choice) {
@@ -133,8 +113,8 @@ impl Plan {
         choice: &Choice,
     ) -> Result<Self> {
         let in_parts = !fits_binding(shape, dtype, &capabilities.limits);
-        let preferred = if in_parts { Strategy::Split } else { preference.strategy };
-        let strategy = choice.strategy.unwrap_or(preferred);
+        let preferred = if in_parts { Strategy::Split } else { preference.strategy() };
+        let strategy = choice.strategy().unwrap_or(preferred);
         if kernels_of(operation, strategy, Wanted::All).is_empty() {
             return Err(unavailable(strategy.name(), format!("{operation} has no such kernel")));
         }
@@ -149,17 +129,25 @@ impl Plan {
         let sizes = workgroup_sizes(preference, &capabilities.limits, choice)?;
         let fold = geometry.fold(shape).unwrap_or(1) as u32;
         let rereads = kernels_of(operation, strategy, Wanted::All).iter().any(|kernel| kernel.rereads);
-        if choice.reverse == Some(true) && !rereads {
+        if choice.reverse() == Some(true) && !rereads {
             return Err(unavailable("reverse", format!("{operation} by {strategy} reads nothing twice")));
         }
-        let reverse = choice.reverse.unwrap_or(preference.reverse) && rereads;
+        let reverse = choice.reverse().or(preference.choice.reverse()).unwrap_or_default() && rereads;
+        // What a strategy has to choose for itself is chosen when it is laid out.
+        let approach = match strategy {
+            Strategy::Split => Approach::Split { splits: 1, reverse },
+            Strategy::Whole => Approach::Whole,
+            Strategy::Resident => Approach::Resident { held: 0 },
+            Strategy::Plain => Approach::Plain,
+        };
         let slices = slices_per_part(shape, fold as usize, dtype, &capabilities.limits)?;
         let inner = shape.inner() / geometry.elements_per_value();
         // m fits u32, so do all of these.
         let open = Self {
-            strategy,
+            approach,
             geometry,
             reduction: Reduction::Tree,
+            storage,
             workgroup_size: sizes[0],
             tile: 1,
             interleaved: shape.inner() == 1,
@@ -169,11 +157,7 @@ impl Plan {
             values: (shape.outer() / fold as usize * inner) as u32,
             parts: (shape.outer() / fold as usize).div_ceil(slices) as u32,
             part_values: (slices * inner) as u32,
-            splits: 1,
             segment: 0,
-            held: 0,
-            reverse,
-            storage,
             merges: strategy == Strategy::Split && kernels_of(operation, strategy, Wanted::All).len() > 1,
             max_workgroups_per_dimension: capabilities.limits.max_compute_workgroups_per_dimension,
             plane: 4 * shape.channels() as u64,
@@ -206,10 +190,6 @@ impl Plan {
     /// Lays a column out over several workgroups: enough that no lane's run is longer than the error bound counts on, and
     /// enough to keep the device busy. Every part of a tensor is laid out like the first.
     fn split(self, preference: &Preference, choice: &Choice) -> Result<Self> {
-        refuse(
-            choice.held.map(|held| format!("held {held}")),
-            "split keeps no values in registers; force resident too",
-        )?;
         let (tile, values) = (self.tile_in_flight(), self.part_values);
         let lanes = self.workgroup_size / tile;
         let wanted = preference.workgroups / self.columns.div_ceil(tile);
@@ -225,18 +205,19 @@ impl Plan {
             );
             return Err(unavailable(Strategy::Split.name(), reason));
         }
-        let splits = choose_splits(least, most.clamp(least, values), wanted, choice)?;
+        let splits = choose_splits(least, most.clamp(least, values), wanted, choice.splits())?;
         // No more splits than there are full rounds of the workgroup, unless forced, and none without a value.
-        let rounds = if choice.splits.is_some() { values } else { values.div_ceil(lanes) };
+        let rounds = if choice.splits().is_some() { values } else { values.div_ceil(lanes) };
         let segment = values.div_ceil(splits.min(rounds));
         let splits = values.div_ceil(segment);
-        if let Some(forced) = choice.splits.filter(|&forced| forced != splits) {
+        if let Some(forced) = choice.splits().filter(|&forced| forced != splits) {
             let reason = format!(
                 "segments of equal length, the last one shorter, of {values} values make {splits}, not {forced}"
             );
             return Err(unavailable(format!("splits {forced}"), reason));
         }
-        Ok(Self { tile, splits, segment, ..self })
+        let approach = Approach::Split { splits, reverse: self.approach.reverse() };
+        Ok(Self { approach, tile, segment, ..self })
     }
 
     /// Most partial results of a column that `lanes` may merge: as many in sequence as the error bound counts on, and no more
@@ -249,26 +230,15 @@ impl Plan {
 
     /// Gives a column to one workgroup.
     fn whole(self, sizes: &[u32], choice: &Choice, longest_run: u32) -> Result<Self> {
-        self.refuse_split(choice)?;
-        refuse(choice.held.map(|held| format!("held {held}")), "it keeps no values in registers; force resident too")?;
         // Forced, a larger workgroup may do it; what is preferred is preferred in its size.
-        let sizes = if choice.strategy.is_some() { sizes } else { &sizes[..1] };
+        let sizes = if choice.approach.is_some() { sizes } else { &sizes[..1] };
         let sized = sizes.iter().map(|&workgroup_size| Self { workgroup_size, segment: self.values, ..self.clone() });
         let tiled = sized.map(|sized| Self { tile: sized.tile_in_flight(), ..sized });
         let longest = |plan: &Self| (plan.workgroup_size / plan.tile).saturating_mul(longest_run);
         tiled.into_iter().find(|plan| plan.values <= longest(plan)).ok_or_else(|| {
             let reason = format!("{} values per channel exceed what one workgroup sums", self.values);
-            unavailable(self.strategy.name(), reason)
+            unavailable(self.strategy().name(), reason)
         })
-    }
-
-    /// Refuses what is forced on the splits of a column that has none.
-    fn refuse_split(&self, choice: &Choice) -> Result<()> {
-        refuse(
-            choice.splits.map(|splits| format!("splits {splits}")),
-            "one workgroup has the whole channel; force split too",
-        )?;
-        refuse(choice.reverse.map(|_| "reverse".into()), "there is no second dispatch; force split too")
     }
 
     /// Columns per workgroup: channels with few values share one, each lane has four in flight. Where the results of many
@@ -282,17 +252,16 @@ impl Plan {
 
     /// Lays a column out over the registers of one workgroup: of the smallest of `sizes` that holds it.
     fn resident(self, sizes: &[u32], preference: &Preference, choice: &Choice) -> Result<Self> {
-        self.refuse_split(choice)?;
-        let held: Vec<u32> = match choice.held {
+        let held: Vec<u32> = match choice.held() {
             Some(forced) => vec![forced],
-            None => [preference.held].into_iter().chain(Strategy::HELD).collect(),
+            None => preference.choice.held().into_iter().chain(Strategy::HELD).collect(),
         };
         let fits = |&(size, held): &(u32, u32)| {
             let is_kernel = Strategy::HELD.contains(&held) && held <= self.geometry.most_held();
             is_kernel && u64::from(size) * u64::from(held) >= self.values.into()
         };
         // What was fast for a small column says nothing of one many times as long.
-        let sizes = if choice.strategy.is_some() { sizes } else { &sizes[..sizes.len().min(3)] };
+        let sizes = if choice.approach.is_some() { sizes } else { &sizes[..sizes.len().min(3)] };
         // More lanes before more registers.
         let all = held.iter().flat_map(|&held| sizes.iter().map(move |&size| (size, held)));
         let Some((workgroup_size, held)) = all.clone().find(fits) else {
@@ -307,9 +276,9 @@ impl Plan {
             );
             return Err(unavailable(Strategy::Resident.name(), reason));
         };
-        let sized = Self { workgroup_size, held, segment: self.values, ..self };
+        let sized = Self { approach: Approach::Resident { held }, workgroup_size, segment: self.values, ..self };
         let tile = sized.tile_for(sized.values.div_ceil(held).next_power_of_two(), 1);
-        if sized.interleaved && tile < sized.interleaved_tile().min(sized.columns) && choice.strategy.is_none() {
+        if sized.interleaved && tile < sized.interleaved_tile().min(sized.columns) && choice.approach.is_none() {
             let reason = format!("with {tile} columns in a workgroup, rows would be read in small pieces");
             return Err(unavailable(Strategy::Resident.name(), reason));
         }
@@ -330,17 +299,28 @@ impl Plan {
 
     /// The choice that forces this plan on the same operation, shape and device.
     pub fn choice(&self) -> Choice {
-        let split = self.strategy == Strategy::Split;
         Choice {
-            strategy: Some(self.strategy),
+            approach: Some(self.approach.into()),
             geometry: Some(self.geometry),
             reduction: Some(self.reduction),
             workgroup_size: Some(self.workgroup_size),
-            splits: split.then_some(self.splits),
-            held: (self.strategy == Strategy::Resident).then_some(self.held),
-            reverse: split.then_some(self.reverse),
             storage: Some(self.storage),
         }
+    }
+
+    /// How it goes about a column.
+    pub fn strategy(&self) -> Strategy {
+        self.approach.strategy()
+    }
+
+    /// Workgroups that share a column, in each part but the last, which may have fewer.
+    pub fn splits(&self) -> u32 {
+        self.approach.splits()
+    }
+
+    /// What a tuning file says of it.
+    pub fn preference(&self) -> Preference {
+        Preference { choice: self.choice(), workgroups: self.groups(Span::Segment, 0) }
     }
 
     /// What the text of its kernels depends on.
@@ -348,7 +328,7 @@ impl Plan {
         Settings {
             geometry: self.geometry,
             reduction: self.reduction,
-            held: self.held,
+            held: self.approach.held(),
             storage: self.storage,
             activation: config.activation,
             from_y: config.in_place,
@@ -378,7 +358,7 @@ impl Plan {
     fn check_grid(&self) -> Result<()> {
         let dimension = u64::from(self.max_workgroups_per_dimension);
         // No more than the values of a binding: they can be counted.
-        let needed = u64::from(self.tiles()) * u64::from(self.splits);
+        let needed = u64::from(self.tiles()) * u64::from(self.splits());
         if needed > dimension * dimension {
             return Err(Error::Limit {
                 what: "the dispatch",
@@ -473,11 +453,6 @@ fn choose_storage(
     }
 }
 
-/// Refuses a forced choice that the strategy has no use for.
-fn refuse(forced: Option<String>, reason: &str) -> Result<()> {
-    forced.map_or(Ok(()), |forced| Err(unavailable(forced, reason.into())))
-}
-
 fn choose_geometry(shape: &Shape, strategy: Strategy, choice: &Choice, preference: &Preference) -> Result<Geometry> {
     let runs = |geometry: &Geometry| match strategy {
         Strategy::Split => geometry.fold(shape).is_some(),
@@ -502,7 +477,7 @@ fn choose_geometry(shape: &Shape, strategy: Strategy, choice: &Choice, preferenc
         Some(forced) => Ok(forced),
         None => {
             let stores = |geometry: &Geometry| choice.storage.is_none_or(|storage| storage.is_for(*geometry));
-            let preferred = preference.geometry.into_iter().chain(Geometry::ALL);
+            let preferred = preference.choice.geometry.into_iter().chain(Geometry::ALL);
             Ok(preferred.into_iter().filter(stores).find(runs).unwrap_or(Geometry::Scalar))
         }
     }
@@ -532,13 +507,13 @@ fn workgroup_sizes(preference: &Preference, limits: &wgpu::Limits, choice: &Choi
     }
     // Powers of two.
     let most = most.ilog2();
-    let least = preference.workgroup_size.max(1).ilog2().min(most);
+    let least = preference.workgroup_size().max(1).ilog2().min(most);
     Ok(choice.workgroup_size.map_or_else(|| (least..=most).map(|bits| 1 << bits).collect(), |forced| vec![forced]))
 }
 
 /// How many workgroups share a column.
-fn choose_splits(least: u32, most: u32, wanted: u32, choice: &Choice) -> Result<u32> {
-    match choice.splits {
+fn choose_splits(least: u32, most: u32, wanted: u32, forced: Option<u32>) -> Result<u32> {
+    match forced {
         Some(forced) if !(least..=most).contains(&forced) => {
             Err(unavailable(format!("splits {forced}"), format!("expected between {least} and {most} for this shape")))
         }
@@ -561,7 +536,7 @@ fn choose_reduction(
             format!("{needs}; the device has it: {}, columns per workgroup: {tile}", capabilities.subgroups),
         )),
         Some(forced) => Ok(forced),
-        None if runs => Ok(preference.reduction.unwrap_or(Reduction::Subgroup)),
+        None if runs => Ok(preference.choice.reduction.unwrap_or(Reduction::Subgroup)),
         None => Ok(Reduction::Tree),
     }
 }

@@ -32,13 +32,13 @@ impl Plan {
             values: self.values_of(part),
             splits: self.splits_of(part),
             segment: self.segment,
-            first_split: part * self.splits,
+            first_split: part * self.splits(),
             part_values: self.part_values,
-            part_splits: self.splits,
+            part_splits: self.splits(),
             all_values: self.values,
             all_splits: self.all_splits(),
             groups: self.groups(kernel.span, part),
-            reverse: u32::from(self.reverse && kernel.rereads),
+            reverse: u32::from(self.approach.reverse() && kernel.rereads),
             channels: shape.channels() as u32,
             count: count as u32,
             count_f32: count as f32,
@@ -158,11 +158,11 @@ impl Params {
 mod tests {
     use super::*;
     use crate::capabilities::Capabilities;
+    use crate::choice::Choice;
     use crate::config::RunningPolicy;
     use crate::dtype::DType;
     use crate::kernels::{Strategy, Wanted, kernels_of};
     use crate::operation::Operation;
-    use crate::plan::Choice;
     use crate::shape::Layout;
     use crate::tuning::Tuning;
 
@@ -171,7 +171,7 @@ mod tests {
     /// Of the first and the second kernel of a split training forward that goes backwards.
     fn params(dims: &[usize], running: RunningPolicy) -> [Params; 2] {
         let shape = Shape::new(dims, Layout::ChannelsFirst).unwrap();
-        let choice = Choice { strategy: Some(Strategy::Split), reverse: Some(true), ..Choice::default() };
+        let choice = Choice::split(None, true);
         let (capabilities, tuning) = (Capabilities::default_limits(), Tuning::none());
         let plan = Plan::new(OPERATION, &shape, DType::F32, &capabilities, &tuning, &choice).unwrap();
         let config = Config { running, ..Config::default() };

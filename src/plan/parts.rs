@@ -92,7 +92,7 @@ impl Plan {
 
     /// Workgroups that share a column, in all parts.
     pub fn all_splits(&self) -> u32 {
-        (self.parts - 1) * self.splits + self.splits_of(self.parts - 1)
+        (self.parts - 1) * self.splits() + self.splits_of(self.parts - 1)
     }
 
     /// Elements of a part of a tensor, and of those before it.

@@ -234,7 +234,7 @@ fn threads_share(adapter: &Adapter) -> Result<(), Failed> {
     let kernels = Kernels::new(&adapter.device);
     let run = |n: usize, kernels: Kernels| -> Result<(), Failed> {
         for strategy in [Strategy::Split, Strategy::Whole] {
-            let choice = Choice { strategy: Some(strategy), ..Choice::default() };
+            let choice = Choice::by(strategy);
             // Planes of 35 for scalars, of 36 for values of four.
             for dims in [[n + 1, 8, 5, 7], [n + 1, 8, 6, 6]] {
                 let training = Training::new(&kernels, &adapter.queue, &dims, &choice)?;

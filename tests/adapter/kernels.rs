@@ -37,7 +37,7 @@ pub fn trials(adapter: &Adapter) -> Vec<Trial> {
 /// Trimming forgets the kernels that no step has, and no others; they are compiled again when they are wanted.
 fn trim(adapter: &Adapter) -> Result<(), Failed> {
     let kernels = Kernels::new(&adapter.device);
-    let choice = Choice { strategy: Some(Strategy::Split), ..Choice::default() };
+    let choice = Choice::by(Strategy::Split);
     let training = || Training::new(&kernels, &adapter.queue, &[4, 8, 6, 6], &choice);
     let compiled = |when: &str, expected: usize| match kernels.compiled() {
         actual if actual == expected => Ok(()),
@@ -70,10 +70,6 @@ fn described(adapter: &Adapter) -> Result<(), Failed> {
 const DIMS: [[usize; 4]; 3] = [[4, 8, 6, 6], [2, 16, 5, 7], [4, 8, 6, 6]];
 const STRATEGIES: [Strategy; 2] = [Strategy::Split, Strategy::Whole];
 
-fn by(strategy: Strategy) -> Choice {
-    Choice { strategy: Some(strategy), ..Choice::default() }
-}
-
 /// Those of [`Training`] over several shapes, by several strategies.
 fn programs(kernels: &Kernels) -> Result<Vec<Program>, Error> {
     const FORWARD: [&str; 4] = ["x", "y", "saved", "scratch"];
@@ -81,7 +77,7 @@ fn programs(kernels: &Kernels) -> Result<Vec<Program>, Error> {
     let mut programs = Vec::new();
     for (dims, strategy) in DIMS.iter().flat_map(|dims| STRATEGIES.map(|strategy| (dims, strategy))) {
         let shape = Shape::new(dims, Layout::ChannelsFirst)?;
-        let layer = BatchNorm::with_choice(kernels, shape, Config::default(), &by(strategy))?;
+        let layer = BatchNorm::with_choice(kernels, shape, Config::default(), &Choice::by(strategy))?;
         programs.push(layer.program(Operation::ForwardTraining, &FORWARD)?);
         programs.push(layer.program(Operation::BackwardTraining, &BACKWARD)?);
     }
@@ -101,7 +97,7 @@ fn prepared(adapter: &Adapter) -> Result<(), Failed> {
         return Err(format!("{compiled} kernels, reported as {reports:?}").into());
     }
     for (dims, strategy) in DIMS.iter().flat_map(|dims| STRATEGIES.map(|strategy| (dims, strategy))) {
-        Training::new(&kernels, &adapter.queue, dims, &by(strategy))?.holds()?;
+        Training::new(&kernels, &adapter.queue, dims, &Choice::by(strategy))?.holds()?;
     }
     match kernels.compiled() {
         after if after == compiled => {}
@@ -185,7 +181,7 @@ fn refused(adapter: &Adapter) -> Result<(), Failed> {
     }
     *broken.lock().unwrap() = false;
     kernels.prepare(&programs)?;
-    Training::new(&kernels, &adapter.queue, &DIMS[0], &by(Strategy::Split))?.holds()
+    Training::new(&kernels, &adapter.queue, &DIMS[0], &Choice::by(Strategy::Split))?.holds()
 }
 
 /// A cache gives data, which makes another one; and it reaches the device, which refuses that of another.

@@ -60,7 +60,7 @@ struct Steps {
 impl Network {
     fn new(adapter: &Adapter, dims: &[usize], strategy: Strategy) -> Result<Self, Error> {
         let shape = Shape::new(dims, Layout::ChannelsFirst)?;
-        let choice = Choice { strategy: Some(strategy), ..Choice::default() };
+        let choice = Choice::by(strategy);
         let layer = BatchNorm::with_choice(&adapter.kernels, shape.clone(), Config::default(), &choice)?;
         let new = |size| storage(&adapter.device, "of a schedule", size);
         let tensor = || new(layer.tensor_size());
@@ -271,7 +271,7 @@ fn lost(adapter: &Adapter) -> Result<(), Failed> {
 
 fn another_batch(adapter: &Adapter) -> Result<(), Failed> {
     let shape = |n| Shape::new(&[n, 8, 6, 6], Layout::ChannelsFirst);
-    let choice = Choice { strategy: Some(Strategy::Split), ..Choice::default() };
+    let choice = Choice::by(Strategy::Split);
     let config = Config { eps: 1e-3, in_place: true, ..Config::default() };
     let new = |n| BatchNorm::with_choice(&adapter.kernels, shape(n)?, config, &choice);
     let layer = new(4)?.with_label("layer3.bn1");

@@ -78,8 +78,7 @@ pub fn matrix(kernels: &Kernels) -> Vec<Case> {
             cases.extend(plan_cases(operation, &shape, kernels));
             for strategy in strategies(operation) {
                 // Few values held: every combination of bindings is a shader of its own, and these are the shortest.
-                let held = (strategy == Strategy::Resident).then_some(4);
-                let choice = Choice { strategy: Some(strategy), held, ..Choice::default() };
+                let choice = least_held(strategy);
                 let data = Data::ALL.map(|data| Case { data, ..Case::new(operation, &shape) });
                 let all = data.into_iter().chain(option_cases(operation, &shape, every));
                 cases.extend(all.map(|case| with_choice(case, choice)));
@@ -95,6 +94,18 @@ pub fn matrix(kernels: &Kernels) -> Vec<Case> {
 
 /// Values held by the resident kernels of the cases that need only one of them: these have the shortest shaders.
 const LEAST_HELD: u32 = Strategy::HELD[0];
+
+/// A strategy; where lanes hold values, so many.
+fn holding(strategy: Strategy, held: u32) -> Choice {
+    match strategy {
+        Strategy::Resident => Choice::resident(held),
+        other => Choice::by(other),
+    }
+}
+
+fn least_held(strategy: Strategy) -> Choice {
+    holding(strategy, LEAST_HELD)
+}
 
 /// Whether some case of the matrix has to run a variant of [`Variant::apart`]. Of f32 tensors without an activation, every one;
 /// of others, whose text differs in how elements are loaded and stored and in what is done to them, those that hold the fewest
@@ -120,14 +131,11 @@ fn with_choice(case: Case, choice: Choice) -> Case {
 /// The forced strategies, geometries and reductions that run for a shape on a device.
 fn choices(operation: Operation, shape: &Shape, held: u32, kernels: &Kernels) -> Vec<Choice> {
     let all = strategies(operation).flat_map(|strategy| {
-        let held = (strategy == Strategy::Resident).then_some(held);
         Geometry::ALL.into_iter().flat_map(move |geometry| {
             Reduction::ALL.map(|reduction| Choice {
-                strategy: Some(strategy),
                 geometry: Some(geometry),
                 reduction: Some(reduction),
-                held,
-                ..Choice::default()
+                ..holding(strategy, held)
             })
         })
     });
@@ -149,29 +157,13 @@ pub fn runs_as(operation: Operation, shape: &Shape, dtype: DType, kernels: &Kern
 /// directions.
 fn plan_cases(operation: Operation, shape: &Shape, kernels: &Kernels) -> Vec<Case> {
     let split = [(1, 1), (2, 7), (32, 3), (64, 2), (256, 5)].into_iter().flat_map(|(size, splits)| {
-        [false, true].map(|reverse| Choice {
-            strategy: Some(Strategy::Split),
-            workgroup_size: Some(size),
-            splits: Some(splits),
-            reverse: Some(reverse),
-            ..Choice::default()
-        })
+        [false, true].map(|reverse| Choice { workgroup_size: Some(size), ..Choice::split(splits, reverse) })
     });
-    let whole = [1, 2, 32, 64, 256].map(|size| Choice {
-        strategy: Some(Strategy::Whole),
-        workgroup_size: Some(size),
-        ..Choice::default()
-    });
+    let whole = [1, 2, 32, 64, 256].map(|size| Choice { workgroup_size: Some(size), ..Choice::by(Strategy::Whole) });
     let can = |choice: &Choice| runs(operation, shape, kernels, choice);
     // The smallest workgroup has one column, which a reduction by subgroups needs; a large one shares itself out.
     let resident = Strategy::HELD.into_iter().flat_map(|held| {
-        let of_size = move |reduction, size| Choice {
-            strategy: Some(Strategy::Resident),
-            reduction,
-            workgroup_size: Some(size),
-            held: Some(held),
-            ..Choice::default()
-        };
+        let of_size = move |reduction, size| Choice { reduction, workgroup_size: Some(size), ..Choice::resident(held) };
         let smallest = Reduction::ALL.map(|reduction| (0..8).map(|bits| of_size(Some(reduction), 1 << bits)).find(can));
         smallest.into_iter().flatten().chain([of_size(None, 256)])
     });

@@ -1,6 +1,6 @@
 //! Cases of what tensors are stored in and of what is fused with the normalization, and those of tensors in parts.
 
-use super::{LEAST_HELD, runs, runs_as, strategies, with_choice};
+use super::{least_held, runs, runs_as, strategies, with_choice};
 use crate::case::{Adds, Case, Setup};
 use crate::data::Data;
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Storage, Strategy};
@@ -44,8 +44,7 @@ pub(super) fn tensor_cases(kernels: &Kernels) -> Vec<Case> {
                 cases.extend(in_place.flat_map(|case| with_tensor_choice(&case, widely, kernels)));
                 // Which bindings there are and where they lie does not depend on it otherwise.
                 for strategy in strategies(operation).filter(|_| i == 0) {
-                    let held = (strategy == Strategy::Resident).then_some(4);
-                    let choice = Choice { strategy: Some(strategy), held, ..Choice::default() };
+                    let choice = least_held(strategy);
                     cases.extend(
                         tensor_options(&case).iter().flat_map(|case| with_tensor_choice(case, choice, kernels)),
                     );
@@ -82,8 +81,7 @@ fn micro_batch_cases(kernels: &Kernels) -> Vec<Case> {
                     let options = if i == 0 { tensor_options(&case) } else { Vec::new() };
                     let hostile = [Data::FirstIsOutlier, Data::OneNan].map(|data| Case { data, ..case.clone() });
                     let all = [case].into_iter().chain(options).chain(hostile).filter(can_be_viewed);
-                    let choice =
-                        Choice { geometry: Some(geometry), strategy: Some(Strategy::Split), ..Choice::default() };
+                    let choice = Choice { geometry: Some(geometry), ..Choice::by(Strategy::Split) };
                     cases.extend(all.flat_map(|case| with_tensor_choice(&case, choice, kernels)));
                 }
             }
@@ -220,8 +218,8 @@ fn activation_options(case: &Case, kernels: &Kernels) -> Vec<Case> {
     let slopes = slopes.into_iter().filter(|case| case.config.activation == Activation::LeakyRelu);
     let of_f32 = hostile.into_iter().chain([bent]).chain(slopes);
     let stored = [Storage::F16Words, Storage::Bf16Words].map(|storage| stored_as(storage, case.clone()));
-    let split = Choice { strategy: Some(Strategy::Split), ..Choice::default() };
-    let whole = Choice { strategy: Some(Strategy::Whole), ..Choice::default() };
+    let split = Choice::by(Strategy::Split);
+    let whole = Choice::by(Strategy::Whole);
     let mut cases: Vec<Case> = of_f32.collect();
     for case in stored {
         cases.extend(with_tensor_choice(&case, split, kernels));
@@ -255,12 +253,10 @@ fn variant_choice(
     kernels: &Kernels,
 ) -> Option<Choice> {
     let sized = |workgroup_size| Choice {
-        strategy: Some(strategy),
         geometry: Some(geometry),
         reduction: Some(reduction),
         workgroup_size,
-        held: (strategy == Strategy::Resident).then_some(LEAST_HELD),
-        ..Choice::default()
+        ..least_held(strategy)
     };
     let runs = |choice: &Choice| runs(case.operation, &case.shape, kernels, choice);
     match reduction {
@@ -381,7 +377,7 @@ pub fn part_cases(kernels: &Kernels) -> Vec<Case> {
             let fused = fusions(operation, &shape).into_iter().take(if i == 0 { usize::MAX } else { 1 });
             for case in fused.map(|case| stored_as(storage, case)) {
                 let geometries = Geometry::ALL.map(|geometry| Choice { geometry: Some(geometry), ..Choice::default() });
-                let split = Choice { splits: Some(2), workgroup_size: Some(16), ..Choice::default() };
+                let split = Choice { workgroup_size: Some(16), ..Choice::split(2, None) };
                 let choices = geometries.into_iter().chain([split]);
                 cases.extend(choices.flat_map(|choice| with_tensor_choice(&case, choice, kernels)));
                 let hostile = [Data::FirstIsOutlier, Data::OneNan].map(|data| Case { data, ..case.clone() });

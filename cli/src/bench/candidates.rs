@@ -52,11 +52,10 @@ pub fn variants(
         for geometry in Geometry::ALL {
             for &reduction in reductions {
                 let choice = Choice {
-                    strategy: Some(strategy),
                     geometry: Some(geometry),
                     reduction: reduces.then_some(reduction),
                     storage,
-                    ..Choice::default()
+                    ..Choice::by(strategy)
                 };
                 let plan = Plan::new(operation, shape, dtype, kernels.capabilities(), kernels.tuning(), &choice);
                 found.extend(plan.map(|plan| plan.choice()).ok());
@@ -69,13 +68,10 @@ pub fn variants(
 /// Every strategy, one plan of each, and for `resident` one for every number of values held; the rest is as in `choice`, or
 /// left to the plan.
 pub fn strategies(choice: &Choice) -> impl Iterator<Item = Choice> {
-    let choice = Choice { splits: None, reverse: None, held: None, workgroup_size: None, ..*choice };
-    let forced = move |strategy, held| Choice { strategy: Some(strategy), held, ..choice };
-    let others = [Strategy::Split, Strategy::Whole];
-    others
-        .into_iter()
-        .map(move |strategy| forced(strategy, None))
-        .chain(Strategy::HELD.into_iter().map(move |held| forced(Strategy::Resident, Some(held))))
+    let choice = *choice;
+    let resident = Strategy::HELD.map(Choice::resident);
+    let all = [Choice::by(Strategy::Split), Choice::by(Strategy::Whole)].into_iter().chain(resident);
+    all.map(move |Choice { approach, .. }| Choice { approach, workgroup_size: None, ..choice })
 }
 
 /// Every preference worth a try for an operation on a shape: each leads to another plan.
@@ -90,13 +86,15 @@ pub fn refinements(
     shape: &Shape,
     capabilities: &Capabilities,
 ) -> Vec<Candidate> {
-    let kernels = kernels_of(operation, best.strategy, Wanted::All);
+    let kernels = kernels_of(operation, best.strategy(), Wanted::All);
+    let with = |choice: Choice, other: Preference| Preference { choice, ..other };
     let mut all = vec![best];
     if capabilities.subgroups && kernels.iter().any(|kernel| kernel.reduces) {
-        all.push(Preference { reduction: Some(Reduction::Tree), ..best });
+        all.push(with(Choice { reduction: Some(Reduction::Tree), ..best.choice }, best));
     }
     if kernels.iter().any(|kernel| kernel.rereads) {
-        all.extend(all.clone().into_iter().map(|other| Preference { reverse: true, ..other }));
+        let approach = Choice::split(None, true).approach;
+        all.extend(all.clone().into_iter().map(|other| with(Choice { approach, ..other.choice }, other)));
     }
     distinct(all, operation, shape, capabilities)
 }
@@ -117,15 +115,8 @@ fn plan_of(operation: Operation, shape: &Shape, capabilities: &Capabilities, pre
     let (channels, values) = (shape.channels() as u64, shape.values_per_channel() as u64);
     let point = TuningPoint { operation, rows: shape.inner() == 1, channels, values, prefer, fraction_of_copy: None };
     let only = Tuning { points: vec![point], ..Tuning::none() };
-    let choice = Choice {
-        strategy: Some(prefer.strategy),
-        geometry: prefer.geometry,
-        workgroup_size: Some(prefer.workgroup_size),
-        held: (prefer.strategy == Strategy::Resident).then_some(prefer.held),
-        ..Choice::default()
-    };
-    let plan = Plan::new(operation, shape, DType::F32, capabilities, &only, &choice).ok()?;
-    let places = u64::from(plan.workgroup_size / plan.tile) * u64::from(plan.held);
+    let plan = Plan::new(operation, shape, DType::F32, capabilities, &only, &prefer.choice).ok()?;
+    let places = u64::from(plan.workgroup_size / plan.tile) * u64::from(plan.approach.held());
     // Most lanes would hold nothing.
     (places <= 4 * u64::from(plan.values)).then(|| plan.choice())
 }
@@ -134,19 +125,14 @@ fn all(capabilities: &Capabilities) -> Vec<Preference> {
     let mut all = Vec::new();
     for geometry in Geometry::ALL {
         for &workgroup_size in workgroup_sizes(capabilities) {
-            let prefer = |strategy| Preference {
-                strategy,
-                geometry: Some(geometry),
-                reduction: None,
-                workgroup_size,
-                workgroups: 0,
-                held: 0,
-                reverse: false,
+            let prefer = |choice: Choice, workgroups| {
+                let sized = Choice { geometry: Some(geometry), workgroup_size: Some(workgroup_size), ..choice };
+                Preference { choice: sized, workgroups }
             };
             let split = workgroups(capabilities).iter();
-            all.extend(split.map(|&workgroups| Preference { workgroups, ..prefer(Strategy::Split) }));
-            all.push(prefer(Strategy::Whole));
-            all.extend(Strategy::HELD.map(|held| Preference { held, ..prefer(Strategy::Resident) }));
+            all.extend(split.map(|&workgroups| prefer(Choice::split(None, false), workgroups)));
+            all.push(prefer(Choice::by(Strategy::Whole), 0));
+            all.extend(Strategy::HELD.map(|held| prefer(Choice::resident(held), 0)));
         }
     }
     all

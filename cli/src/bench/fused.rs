@@ -43,7 +43,7 @@ fn moves(operation: Operation, plan: &Plan, config: &Config, residual: bool) -> 
         }
         variant.moves()
     };
-    kernels_of(operation, plan.strategy, Wanted::All).iter().map(of).sum()
+    kernels_of(operation, plan.strategy(), Wanted::All).iter().map(of).sum()
 }
 
 fn is_backward(operation: Operation) -> bool {

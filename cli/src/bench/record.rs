@@ -1,7 +1,7 @@
 //! What a run of `bn bench` found, as it is written to a file and read again by `bn report`.
 
-use batchnorm_wgpu::kernels::{Geometry, Reduction, Strategy};
-use batchnorm_wgpu::{DType, Layout, Operation, Plan, Shape};
+use batchnorm_wgpu::kernels::{Geometry, Reduction};
+use batchnorm_wgpu::{DType, Layout, Operation, Plan, Preference, Shape};
 use serde::{Deserialize, Serialize};
 
 /// What a record says it is.
@@ -112,39 +112,41 @@ pub struct Row {
     pub fraction_of_copy: f64,
 }
 
-/// The numbers of a plan.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The numbers of a plan: what a tuning file would say of it, which has the workgroups of the first dispatch, and its splits.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct PlanFigures {
-    /// `split`, `whole` or `resident`.
-    pub strategy: Strategy,
-    /// What a value is made of.
-    pub geometry: Geometry,
-    /// How a workgroup sums over its lanes.
-    pub reduction: Reduction,
-    /// Invocations per workgroup.
-    pub workgroup_size: u32,
-    /// Workgroups of the first dispatch.
-    pub workgroups: u32,
+    /// How it goes about a column, and with how many workgroups in all.
+    #[serde(flatten)]
+    pub preference: Preference,
     /// Workgroups that share a column.
     pub splits: u32,
-    /// Values that a lane holds; 0 but for `resident`.
-    pub held: u32,
+}
+
+impl PlanFigures {
+    /// Name of what a value is made of; a dash where a record does not say it.
+    pub fn geometry(&self) -> &'static str {
+        self.preference.choice.geometry.map_or("-", Geometry::name)
+    }
+
+    /// Name of how a workgroup sums over its lanes; a dash likewise.
+    pub fn reduction(&self) -> &'static str {
+        self.preference.choice.reduction.map_or("-", Reduction::name)
+    }
+
+    /// Values that a lane holds, where it holds any.
+    pub fn held(&self) -> Option<u32> {
+        self.preference.choice.held()
+    }
+
     /// Whether the second dispatch goes backwards.
-    pub reverse: bool,
+    pub fn reverse(&self) -> bool {
+        self.preference.choice.reverse() == Some(true)
+    }
 }
 
 impl From<&Plan> for PlanFigures {
     fn from(plan: &Plan) -> Self {
-        Self {
-            strategy: plan.strategy,
-            geometry: plan.geometry,
-            reduction: plan.reduction,
-            workgroup_size: plan.workgroup_size,
-            workgroups: plan.columns.div_ceil(plan.tile) * plan.splits,
-            splits: plan.splits,
-            held: plan.held,
-            reverse: plan.reverse,
-        }
+        Self { preference: plan.preference(), splits: plan.splits() }
     }
 }
 
@@ -246,4 +248,28 @@ pub fn dims_and_layout(shape: &Shape) -> (Vec<usize>, String) {
         Layout::ChannelsLast => "channels_last",
     };
     (shape.dims().to_vec(), layout.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    /// What was recorded long ago is read, and what is written has the same keys.
+    #[test]
+    fn plans_of_committed_records_survive() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../benches/records");
+        let files = walkdir::WalkDir::new(folder).into_iter().map(|entry| entry.unwrap().into_path());
+        let mut rows = 0;
+        for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "json")) {
+            let text = std::fs::read_to_string(&file).unwrap();
+            let (record, raw): (Record, Value) =
+                (serde_json::from_str(&text).unwrap(), serde_json::from_str(&text).unwrap());
+            for (row, raw) in record.rows.iter().zip(raw["rows"].as_array().unwrap()) {
+                assert_eq!(serde_json::to_value(row.plan).unwrap(), raw["plan"], "{}", file.display());
+                rows += 1;
+            }
+        }
+        assert!(rows > 100, "{rows} rows");
+    }
 }

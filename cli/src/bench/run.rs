@@ -244,12 +244,11 @@ impl Run<'_> {
 }
 
 fn describe_choice(choice: &Choice) -> String {
-    let Choice { strategy, geometry, reduction, held, .. } = *choice;
     let words = [
-        strategy.map(|it| it.name().to_owned()),
-        held.map(|it| it.to_string()),
-        geometry.map(|it| it.to_string()),
-        reduction.map(|it| it.to_string()),
+        choice.strategy().map(|it| it.to_string()),
+        choice.held().map(|it| it.to_string()),
+        choice.geometry.map(|it| it.to_string()),
+        choice.reduction.map(|it| it.to_string()),
     ];
     words.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }

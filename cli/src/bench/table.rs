@@ -4,7 +4,7 @@ use super::record::{FusedRow, PlanFigures, Record, Row};
 use super::subjects::OPERATIONS;
 use crate::output::figure;
 use crate::terminal::{Column, number, prose, table, text};
-use batchnorm_wgpu::{DType, Operation};
+use batchnorm_wgpu::{DType, Operation, Preference};
 
 /// Prints what was found.
 pub fn print(record: &Record) {
@@ -134,9 +134,11 @@ fn print_fused(rows: &[FusedRow]) {
 }
 
 fn describe(plan: &PlanFigures) -> String {
-    let held = if plan.held > 0 { format!(" {}", plan.held) } else { String::new() };
-    let reverse = if plan.reverse { " reverse" } else { "" };
-    let PlanFigures { strategy, workgroups, workgroup_size, geometry, reduction, .. } = plan;
+    let Preference { workgroups, .. } = plan.preference;
+    let (strategy, workgroup_size) = (plan.preference.strategy(), plan.preference.workgroup_size());
+    let (geometry, reduction) = (plan.geometry(), plan.reduction());
+    let held = plan.held().map_or_else(String::new, |held| format!(" {held}"));
+    let reverse = if plan.reverse() { " reverse" } else { "" };
     format!("{strategy}{held} {workgroups} x {workgroup_size} {geometry} {reduction}{reverse}")
 }
 

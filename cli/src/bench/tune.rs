@@ -4,7 +4,6 @@ use super::candidates::{Candidate, candidates, refinements};
 use super::clock::{FEATURES, Samples, Stopwatch};
 use super::copy::CopyKernel;
 use super::machine::{processor, today};
-use super::record::PlanFigures;
 use super::subjects::{OPERATIONS, Subject, subjects};
 use super::tensors::{Tensors, Use, job};
 use super::verify::verify;
@@ -141,8 +140,8 @@ impl Tuner<'_> {
         let mut expectations = Expectations::default();
         verify(self.gpu, &self.kernels, (operation, false), shape, &Config::default(), &plan, &mut expectations)?;
         // As many as ran: a shape with fewer channels shall split them.
-        let ran = PlanFigures::from(&plan).workgroups;
-        let workgroups = if prefer.strategy == Strategy::Split { prefer.workgroups.max(ran) } else { 0 };
+        let ran = plan.preference().workgroups;
+        let workgroups = if prefer.strategy() == Strategy::Split { prefer.workgroups.max(ran) } else { 0 };
         Ok(point(operation, shape, Preference { workgroups, ..prefer }, fraction))
     }
 
@@ -184,19 +183,19 @@ fn point(operation: Operation, shape: &Shape, prefer: Preference, fraction: f64)
 
 fn print(points: &[TuningPoint]) {
     let rows = points.iter().map(|point| {
-        let Preference { strategy, geometry, reduction, workgroup_size, workgroups, held, reverse } = point.prefer;
+        let Preference { choice, workgroups } = point.prefer;
         vec![
             point.operation.to_string(),
             point.channels.to_string(),
             point.values.to_string(),
             point.fraction_of_copy.map_or(String::new(), |fraction| format!("{fraction:.2}")),
-            strategy.to_string(),
+            point.prefer.strategy().to_string(),
             if point.rows { "rows" } else { "planes" }.into(),
-            geometry.map_or("widest".into(), |geometry| geometry.to_string()),
-            reduction.map_or("any".into(), |reduction| reduction.to_string()),
-            workgroup_size.to_string(),
-            if held > 0 { format!("held {held}") } else { format!("{workgroups} workgroups") },
-            if reverse { "yes" } else { "no" }.into(),
+            choice.geometry.map_or("widest".into(), |geometry| geometry.to_string()),
+            choice.reduction.map_or("any".into(), |reduction| reduction.to_string()),
+            point.prefer.workgroup_size().to_string(),
+            choice.held().map_or_else(|| format!("{workgroups} workgroups"), |held| format!("held {held}")),
+            if choice.reverse() == Some(true) { "yes" } else { "no" }.into(),
         ]
     });
     let columns = [

@@ -24,7 +24,9 @@ pub fn verify(
 ) -> Result<(), AnyError> {
     let small = cut(shape)?;
     let whole = plan.choice();
-    let choices = [whole, Choice { splits: None, ..whole }, Choice { splits: None, workgroup_size: None, ..whole }];
+    let unsplit = whole.reverse().map(|reverse| Choice::split(None, reverse));
+    let open = Choice { approach: unsplit.map_or(whole.approach, |split| split.approach), ..whole };
+    let choices = [whole, open, Choice { workgroup_size: None, ..open }];
     let runs = |choice: &Choice| {
         let layer = BatchNorm::with_choice(kernels, small.clone(), *config, choice);
         layer.and_then(|layer| layer.plan(operation)).is_ok()

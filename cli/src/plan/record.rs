@@ -1,6 +1,6 @@
 //! What `bn plan --json` prints.
 
-use batchnorm_wgpu::kernels::{Access, Geometry, Reduction, Storage, Strategy};
+use batchnorm_wgpu::kernels::Access;
 use batchnorm_wgpu::plan::{Parameter, Params};
 use batchnorm_wgpu::program::{Bound, Dispatch, Program, Stage};
 use batchnorm_wgpu::{DType, Error, Operation, Plan, Shape};
@@ -27,31 +27,16 @@ pub struct Record<'a> {
     dtype: &'static str,
     operation: &'static str,
     device: &'a str,
-    plan: Option<PlanRecord>,
+    plan: Option<PlanRecord<'a>>,
     dispatches: Vec<DispatchRecord>,
     refused: Option<String>,
 }
 
 #[derive(Serialize)]
-struct PlanRecord {
-    strategy: Strategy,
-    geometry: Geometry,
-    reduction: Reduction,
-    storage: Storage,
-    workgroup_size: u32,
-    tile: u32,
+struct PlanRecord<'a> {
+    #[serde(flatten)]
+    plan: &'a Plan,
     lanes: u32,
-    interleaved: bool,
-    fold: u32,
-    columns: u32,
-    inner: u32,
-    values: u32,
-    parts: u32,
-    part_values: u32,
-    splits: u32,
-    segment: u32,
-    held: u32,
-    reverse: bool,
     scratch_planes: u64,
 }
 
@@ -95,29 +80,9 @@ impl<'a> Record<'a> {
     }
 }
 
-impl From<&Plan> for PlanRecord {
-    fn from(plan: &Plan) -> Self {
-        Self {
-            strategy: plan.strategy,
-            geometry: plan.geometry,
-            reduction: plan.reduction,
-            storage: plan.storage,
-            workgroup_size: plan.workgroup_size,
-            tile: plan.tile,
-            lanes: plan.workgroup_size / plan.tile,
-            interleaved: plan.interleaved,
-            fold: plan.fold,
-            columns: plan.columns,
-            inner: plan.inner,
-            values: plan.values,
-            parts: plan.parts,
-            part_values: plan.part_values,
-            splits: plan.splits,
-            segment: plan.segment,
-            held: plan.held,
-            reverse: plan.reverse,
-            scratch_planes: plan.scratch_planes(),
-        }
+impl<'a> From<&'a Plan> for PlanRecord<'a> {
+    fn from(plan: &'a Plan) -> Self {
+        Self { plan, lanes: plan.workgroup_size / plan.tile, scratch_planes: plan.scratch_planes() }
     }
 }
 

@@ -8,26 +8,27 @@ use std::fmt::Display;
 /// How an operation goes about its tensors, who owns what, and how much is moved.
 pub fn sentences(operation: Operation, program: &Program) -> String {
     let plan = &program.plan;
+    let held = plan.approach.held();
     let reduces = program.dispatches.iter().any(|dispatch| dispatch.variant.kernel.reduces);
     let all = [strategy(plan, program.dispatches.len()), values(plan), workgroups(plan)];
     let rest = [
-        (plan.strategy == Strategy::Split).then(|| splits(plan)),
-        (plan.held > 0).then(|| format!("A lane holds up to {} values in registers.", plan.held)),
+        (plan.strategy() == Strategy::Split).then(|| splits(plan)),
+        (held > 0).then(|| format!("A lane holds up to {held} values in registers.")),
         reduces.then(|| reduction(plan)),
-        plan.reverse.then(|| "The second dispatch goes backwards.".into()),
+        plan.approach.reverse().then(|| "The second dispatch goes backwards.".into()),
         Some(moves(operation, program)),
     ];
     all.into_iter().chain(rest.into_iter().flatten()).collect::<Vec<_>>().join(" ")
 }
 
 fn strategy(plan: &Plan, dispatches: usize) -> String {
-    let what = match plan.strategy {
+    let what = match plan.strategy() {
         Strategy::Split => "several workgroups may share a column",
         Strategy::Whole => "one workgroup goes over a whole column",
         Strategy::Resident => "one workgroup holds a whole column in registers",
         Strategy::Plain => "one workgroup goes over a whole column, as the textbook has it",
     };
-    format!("Strategy {}: {what}; {}.", plan.strategy, count(dispatches, "dispatch", "dispatches"))
+    format!("Strategy {}: {what}; {}.", plan.strategy(), count(dispatches, "dispatch", "dispatches"))
 }
 
 fn values(plan: &Plan) -> String {
@@ -64,7 +65,7 @@ fn workgroups(plan: &Plan) -> String {
 
 fn splits(plan: &Plan) -> String {
     let part = if plan.parts > 1 { " of a part" } else { "" };
-    match plan.splits {
+    match plan.splits() {
         1 => format!("Splits 1: the segment of a workgroup is all of a column{part}."),
         splits => format!(
             "Splits {splits}: so many workgroups share a column{part}, each a segment of {}.",

@@ -280,11 +280,11 @@ fn plan_cells(row: &Row, best: bool) -> Markup {
     html! {
         td { @if row.chosen { "chosen" } }
         td.best[best] { (strategy(row)) }
-        td.best[best] { (plan.geometry.name()) }
-        td.best[best] { (plan.reduction.name()) }
-        td.number.best[best] { (plan.workgroup_size) }
-        td.number.best[best] { @if plan.held > 0 { (plan.held) } @else { "-" } }
-        td.number.best[best] { (plan.workgroups) }
+        td.best[best] { (plan.geometry()) }
+        td.best[best] { (plan.reduction()) }
+        td.number.best[best] { (plan.preference.workgroup_size()) }
+        td.number.best[best] { @if let Some(held) = plan.held() { (held) } @else { "-" } }
+        td.number.best[best] { (plan.preference.workgroups) }
         td.number.best[best] { (plan.splits) }
         td.number.best[best] { (digits(row.microseconds.median)) }
         td.number { (digits(row.microseconds.spread)) }

@@ -91,20 +91,20 @@ fn plan(row: &Row) -> String {
     let mut text = format!(
         "{} {} {}, {} workgroups of {}",
         strategy(row),
-        plan.geometry.name(),
-        plan.reduction.name(),
-        plan.workgroups,
-        plan.workgroup_size
+        plan.geometry(),
+        plan.reduction(),
+        plan.preference.workgroups,
+        plan.preference.workgroup_size()
     );
-    if plan.held > 0 {
-        text += &format!(", {} held", plan.held);
+    if let Some(held) = plan.held() {
+        text += &format!(", {held} held");
     }
     text
 }
 
 /// The strategy of a row's plan, and whether its second dispatch goes backwards.
 fn strategy(row: &Row) -> String {
-    format!("{}{}", row.plan.strategy.name(), if row.plan.reverse { ", reverse" } else { "" })
+    format!("{}{}", row.plan.preference.strategy(), if row.plan.reverse() { ", reverse" } else { "" })
 }
 
 /// Header of the table of fused steps: the adapter, then [`fused_cells`].
@@ -140,8 +140,8 @@ fn fused_cells(row: &FusedRow) -> Vec<String> {
 pub mod tests {
     use super::*;
     use crate::bench::record::{Clock, Copy, Fusion, PlanFigures, Record, SCHEMA, Timing};
-    use batchnorm_wgpu::kernels::{Geometry, Reduction, Strategy};
-    use batchnorm_wgpu::{DType, Operation};
+    use batchnorm_wgpu::kernels::{Geometry, Reduction};
+    use batchnorm_wgpu::{Choice, DType, Operation, Preference};
 
     /// A record of `rows`.
     pub fn record(adapter: &str, date: &str, rows: Vec<Row>) -> Record {
@@ -182,6 +182,12 @@ pub mod tests {
 
     /// A row of `operation` on `dims`.
     pub fn row(operation: Operation, dims: &[usize], chosen: bool, fraction: f64, median: f64) -> Row {
+        let choice = Choice {
+            geometry: Some(Geometry::Scalar),
+            reduction: Some(Reduction::Tree),
+            workgroup_size: Some(128),
+            ..Choice::split(None, true)
+        };
         Row {
             operation,
             dims: dims.to_vec(),
@@ -190,16 +196,7 @@ pub mod tests {
             bytes: 4 * dims.iter().product::<usize>() as u64,
             chosen,
             kernels: vec!["moments".into(), "normalize".into()],
-            plan: PlanFigures {
-                strategy: Strategy::Split,
-                geometry: Geometry::Scalar,
-                reduction: Reduction::Tree,
-                workgroup_size: 128,
-                workgroups: 64,
-                splits: 1,
-                held: 0,
-                reverse: true,
-            },
+            plan: PlanFigures { preference: Preference { choice, workgroups: 64 }, splits: 1 },
             microseconds: Timing { median, spread: 0.5, steps: 10, samples: 11 },
             encode_microseconds: 1.25,
             gigabytes_per_second: 10.0 * fraction,

@@ -159,11 +159,11 @@ fn label(row: &Row) -> String {
 fn best_plan(record: &Record, row: &Row) -> Option<(f64, String)> {
     let forced = record.rows.iter().filter(|other| !other.chosen && same(other, row));
     let best = forced.max_by(|one, other| one.fraction_of_copy.total_cmp(&other.fraction_of_copy))?;
-    let held = if best.plan.held > 0 { format!(" {}", best.plan.held) } else { String::new() };
-    let name = format!("{}{held}", best.plan.strategy);
+    let held = best.plan.held().map_or_else(String::new, |held| format!(" {held}"));
+    let name = format!("{}{held}", best.plan.preference.strategy());
     match best.fraction_of_copy > row.fraction_of_copy {
         true => Some((best.fraction_of_copy / row.fraction_of_copy, name)),
-        false => Some((1.0, row.plan.strategy.to_string())),
+        false => Some((1.0, row.plan.preference.strategy().to_string())),
     }
 }
 
@@ -186,7 +186,8 @@ fn surprises(found: &Found<'_>) -> Vec<String> {
     for row in bench.rows.iter().filter(|row| row.chosen) {
         let what = format!("{} {}", short_operation(row.operation), label(row));
         if let Some((ratio, name)) = best_plan(bench, row).filter(|(ratio, _)| *ratio > SURPRISE) {
-            let text = format!("{what}: {name} is {ratio:.2} times as fast as the chosen {}", row.plan.strategy);
+            let text =
+                format!("{what}: {name} is {ratio:.2} times as fast as the chosen {}", row.plan.preference.strategy());
             measured.push((ratio, text));
         }
         if let Some((name, ratio)) = found.peers.best(row).filter(|(_, ratio)| *ratio < 1.0) {
@@ -195,7 +196,8 @@ fn surprises(found: &Found<'_>) -> Vec<String> {
         let tuned = found.tuned.and_then(|tuned| find(tuned, row));
         if let Some(tuned) = tuned.filter(|tuned| tuned.fraction_of_copy > SURPRISE * row.fraction_of_copy) {
             let ratio = tuned.fraction_of_copy / row.fraction_of_copy;
-            let text = format!("{what}: the tuned plan ({}) is {ratio:.2} times as fast", tuned.plan.strategy);
+            let text =
+                format!("{what}: the tuned plan ({}) is {ratio:.2} times as fast", tuned.plan.preference.strategy());
             measured.push((ratio, text));
         }
         let fraction = row.fraction_of_copy;

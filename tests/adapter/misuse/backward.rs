@@ -64,7 +64,7 @@ fn foreign_backward(adapter: &Adapter) -> Result<(), Failed> {
         |error| matches!(error, Error::Mismatch { name: "saved", actual, .. } if actual.ends_with("leaky_relu with negative_slope 0.25")),
     )?;
     // The same in all that matters: another choice of kernels, another eps, another name for the layout.
-    let choice = Choice { strategy: Some(Strategy::Split), ..Choice::default() };
+    let choice = Choice::by(Strategy::Split);
     let alike = Config { eps: 1e-3, ..plain };
     let alike = BatchNorm::with_choice(&adapter.kernels, own.shape().clone(), alike, &choice)?;
     alike.backward_training(&backward(step.saved()?))?;
@@ -135,7 +135,7 @@ fn residual_gradient_over_dy(adapter: &Adapter) -> Result<(), Failed> {
     let whole = wgpu::Buffer::as_entire_buffer_binding;
     for (activation, strategy) in Activation::ALL.into_iter().flat_map(|one| Strategy::ALL.map(|by| (one, by))) {
         let config = Config { activation, negative_slope: -0.5, ..Config::default() };
-        let choice = Choice { strategy: Some(strategy), ..Choice::default() };
+        let choice = Choice::by(strategy);
         let bind = |config: Config| {
             let layer = BatchNorm::with_choice(&adapter.kernels, shape.clone(), config, &choice)?;
             let output = |size| storage(device, "output", size);
@@ -276,7 +276,7 @@ fn runs_what_is_wanted(adapter: &Adapter) -> Result<(), Failed> {
     let of = |size| buffer(adapter, size, wgpu::BufferUsages::STORAGE);
     let [dy, dx, dresidual] = [(); 3].map(|()| of(fixture.other.size()));
     let dgamma = of(32);
-    let choice = Choice { strategy: Some(Strategy::Split), ..Choice::default() };
+    let choice = Choice::by(Strategy::Split);
     let config = Config { activation: Activation::Relu, ..Config::default() };
     let layer = BatchNorm::with_choice(&adapter.kernels, fixture.layer.shape().clone(), config, &choice)?;
     let whole = wgpu::Buffer::as_entire_buffer_binding;

@@ -184,7 +184,7 @@ fn overlap_of_one_word(adapter: &Adapter) -> Result<(), Failed> {
 fn scratch_of_every_plan(adapter: &Adapter) -> Result<(), Failed> {
     let fixture = Fixture::new(adapter)?;
     for strategy in Strategy::ALL {
-        let choice = Choice { strategy: Some(strategy), ..Choice::default() };
+        let choice = Choice::by(strategy);
         let layer =
             BatchNorm::with_choice(&adapter.kernels, fixture.layer.shape().clone(), Config::default(), &choice)?;
         let is = |error: &Error| matches!(error, Error::BufferTooSmall { name: "scratch", expected, .. } if *expected == layer.scratch_size());

@@ -50,8 +50,8 @@ fn impossible_choices(adapter: &Adapter) -> Result<(), Failed> {
         owed(geometry.name(), layer(choice), unavailable)?;
     }
     owed("workgroup", layer(Choice { workgroup_size: Some(96), ..Choice::default() }), unavailable)?;
-    owed("splits 0", layer(Choice { splits: Some(0), ..Choice::default() }), unavailable)?;
-    owed("splits", layer(Choice { splits: Some(1 << 20), ..Choice::default() }), unavailable)?;
+    owed("splits 0", layer(Choice::split(0, None)), unavailable)?;
+    owed("splits", layer(Choice::split(1 << 20, None)), unavailable)?;
     let limit = |error: &Error| matches!(error, Error::Limit { .. });
     owed("size", layer(Choice { workgroup_size: Some(1 << 20), ..Choice::default() }), limit)?;
     let limited = adapter.with_default_limits()?;
@@ -66,7 +66,7 @@ fn beyond_limits(adapter: &Adapter) -> Result<(), Failed> {
     let outcome = BatchNorm::new(&limited.kernels, shape, Config::default());
     owed("sample", outcome, |error| matches!(error, Error::Limit { what: "one sample", .. }))?;
     let shape = Shape::new(&[128, 64, 128, 128], Layout::ChannelsFirst)?;
-    let choice = Choice { strategy: Some(Strategy::Resident), ..Choice::default() };
+    let choice = Choice::by(Strategy::Resident);
     let outcome = BatchNorm::with_choice(&limited.kernels, shape, Config::default(), &choice);
     owed("parts of a resident tensor", outcome, |error| matches!(error, Error::KernelUnavailable { .. }))
 }

@@ -45,7 +45,7 @@ impl Fixture {
     fn new(adapter: &Adapter) -> Result<Self, Error> {
         let shape = Shape::new(&[4, 8, 6, 6], Layout::ChannelsFirst)?;
         // The strategy that binds everything, scratch too.
-        let choice = Choice { strategy: Some(Strategy::Split), ..Choice::default() };
+        let choice = Choice::by(Strategy::Split);
         let layer = BatchNorm::with_choice(&adapter.kernels, shape, Config::default(), &choice)?;
         let size = layer.shape().elements() as u64 * 4;
         Ok(Self {
