@@ -12,7 +12,7 @@
 mod adapter;
 mod training;
 
-use adapter::{Adapter, SOFTWARE, faults, find, kernels, large, misuse, steps};
+use adapter::{Adapter, SOFTWARE, faults, find, kernels, large, micro, misuse, steps};
 use batchnorm_wgpu::kernels::{Geometry, Strategy as By, Variant};
 use batchnorm_wgpu::{Activation, Choice, Config, DType, Kernels, Layout, Options, Plan, RuntimeChecks, Shape};
 use batchnorm_wgpu_check::case::{Case, Inputs, Operation, Setup};
@@ -110,6 +110,7 @@ fn of_adapter(adapter: &Adapter, is_first: bool) -> Vec<Trial> {
     trials.extend(faults::trials(adapter));
     trials.extend(kernels::trials(adapter));
     trials.extend(steps::trials(adapter));
+    trials.extend(micro::trials(adapter));
     trials
 }
 

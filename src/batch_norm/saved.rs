@@ -114,7 +114,10 @@ impl Saved {
         let wanted = described(forward, layer.shape(), layer.description.micro_batch(), layer.description.config());
         let found = described(self.forward, &self.shape, self.micro_batch, &self.config);
         // Channels first or last is the same where there are no other dimensions after N.
-        let same_shape = self.shape.reduced() == layer.shape().reduced() && self.shape.views() == layer.shape().views();
+        let same_shape = self.shape.reduced() == layer.shape().reduced()
+            && self.shape.views() == layer.shape().views()
+            && self.shape.micro_batch() == layer.shape().micro_batch()
+            && self.micro_batch == layer.description.micro_batch();
         let differs = |i: &usize| if *i == 1 { !same_shape } else { wanted[*i] != found[*i] };
         let differing: Vec<usize> = (0..wanted.len()).filter(differs).collect();
         if differing.is_empty() {

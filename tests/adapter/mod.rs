@@ -3,6 +3,7 @@
 pub mod faults;
 pub mod kernels;
 pub mod large;
+pub mod micro;
 pub mod misuse;
 pub mod steps;
 
