@@ -211,7 +211,7 @@ impl Description {
     /// Bytes of what a binding holds; of a tensor, those of the layer's channels, also where it is a view.
     pub fn size_of(&self, extent: Extent) -> u64 {
         match extent {
-            Extent::Elements => self.config.dtype.bytes(self.slices() * self.shape.slice_of(None)),
+            Extent::Elements => self.config.dtype.bytes(self.slices() * self.shape.slice_length(None)),
             Extent::Channels(count) => planes(count.into(), &self.shape),
             Extent::Running => RunningStatistics::size(self.shape.channels()),
             Extent::Scratch => planes(self.scratch_planes, &self.shape),
@@ -221,7 +221,7 @@ impl Description {
     /// Bytes of a binding, by its name and what it holds: a view's are those of its wider tensor.
     pub(crate) fn size_of_binding(&self, name: &str, extent: Extent) -> u64 {
         match extent {
-            Extent::Elements => self.config.dtype.bytes(self.slices() * self.slice_of(name)),
+            Extent::Elements => self.config.dtype.bytes(self.slices() * self.slice_length(name)),
             extent => self.size_of(extent),
         }
     }
@@ -354,10 +354,12 @@ impl Description {
             return of(self.window(plan, part, "x").base);
         }
         let values = |elements: usize| (elements / plan.geometry.elements()) as u32;
-        let gap = |name| values(self.slice_of(name) - self.slice_of(""));
+        let gap = |name| values(self.slice_length(name) - self.slice_length(""));
         let base = |name| self.window(plan, part, name).base;
+        let [slice_factor, slice_shift] = divisor(values(self.slice_length("")));
         Params {
-            slice: values(self.slice_of("")),
+            slice_factor,
+            slice_shift,
             x_base: base("x"),
             x_gap: gap("x"),
             y_base: base("y"),
@@ -399,17 +401,17 @@ impl Description {
     }
 
     /// Elements from a slice of a tensor to the next, by the name of its binding.
-    fn slice_of(&self, name: &str) -> usize {
-        self.shape.slice_of(self.shape.views().view_of(name))
+    fn slice_length(&self, name: &str) -> usize {
+        self.shape.slice_length(self.shape.views().view_of(name))
     }
 
     /// What is bound of a tensor for one of its parts. Bindings begin at the device's alignment, parts where they do.
     fn window(&self, plan: &Plan, part: u32, name: &str) -> Window {
         let size = self.config.dtype.size();
         let view = self.shape.views().view_of(name);
-        let slice = self.shape.slice_of(None) as u64;
+        let slice = self.shape.slice_length(None) as u64;
         let wider =
-            |elements: u64| if view.is_some() { elements / slice * self.slice_of(name) as u64 } else { elements };
+            |elements: u64| if view.is_some() { elements / slice * self.slice_length(name) as u64 } else { elements };
         let [elements, before] = plan.elements_of(part).map(wider);
         // A micro-batch has a tensor of its own.
         let before = if self.micro_batch.is_some() { 0 } else { before };
@@ -547,6 +549,18 @@ impl<'a> Roles<'a> {
     fn of(&self, role: &'static str) -> Option<&'a Given> {
         let name = if role == "dy" && self.takes_dz { "dresidual" } else { role };
         self.given.iter().find(|given| given.name == name)
+    }
+}
+
+/// The factor and the shift by which shaders divide what is below 2^31 by `slice` (`slice_of` in `shaders/common/bindings.wgsl`); 0
+/// for what is not divided.
+fn divisor(slice: u32) -> [u32; 2] {
+    match slice {
+        0 | 1 => [0, 0],
+        _ => {
+            let bits = slice.next_power_of_two().ilog2();
+            [((1u64 << (31 + bits)) / u64::from(slice) + 1) as u32, bits - 1]
+        }
     }
 }
 
@@ -826,8 +840,10 @@ mod tests {
         let program = layer.lower(Operation::BackwardTraining, &Given::apart(&BACKWARD)).unwrap();
         let [sums, input] = program.dispatches.as_slice() else { panic!("{program:?}") };
         // In values of four elements: slices of 4 channels with 9 values each.
-        let Params { slice, x_base, x_gap, y_base, y_gap, residual_base, residual_gap, .. } = sums.params;
-        assert_eq!((slice, x_base, x_gap, y_base, y_gap, residual_base, residual_gap), (36, 27, 54, 0, 0, 72, 72));
+        let Params { slice_factor, slice_shift, x_base, x_gap, y_base, y_gap, residual_base, residual_gap, .. } =
+            sums.params;
+        assert_eq!([slice_factor, slice_shift], divisor(36));
+        assert_eq!((x_base, x_gap, y_base, y_gap, residual_base, residual_gap), (27, 54, 0, 0, 72, 72));
         let bytes = |name| sums.bindings.iter().find(|bound| bound.name == name).unwrap().bytes;
         assert_eq!([bytes("x"), bytes("dy"), bytes("residual")], [10, 4, 12].map(|channels| 4 * 8 * 36 * channels));
         assert!(sums.variant.views && roles(input).contains(&("dy", "dy")), "dresidual lies elsewhere: {input:?}");
@@ -872,6 +888,23 @@ mod tests {
             let is_of =
                 |error: &Error| matches!(error, Error::Overlap { first, second, .. } if (*first, *second) == pair);
             assert!(refused.as_ref().is_err_and(is_of), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn products_divide() {
+        // As `slice_of` has it.
+        let quotient = |i: u32, [factor, shift]: [u32; 2]| match factor {
+            0 => i,
+            _ => ((u64::from(i) * u64::from(factor)) >> 32) as u32 >> shift,
+        };
+        let near = |i: u32| (i.saturating_sub(3)..i.saturating_add(4)).filter(|&i| i < 1 << 31);
+        let slices = (1..300).chain((9..31).flat_map(|bits| near(1 << bits))).chain([28 * 28 * 64, 65_537 * 3]);
+        for slice in slices {
+            let places = (0..31).flat_map(|bits| near(slice.saturating_mul(1 << bits).min((1 << 31) - 1)));
+            for i in places.chain((0..31).map(|bits| (1 << bits) - 1)).chain([(1 << 31) - 1]) {
+                assert_eq!(quotient(i, divisor(slice)), i / slice, "{i} / {slice}");
+            }
         }
     }
 }

@@ -181,13 +181,13 @@ impl Shape {
     }
 
     /// Elements from a slice of a tensor to the next: C * inner, but of a view those of the wider tensor.
-    pub(crate) fn slice_of(&self, view: Option<View>) -> usize {
+    pub(crate) fn slice_length(&self, view: Option<View>) -> usize {
         view.map_or(self.channels, |view| view.of) * self.inner
     }
 
     /// The longest of these among the tensors of a layer.
     pub(crate) fn widest_slice(&self) -> usize {
-        let slices = self.views.all().into_iter().map(|(_, view)| self.slice_of(view));
+        let slices = self.views.all().into_iter().map(|(_, view)| self.slice_length(view));
         slices.max().unwrap_or_default()
     }
 
@@ -318,7 +318,7 @@ mod tests {
         let x = |first, of| Views { x: Some(View { first, of }), ..Views::default() };
         let viewed = shape.clone().with_views(x(4, 10)).unwrap();
         assert_eq!((viewed.to_string(), viewed.elements()), ("2x6x3 channels_first x=4/10".into(), 36));
-        assert_eq!((viewed.widest_slice(), viewed.slice_of(None), shape.widest_slice()), (30, 18, 18));
+        assert_eq!((viewed.widest_slice(), viewed.slice_length(None), shape.widest_slice()), (30, 18, 18));
         assert_eq!(viewed.with_batch(5).unwrap().views(), viewed.views());
         assert!(viewed.has_views() && !shape.has_views() && viewed != shape);
         for (first, of) in [(5, 10), (0, 5), (usize::MAX, 10), (0, 0)] {
