@@ -105,6 +105,7 @@
 //!   [`Statistics`].
 //! - Hold a whole network: [`required_limits_of`] and [`memory_of`] many layers, [`Kernels::prepare`] to compile ahead,
 //!   [`Options::pipeline_cache`], and [`BatchNorm::with_batch`] for another batch size.
+//! - Bind channels of a wider tensor: [`Shape::with_views`]; a batch in several tensors: [`BatchNorm::micro_batches`].
 //! - Change momentum or eps while training: [`Step::set_momentum`], [`Step::set_eps`].
 //! - Configure it: [`Config`] (eps, stored type, activation, work in place), [`Shape`] and [`Layout`], [`DType`].
 //! - Match another framework's running statistics: [`RunningPolicy`], which has a table of them, and [`RunningStatistics`].
@@ -120,7 +121,7 @@
 //!
 //! - Only batch norm: no layer, group or instance normalization, and no batch norm synchronized over several devices.
 //! - Tensors in buffers are f32, f16 or bf16, of rank 2 or more, densely packed, with the channels second (NCHW and its like) or
-//!   last. There are no strides, and no f64. Arithmetic is f32 whatever is stored.
+//!   last; or some of the channels of such a tensor ([`Views`]). There are no other strides, and no f64. Arithmetic is f32 whatever is stored.
 //! - The activation is none, ReLU, leaky ReLU, ReLU6 or SiLU.
 //! - There are no gradients of gradients.
 //! - A binding holds 2 GiB at most; a larger tensor needs a device that makes buffers so large, and is worked on in parts.

@@ -2,6 +2,8 @@
 //!
 //! A row names its file and what it binds. A [`Variant`] is a row with its [`Settings`] and its bindings settled, and gives the
 //! text of its [`Shader`]. [`kernels_of`] says which kernels an operation runs.
+//!
+//! For tests, tools and people who read kernels: it changes as they do, and no version promises it.
 
 mod binding;
 mod geometry;

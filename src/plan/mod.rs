@@ -1,4 +1,6 @@
 //! From a shape and a device to the numbers of a dispatch. Pure: no wgpu handles, so it is tested without a GPU.
+//!
+//! To look at: the numbers change as kernels do, and no version promises them.
 
 mod params;
 mod parts;
