@@ -53,7 +53,7 @@ pub struct Program {
 /// What a dispatch is there for. Between the two all that one workgroup has to know of others lies in scratch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// It leaves partial results.
+    /// It leaves partial results, and in a backward pass writes what needs no sums: the residual's gradient, a frozen dx.
     Reduce,
     /// It merges them and writes what the operation is for. What takes a single dispatch is this alone.
     Apply,
@@ -163,7 +163,8 @@ impl Description {
     }
 
     /// The micro-batches of `samples` samples, the last of which may have fewer, each with tensors of its own, that this layer's
-    /// batch comes in. What they dispatch meets in one scratch.
+    /// batch comes in. They share one scratch: all that is of [`Stage::Reduce`] runs first, in their
+    /// order, then all that is of [`Stage::Apply`].
     ///
     /// # Errors
     /// [`Error::Mismatch`] unless there are at least two; as [`Description::new`].
@@ -893,10 +894,12 @@ mod tests {
 
     #[test]
     fn products_divide() {
-        // As `slice_of` has it.
-        let quotient = |i: u32, [factor, shift]: [u32; 2]| match factor {
-            0 => i,
-            _ => ((u64::from(i) * u64::from(factor)) >> 32) as u32 >> shift,
+        // As `slice_of` has it, in halves; nothing overflows.
+        let quotient = |i: u32, [factor, shift]: [u32; 2]| {
+            let (low, high, factor_low, factor_high) = (i & 0xffff, i >> 16, factor & 0xffff, factor >> 16);
+            let middle = high * factor_low + ((low * factor_low) >> 16);
+            let upper = high * factor_high + (middle >> 16) + ((low * factor_high + (middle & 0xffff)) >> 16);
+            if factor == 0 { i } else { upper >> shift }
         };
         let near = |i: u32| (i.saturating_sub(3)..i.saturating_add(4)).filter(|&i| i < 1 << 31);
         let slices = (1..300).chain((9..31).flat_map(|bits| near(1 << bits))).chain([28 * 28 * 64, 65_537 * 3]);

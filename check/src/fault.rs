@@ -33,7 +33,7 @@ macro_rules! fault {
 }
 
 /// The faults.
-pub const FAULTS: [Fault; 77] = [
+pub const FAULTS: [Fault; 78] = [
     fault!(
         in "forward_training 130x64 channels_first normal(5e-1) resident",
         "a barrier of the tree is dropped",
@@ -287,6 +287,12 @@ pub const FAULTS: [Fault; 77] = [
     ),
     fault!("a half word forgets what is added to", "let stored = half_of(word, at) + v;", "let stored = v;"),
     fault!(in " packed", "beta begins where its binding does", "params.beta_at + ", ""),
+    fault!(
+        in " packed",
+        "gamma lies in place of beta",
+        "return Value(beta[params.gamma_at + work.column]);",
+        "return Value(beta[params.beta_at + work.column]);"
+    ),
     fault!(in " packed", "dgamma lies in place of dbeta", "&dbeta[params.dgamma_at + channel]", "&dbeta[params.dbeta_at + channel]"),
     fault!(in " x=4/", "a view of x begins where its tensor does", "* params.x_gap + params.x_base", "* params.x_gap"),
     fault!(in " y=0/", "a view of y is taken for all of its tensor", "slice_of(i) * params.y_gap +", ""),
@@ -351,7 +357,7 @@ impl Fault {
 static TEXTS: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
     let bound = |variant: Variant| {
         let adding = ["dx", "dresidual", "dgamma", "dbeta"].into_iter().fold(variant, Variant::adding_to);
-        [variant, variant.over("y", "residual"), variant.over("dbeta", "dgamma"), adding]
+        [variant, variant.over("y", "residual"), variant.over("dbeta", "dgamma"), variant.over("beta", "gamma"), adding]
             .into_iter()
             .chain(variant.with_views())
     };

@@ -83,11 +83,17 @@ fn slice_of(i: u32) -> u32 {
     return select(upper >> params.slice_shift, i, params.slice_factor == 0u);
 }
 
-// Parameters and their gradients, [C], which begin anywhere in a binding; `dbeta_over_dgamma` says that both gradients lie in one.
+// Parameters and their gradients, [C], which begin anywhere in a binding; `beta_over_gamma` says that both lie in one, `dbeta_over_dgamma` the same of the gradients.
 
 @if(!gamma) fn load_gamma(work: Work) -> Value { return Value(1.0); }
-@if(gamma && !rows4) fn load_gamma(work: Work) -> Value { return Value(gamma[params.gamma_at + work.column]); }
-@if(gamma && rows4)
+@if(gamma && !rows4 && !beta_over_gamma) fn load_gamma(work: Work) -> Value { return Value(gamma[params.gamma_at + work.column]); }
+@if(gamma && !rows4 && beta_over_gamma) fn load_gamma(work: Work) -> Value { return Value(beta[params.gamma_at + work.column]); }
+@if(gamma && rows4 && beta_over_gamma)
+fn load_gamma(work: Work) -> Value {
+    let at = params.gamma_at + work.channels;
+    return Value(beta[at.x], beta[at.y], beta[at.z], beta[at.w]);
+}
+@if(gamma && rows4 && !beta_over_gamma)
 fn load_gamma(work: Work) -> Value {
     let at = params.gamma_at + work.channels;
     return Value(gamma[at.x], gamma[at.y], gamma[at.z], gamma[at.w]);

@@ -44,7 +44,7 @@ fn largest_buffer(shape: &Shape, dtype: DType) -> u64 {
 ///
 /// Inference binds the parameters, the running statistics, x and y, which may be the same. A residual is an activation of
 /// another layer and not counted, and neither is what lies between bindings that share a buffer
-/// (`min_storage_buffer_offset_alignment`).
+/// (`min_storage_buffer_offset_alignment`). A view counts as a tensor of its channels, also where several layers have views of one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MemoryPlan {
     /// gamma and beta of every layer.

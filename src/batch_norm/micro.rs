@@ -4,6 +4,7 @@ use super::{Backward, BatchNorm, ForwardTraining, Named, Saved, Step, Training, 
 use crate::error::{Error, Result, of_layer};
 use crate::kernels::Extent;
 use crate::operation::Operation;
+use crate::plan::Plan;
 use crate::program::{Description, writes};
 use crate::shape::Shape;
 use std::ops::Range;
@@ -35,8 +36,8 @@ pub struct MicroSteps {
 #[derive(Debug)]
 pub(super) struct Part {
     shape: Shape,
+    plan: Plan,
     part: u32,
-    parts: u32,
     bound: Vec<Region>,
 }
 
@@ -47,6 +48,7 @@ struct Region {
     /// Whether each micro-batch has one of its own.
     is_tensor: bool,
     is_written: bool,
+    adds: bool,
     buffer: wgpu::Buffer,
     bytes: Range<u64>,
 }
@@ -55,7 +57,7 @@ impl BatchNorm {
     /// The layer over the batch in micro-batches of `samples` samples, the last of which may have fewer. Mean, variance and
     /// gradients are those of the whole batch, within the same error bound, as if its tensors were one: each micro-batch is bound
     /// with tensors of its own; `saved`, `scratch`, gamma, beta, their gradients and the running statistics are the same for all;
-    /// then [`Step::of_micro_batches`] makes one step of them. (Where each micro-batch shall have statistics of its own, bind
+    /// then [`Step::of_micro_batches`] makes one step of them. (Where each micro-batch should have statistics of its own, bind
     /// [`BatchNorm::with_batch`] for each, and add up the gradients.)
     ///
     /// # Errors
@@ -89,7 +91,12 @@ impl MicroBatch {
         self.layer.tensor_size()
     }
 
-    /// Bytes of the scratch that all micro-batches share: more than that of the layer.
+    /// Bytes that a binding of this micro-batch has at least: [`BatchNorm::binding_size`].
+    pub fn binding_size(&self, name: &str) -> Option<u64> {
+        self.layer.binding_size(name)
+    }
+
+    /// Bytes of the scratch that all micro-batches share. It differs from that of the layer.
     pub fn scratch_size(&self) -> u64 {
         self.layer.scratch_size()
     }
@@ -164,7 +171,7 @@ impl Part {
     pub(super) fn of(
         description: &Description,
         operation: Operation,
-        parts: u32,
+        plan: &Plan,
         bindings: &[Named<'_>],
     ) -> Option<Self> {
         let part = description.micro_batch()?;
@@ -176,12 +183,13 @@ impl Part {
                 name: named.name,
                 is_tensor: *extent == Extent::Elements,
                 is_written: writes(operation, named.name),
+                adds: named.adds,
                 buffer: buffer.clone(),
                 bytes: offset..offset.saturating_add(description.size_of_binding(named.name, *extent)),
             })
         };
         let bound = bindings.iter().filter_map(region).collect();
-        Some(Self { shape: description.shape().clone(), part, parts, bound })
+        Some(Self { shape: description.shape().clone(), plan: plan.clone(), part, bound })
     }
 }
 
@@ -194,7 +202,7 @@ fn check(steps: &[Step]) -> Result<()> {
     let parts: Vec<&Part> = steps.iter().filter_map(|step| step.part.as_deref()).collect();
     let Some(first) = parts.first() else { return Err(mismatch("at least one".into(), "none".into())) };
     let (expected, actual) =
-        ((0..first.parts).collect::<Vec<_>>(), parts.iter().map(|part| part.part).collect::<Vec<_>>());
+        ((0..first.plan.parts).collect::<Vec<_>>(), parts.iter().map(|part| part.part).collect::<Vec<_>>());
     if expected != actual {
         return Err(mismatch(format!("numbers {expected:?} of the batch, in order"), format!("{actual:?}")));
     }
@@ -203,6 +211,10 @@ fn check(steps: &[Step]) -> Result<()> {
         let (expected, actual) = (described(&steps[0], first), described(step, part));
         if expected != actual {
             return Err(mismatch(format!("all to be {expected}"), actual));
+        }
+        // Partial results lie where the plan has them.
+        if part.plan != first.plan {
+            return Err(mismatch("one plan for all".into(), format!("another one for number {}", part.part)));
         }
         check_shared(first, part)?;
     }
@@ -214,10 +226,11 @@ fn check(steps: &[Step]) -> Result<()> {
 
 /// Refuses what is not the same in every micro-batch and has to be.
 fn check_shared(first: &Part, other: &Part) -> Result<()> {
-    fn shared(part: &Part) -> impl Iterator<Item = (&'static str, &wgpu::Buffer, u64)> {
-        part.bound.iter().filter(|it| !it.is_tensor).map(|it| (it.name, &it.buffer, it.bytes.start))
+    type Shared<'a> = (&'static str, &'a wgpu::Buffer, u64, bool);
+    fn shared(part: &Part) -> impl Iterator<Item = Shared<'_>> {
+        part.bound.iter().filter(|it| !it.is_tensor).map(|it| (it.name, &it.buffer, it.bytes.start, it.adds))
     }
-    let differs = |(name, ..): &(&'static str, &wgpu::Buffer, u64), of: &Part| {
+    let differs = |(name, ..): &Shared<'_>, of: &Part| {
         let find = |part| shared(part).find(|(other, ..)| other == name);
         find(first) != find(of)
     };
@@ -225,7 +238,7 @@ fn check_shared(first: &Part, other: &Part) -> Result<()> {
     match all.find(|one| differs(one, other)) {
         Some((name, ..)) => Err(Error::Mismatch {
             name,
-            expected: "one binding for all micro-batches".into(),
+            expected: "one binding for all micro-batches, written or added to by all".into(),
             actual: format!("another one, or none, in number {}", other.part),
         }),
         None => Ok(()),

@@ -33,7 +33,7 @@ pub const USEFUL_FEATURES: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu:
 ///
 /// Bindings are `wgpu::BufferBinding`s: a buffer with `BufferUsages::STORAGE`, an offset that is a multiple of the device's
 /// `min_storage_buffer_offset_alignment` (of 4 for gamma, beta and their gradients), and a size (`None`: to the end of the buffer). A binding may be larger than
-/// needed; the kernels touch what the shape says. Tensors have the layer's [`Config::dtype`], densely packed, in
+/// needed; the kernels touch what the shape says. Tensors have the layer's [`Config::dtype`], densely packed unless they are [views](crate::Views), in
 /// [`DType::bytes`](crate::DType::bytes) bytes; a tensor may be larger than what the device binds at once. Buffers may be shared between bindings
 /// as long as what is written overlaps nothing, except where an operation says so.
 #[derive(Debug)]
@@ -188,6 +188,14 @@ impl BatchNorm {
     /// Bytes of a tensor of this layer: of its channels, also where it is a [view](crate::Views).
     pub fn tensor_size(&self) -> u64 {
         self.description.size_of(Extent::Elements)
+    }
+
+    /// Bytes that a binding of this layer has at least, by the name of the field, such as `x`; of a [view](crate::Views) those of its
+    /// wider tensor. `None` for a name that no operation has.
+    pub fn binding_size(&self, name: &str) -> Option<u64> {
+        let mut bindings = Operation::ALL.into_iter().flat_map(|operation| self.description.bindings(operation));
+        let (_, extent) = bindings.find(|(other, _)| *other == name)?;
+        Some(self.description.size_of_binding(name, extent))
     }
 
     /// Bytes of what a forward pass saves: `[6][C]` f32.
@@ -436,7 +444,7 @@ impl BatchNorm {
             device: self.kernels.device().clone(),
             dispatches,
             saved: None,
-            part: micro::Part::of(&self.description, operation, program.plan.parts, &bindings).map(Box::new),
+            part: micro::Part::of(&self.description, operation, &program.plan, &bindings).map(Box::new),
         })
     }
 

@@ -75,7 +75,9 @@ impl BatchNorm {
 pub(super) fn nothing_saved(operation: Operation) -> Error {
     Error::Mismatch {
         name: "saved",
-        expected: "a forward_training, or an inference that was given `saved` to write".into(),
+        expected: "a forward_training of one tensor (each of several micro-batches has its own), or an inference that was given \
+                   `saved` to write"
+            .into(),
         actual: operation.name().into(),
     }
 }

@@ -44,8 +44,9 @@ impl Step {
         self.dispatches.iter().for_each(|dispatch| dispatch.encode(pass));
     }
 
-    /// Records what only leaves partial results in scratch, nothing where the step takes a single dispatch. With
-    /// [`Step::encode_apply`] afterwards it is [`Step::encode`]; in between no other step may write the scratch.
+    /// Records what leaves partial results in scratch, nothing where the step takes a single dispatch. A backward pass writes the
+    /// residual's gradient here too, and a frozen one dx. With [`Step::encode_apply`] afterwards it is [`Step::encode`], as long as
+    /// nothing that the step is bound to is written in between.
     pub fn encode_reduce(&self, pass: &mut wgpu::ComputePass<'_>) {
         self.dispatches.iter().filter(|dispatch| dispatch.reduces).for_each(|dispatch| dispatch.encode(pass));
     }

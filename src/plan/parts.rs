@@ -39,7 +39,8 @@ pub(super) fn slices_per_part(shape: &Shape, fold: usize, dtype: DType, limits: 
     let slice = (shape.widest_slice() * fold) as u64;
     // A part begins where it does, its binding at the device's alignment before it.
     let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
-    let aligned = (slice * dtype.size()).is_multiple_of(alignment) && !shape.has_views();
+    let aligned =
+        (slice * dtype.size()).is_multiple_of(alignment) && !shape.has_views() || shape.micro_batch().is_some();
     let slack = if aligned { 0 } else { alignment / dtype.size() };
     let most = most_elements(dtype, limits).saturating_sub(slack) / slice;
     if most == 0 {

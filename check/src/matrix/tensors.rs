@@ -105,7 +105,9 @@ fn packed_cases(kernels: &Kernels) -> Vec<Case> {
             let adds = Case { adds: Adds::Parameters, ..without(true, true) };
             let backward = matches!(operation, Operation::BackwardTraining | Operation::BackwardFrozen);
             let others = [merged, adds, without(true, false), without(false, true)];
-            for case in [without(true, true)].into_iter().chain(others.into_iter().filter(|_| backward)) {
+            // Tensors share a buffer, so that what is read is bound as writable.
+            let pooled = Case { setup: Setup { pooled: true, ..packed }, ..plain.clone() };
+            for case in [without(true, true), pooled].into_iter().chain(others.into_iter().filter(|_| backward)) {
                 for strategy in strategies(operation) {
                     let choice = variant_choice(&case, strategy, geometry, Reduction::Tree, kernels);
                     cases.extend(choice.into_iter().map(|choice| with_choice(case.clone(), choice)));
