@@ -357,10 +357,8 @@ impl Description {
         let values = |elements: usize| (elements / plan.geometry.elements()) as u32;
         let gap = |name| values(self.slice_length(name) - self.slice_length(""));
         let base = |name| self.window(plan, part, name).base;
-        let [slice_factor, slice_shift] = divisor(values(self.slice_length("")));
         Params {
-            slice_factor,
-            slice_shift,
+            slice: values(self.slice_length("")),
             x_base: base("x"),
             x_gap: gap("x"),
             y_base: base("y"),
@@ -550,18 +548,6 @@ impl<'a> Roles<'a> {
     fn of(&self, role: &'static str) -> Option<&'a Given> {
         let name = if role == "dy" && self.takes_dz { "dresidual" } else { role };
         self.given.iter().find(|given| given.name == name)
-    }
-}
-
-/// The factor and the shift by which shaders divide what is below 2^31 by `slice` (`slice_of` in `shaders/common/bindings.wgsl`); 0
-/// for what is not divided.
-fn divisor(slice: u32) -> [u32; 2] {
-    match slice {
-        0 | 1 => [0, 0],
-        _ => {
-            let bits = slice.next_power_of_two().ilog2();
-            [((1u64 << (31 + bits)) / u64::from(slice) + 1) as u32, bits - 1]
-        }
     }
 }
 
@@ -841,10 +827,8 @@ mod tests {
         let program = layer.lower(Operation::BackwardTraining, &Given::apart(&BACKWARD)).unwrap();
         let [sums, input] = program.dispatches.as_slice() else { panic!("{program:?}") };
         // In values of four elements: slices of 4 channels with 9 values each.
-        let Params { slice_factor, slice_shift, x_base, x_gap, y_base, y_gap, residual_base, residual_gap, .. } =
-            sums.params;
-        assert_eq!([slice_factor, slice_shift], divisor(36));
-        assert_eq!((x_base, x_gap, y_base, y_gap, residual_base, residual_gap), (27, 54, 0, 0, 72, 72));
+        let Params { slice, x_base, x_gap, y_base, y_gap, residual_base, residual_gap, .. } = sums.params;
+        assert_eq!((slice, x_base, x_gap, y_base, y_gap, residual_base, residual_gap), (36, 27, 54, 0, 0, 72, 72));
         let bytes = |name| sums.bindings.iter().find(|bound| bound.name == name).unwrap().bytes;
         assert_eq!([bytes("x"), bytes("dy"), bytes("residual")], [10, 4, 12].map(|channels| 4 * 8 * 36 * channels));
         assert!(sums.variant.views && roles(input).contains(&("dy", "dy")), "dresidual lies elsewhere: {input:?}");
@@ -889,25 +873,6 @@ mod tests {
             let is_of =
                 |error: &Error| matches!(error, Error::Overlap { first, second, .. } if (*first, *second) == pair);
             assert!(refused.as_ref().is_err_and(is_of), "{refused:?}");
-        }
-    }
-
-    #[test]
-    fn products_divide() {
-        // As `slice_of` has it, in halves; nothing overflows.
-        let quotient = |i: u32, [factor, shift]: [u32; 2]| {
-            let (low, high, factor_low, factor_high) = (i & 0xffff, i >> 16, factor & 0xffff, factor >> 16);
-            let middle = high * factor_low + ((low * factor_low) >> 16);
-            let upper = high * factor_high + (middle >> 16) + ((low * factor_high + (middle & 0xffff)) >> 16);
-            if factor == 0 { i } else { upper >> shift }
-        };
-        let near = |i: u32| (i.saturating_sub(3)..i.saturating_add(4)).filter(|&i| i < 1 << 31);
-        let slices = (1..300).chain((9..31).flat_map(|bits| near(1 << bits))).chain([28 * 28 * 64, 65_537 * 3]);
-        for slice in slices {
-            let places = (0..31).flat_map(|bits| near(slice.saturating_mul(1 << bits).min((1 << 31) - 1)));
-            for i in places.chain((0..31).map(|bits| (1 << bits) - 1)).chain([(1 << 31) - 1]) {
-                assert_eq!(quotient(i, divisor(slice)), i / slice, "{i} / {slice}");
-            }
         }
     }
 }

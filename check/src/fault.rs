@@ -295,12 +295,12 @@ pub const FAULTS: [Fault; 78] = [
     ),
     fault!(in " packed", "dgamma lies in place of dbeta", "&dbeta[params.dgamma_at + channel]", "&dbeta[params.dbeta_at + channel]"),
     fault!(in " x=4/", "a view of x begins where its tensor does", "* params.x_gap + params.x_base", "* params.x_gap"),
-    fault!(in " y=0/", "a view of y is taken for all of its tensor", "slice_of(i) * params.y_gap +", ""),
+    fault!(in " y=0/", "a view of y is taken for all of its tensor", "i / params.slice * params.y_gap +", ""),
     fault!(
         in " residual=8/",
         "a view of the residual has the last slice's place",
-        "slice_of(i) * params.residual_gap",
-        "slice_of(i + 1u) * params.residual_gap",
+        "i / params.slice * params.residual_gap",
+        "(i + 1u) / params.slice * params.residual_gap",
     ),
     fault!(
         in "f32 split residual over-residual",

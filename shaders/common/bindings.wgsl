@@ -62,26 +62,13 @@ fn store_dresidual(i: u32, v: Value) {
 // view lies in a tensor of more channels: it begins further on, and between its slices is what it does not show.
 
 @if(!views) fn in_x(i: u32) -> u32 { return i; }
-@if(views) fn in_x(i: u32) -> u32 { return i + slice_of(i) * params.x_gap + params.x_base; }
+@if(views) fn in_x(i: u32) -> u32 { return i + i / params.slice * params.x_gap + params.x_base; }
 
 @if(!views) fn in_y(i: u32) -> u32 { return i; }
-@if(views) fn in_y(i: u32) -> u32 { return i + slice_of(i) * params.y_gap + params.y_base; }
+@if(views) fn in_y(i: u32) -> u32 { return i + i / params.slice * params.y_gap + params.y_base; }
 
 @if(!views) fn in_residual(i: u32) -> u32 { return i; }
-@if(views) fn in_residual(i: u32) -> u32 { return i + slice_of(i) * params.residual_gap + params.residual_base; }
-
-// The slice of value i, i / slice. A division takes many times what two products do: the upper word of i * slice_factor, shifted, is
-// the quotient for any i below 2^31 (Granlund and Montgomery 1994, theorem 4.2). There is none for slices of one value.
-@if(views)
-fn slice_of(i: u32) -> u32 {
-    let low = i & 0xffffu;
-    let high = i >> 16u;
-    let factor_low = params.slice_factor & 0xffffu;
-    let factor_high = params.slice_factor >> 16u;
-    let middle = high * factor_low + ((low * factor_low) >> 16u);
-    let upper = high * factor_high + (middle >> 16u) + ((low * factor_high + (middle & 0xffffu)) >> 16u);
-    return select(upper >> params.slice_shift, i, params.slice_factor == 0u);
-}
+@if(views) fn in_residual(i: u32) -> u32 { return i + i / params.slice * params.residual_gap + params.residual_base; }
 
 // Parameters and their gradients, [C], which begin anywhere in a binding; `beta_over_gamma` says that both lie in one, `dbeta_over_dgamma` the same of the gradients.
 

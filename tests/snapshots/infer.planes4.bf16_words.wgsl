@@ -82,10 +82,9 @@ struct Params {
     window_take: u32,
     // What leaky_relu multiplies negative values with (activation.wgsl).
     negative_slope: f32,
-    // Views (bindings.wgsl): what finds the slice of a value; in values, where each view begins in its binding, and how far it is from
-    // the end of a slice to the next.
-    slice_factor: u32,
-    slice_shift: u32,
+    // Views (bindings.wgsl), in values: the length of a slice; where each view begins in its binding, and how far it is from the end of
+    // a slice to the next.
+    slice: u32,
     x_base: u32,
     x_gap: u32,
     y_base: u32,
