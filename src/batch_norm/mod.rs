@@ -32,10 +32,11 @@ pub const USEFUL_FEATURES: wgpu::Features = wgpu::Features::SUBGROUP.union(wgpu:
 /// A batch norm layer for one shape. Holds no tensor.
 ///
 /// Bindings are `wgpu::BufferBinding`s: a buffer with `BufferUsages::STORAGE`, an offset that is a multiple of the device's
-/// `min_storage_buffer_offset_alignment` (of 4 for gamma, beta and their gradients), and a size (`None`: to the end of the buffer). A binding may be larger than
-/// needed; the kernels touch what the shape says. Tensors have the layer's [`Config::dtype`], densely packed unless they are [views](crate::Views), in
-/// [`DType::bytes`](crate::DType::bytes) bytes; a tensor may be larger than what the device binds at once. Buffers may be shared between bindings
-/// as long as what is written overlaps nothing, except where an operation says so.
+/// `min_storage_buffer_offset_alignment` (of 4 for gamma, beta and their gradients), and a size (`None`: to the end of the
+/// buffer). A binding may be larger than needed; the kernels touch what the shape says. Tensors have the layer's
+/// [`Config::dtype`], densely packed unless they are [views](crate::Views), in [`DType::bytes`](crate::DType::bytes) bytes; a
+/// tensor may be larger than what the device binds at once. Buffers may be shared between bindings as long as what is written
+/// overlaps nothing, except where an operation says so.
 #[derive(Debug)]
 pub struct BatchNorm {
     kernels: Kernels,
