@@ -30,7 +30,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         |size| device.create_buffer(&wgpu::BufferDescriptor { label: None, size, usage, mapped_at_creation: false });
     let mut values = vec![0f32; shape.elements()];
     for channel in 0..shape.channels() {
-        for i in 0..shape.values_per_channel() {
+        for i in 0..shape.elements_per_channel() {
             let wave = (i as f32 * 0.7).sin() * std::f32::consts::SQRT_2;
             values[shape.index(channel, i)] = 100.0 * channel as f32 + (1.0 + channel as f32) * wave;
         }
@@ -86,7 +86,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 /// Mean and variance of a channel.
 fn moments(shape: &Shape, values: &[f32], channel: usize) -> (f64, f64) {
-    let count = shape.values_per_channel();
+    let count = shape.elements_per_channel();
     let channel = || (0..count).map(|i| f64::from(values[shape.index(channel, i)]));
     let mean = channel().sum::<f64>() / count as f64;
     (mean, channel().map(|x| (x - mean).powi(2)).sum::<f64>() / count as f64)

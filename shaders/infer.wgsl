@@ -1,10 +1,11 @@
 // Normalizes, scales and shifts by the running statistics, adds the residual, applies the activation; saves what the frozen
 // backward needs.
 // A workgroup owns one segment of `tile` columns. Assumes nothing; may run with y over x.
-import package::common::bindings::{RUNNING_MEAN, RUNNING_REMAINDER, RUNNING_VARIANCE, load_running};
+import package::common::bindings::load_running;
 import package::common::normalization::{normalization_of, normalize_segment};
 import package::common::statistics::{Statistics, inv_std_of, save};
 import package::common::work::{Work, is_writer};
+import package::table::{RUNNING_MEAN, RUNNING_REMAINDER, RUNNING_VARIANCE};
 
 fn kernel(work: Work) {
     let statistics = Statistics(

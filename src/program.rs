@@ -6,7 +6,10 @@ use crate::choice::Choice;
 use crate::config::{Activation, Config};
 use crate::dtype::DType;
 use crate::error::{Error, Result};
-use crate::kernels::{Access, Binding, Extent, Kernel, Settings, Shader, Span, Strategy, Variant, Wanted, kernels_of};
+use crate::kernels::{
+    Access, Binding, Extent, Kernel, PARAMETER_PLANES, STATISTIC_PLANES, Settings, Shader, Span, Strategy, Variant,
+    Wanted, kernels_of,
+};
 use crate::operation::Operation;
 use crate::plan::{Params, Plan};
 use crate::running::RunningStatistics;
@@ -50,12 +53,15 @@ pub struct Program {
     pub dispatches: Vec<Dispatch>,
 }
 
-/// What a dispatch is there for. Between the two all that one workgroup has to know of others lies in scratch.
+/// What a dispatch is there for. After the first all that one workgroup has to know of others lies in scratch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// It leaves partial results, and in a backward pass writes what needs no sums: the residual's gradient, a frozen dx.
     Reduce,
-    /// It merges them and writes what the operation is for. What takes a single dispatch is this alone.
+    /// It merges them into what a channel has of its own, statistics or gradients, and touches no tensor.
+    Settle,
+    /// It applies what was settled to the elements. Where nothing else does, it also reduces and settles, so that an operation takes
+    /// one dispatch or two.
     Apply,
 }
 
@@ -214,6 +220,7 @@ impl Description {
         match extent {
             Extent::Elements => self.config.dtype.bytes(self.slices() * self.shape.slice_length(None)),
             Extent::Channels(count) => planes(count.into(), &self.shape),
+            Extent::Saved => planes((STATISTIC_PLANES.len() + PARAMETER_PLANES.len()) as u64, &self.shape),
             Extent::Running => RunningStatistics::size(self.shape.channels()),
             Extent::Scratch => planes(self.scratch_planes, &self.shape),
         }
@@ -257,7 +264,11 @@ impl Description {
             let roles = Roles::new(kernel, given, self);
             let variant = self.variant(kernel, &plan, &roles)?;
             self.check_aliases(&variant, &roles)?;
-            let stage = if i + 1 < kernels.len() { Stage::Reduce } else { Stage::Apply };
+            let stage = match kernel.span {
+                Span::Column => Stage::Settle,
+                Span::Segment if i + 1 < kernels.len() => Stage::Reduce,
+                Span::Segment => Stage::Apply,
+            };
             let parts = (0..plan.parts(kernel.span)).filter(|&part| self.has_part(kernel, part));
             dispatches.extend(parts.map(|part| Dispatch { stage, ..self.dispatch(&variant, &plan, part, &roles) }));
         }

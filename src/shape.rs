@@ -238,7 +238,7 @@ impl Shape {
     }
 
     /// m, the number of values that each channel's statistics are taken over.
-    pub fn values_per_channel(&self) -> usize {
+    pub fn elements_per_channel(&self) -> usize {
         self.outer * self.inner
     }
 
@@ -247,7 +247,7 @@ impl Shape {
         self.outer * self.channels * self.inner
     }
 
-    /// Index of element `i` of channel `channel`, for `i` below [`Shape::values_per_channel`].
+    /// Index of element `i` of channel `channel`, for `i` below [`Shape::elements_per_channel`].
     pub fn index(&self, channel: usize, i: usize) -> usize {
         (i / self.inner * self.channels + channel) * self.inner + i % self.inner
     }
@@ -288,9 +288,9 @@ mod tests {
     fn counts_and_finds_elements() {
         let shape = Shape::new(&[2, 3, 4, 5], Layout::ChannelsLast).unwrap();
         assert_eq!((shape.dims(), shape.layout()), ([2, 3, 4, 5].as_slice(), Layout::ChannelsLast));
-        assert_eq!((shape.elements(), shape.values_per_channel(), shape.index(2, 7)), (120, 24, 37));
+        assert_eq!((shape.elements(), shape.elements_per_channel(), shape.index(2, 7)), (120, 24, 37));
         let shape = Shape::new(&[2, 3, 4, 5], Layout::ChannelsFirst).unwrap();
-        assert_eq!((shape.elements(), shape.values_per_channel(), shape.index(2, 27)), (120, 40, 107));
+        assert_eq!((shape.elements(), shape.elements_per_channel(), shape.index(2, 27)), (120, 40, 107));
     }
 
     #[test]

@@ -223,12 +223,12 @@ impl Tuning {
         let rows = shape.inner() == 1;
         let distance = |point: &TuningPoint| {
             let channels = (point.channels as f64 / shape.channels() as f64).ln();
-            let values = (point.values as f64 / shape.values_per_channel() as f64).ln();
+            let values = (point.values as f64 / shape.elements_per_channel() as f64).ln();
             channels * channels + values * values
         };
         // What was fast for one workgroup to a column says nothing of columns many times as long, or of a few of them.
         let alike = |point: &TuningPoint| {
-            let (channels, values) = (shape.channels() as u64, shape.values_per_channel() as u64);
+            let (channels, values) = (shape.channels() as u64, shape.elements_per_channel() as u64);
             point.prefer.strategy() == Strategy::Split
                 || (point.values.saturating_mul(4) >= values && channels.saturating_mul(4) >= point.channels)
         };

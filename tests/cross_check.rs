@@ -12,7 +12,7 @@
 mod adapter;
 mod training;
 
-use adapter::{Adapter, SOFTWARE, faults, find, kernels, large, micro, misuse, steps};
+use adapter::{Adapter, SOFTWARE, faults, find, indices, kernels, large, micro, misuse, steps};
 use batchnorm_wgpu::kernels::{Geometry, Strategy as By, Variant};
 use batchnorm_wgpu::{Activation, Choice, Config, DType, Kernels, Layout, Options, Plan, RuntimeChecks, Shape};
 use batchnorm_wgpu_check::case::{Case, Inputs, Operation, Setup};
@@ -111,6 +111,7 @@ fn of_adapter(adapter: &Adapter, is_first: bool) -> Vec<Trial> {
     trials.extend(kernels::trials(adapter));
     trials.extend(steps::trials(adapter));
     trials.extend(micro::trials(adapter));
+    trials.extend(indices::trials(adapter));
     trials
 }
 
@@ -357,7 +358,7 @@ fn random_calls_hold(adapter: &Adapter, length: Length) -> Result<(), Failed> {
         &call,
         |(dims, layout, operation, data, choice, [gamma, beta, pooled, in_place, residual], activation, dtype)| {
             let shape = Shape::new(&dims, layout).map_err(|error| TestCaseError::fail(error.to_string()))?;
-            prop_assume!(!operation.trains() || shape.values_per_channel() > 1);
+            prop_assume!(!operation.trains() || shape.elements_per_channel() > 1);
             prop_assume!(shape.elements() < 200_000 && runs_as(operation, &shape, dtype, &adapter.kernels, &choice));
             let in_place = in_place && operation != Operation::ForwardTraining && operation != Operation::Statistics;
             let setup = Setup { choice, pooled, in_place, ..Setup::default() };

@@ -342,7 +342,7 @@ proptest! {
 
     #[test]
     fn layouts_agree((shape, x, dy, gamma, _) in cases()) {
-        let (c, m) = (shape.channels(), shape.values_per_channel());
+        let (c, m) = (shape.channels(), shape.elements_per_channel());
         let last = Shape::new(&[m, c], Layout::ChannelsLast).unwrap();
         let transposed = |values: &[f64]| {
             let mut out = vec![0.0; values.len()];

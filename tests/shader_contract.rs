@@ -3,8 +3,8 @@
 
 use batchnorm_wgpu::Capabilities;
 use batchnorm_wgpu::kernels::{
-    Access, COMMON, Geometry, KERNELS, Place, RUNNING_PLANES, Reduction, SAVED_PLANES, Settings, Shader, Source,
-    Storage, Strategy, Variant, Wanted, kernels_of,
+    Access, COMMON, Geometry, KERNELS, PARAMETER_PLANES, Place, RUNNING_PLANES, Reduction, STATISTIC_PLANES, Settings,
+    Shader, Source, Storage, Strategy, Variant, Wanted, kernels_of,
 };
 use batchnorm_wgpu::plan::{LONGEST_MERGE, LONGEST_RUN, Parameter, Params};
 use batchnorm_wgpu::{Activation, Choice, Config, DType, Layout, Operation, Plan, Shape, Tuning};
@@ -306,11 +306,13 @@ fn declared(source: &Source) -> HashSet<&'static str> {
 
 #[test]
 fn imports_are_what_is_used() {
+    let planes = names_of_planes();
     let homes: HashMap<&str, &str> = COMMON
         .iter()
         .flat_map(|source| declared(source).into_iter().map(|name| (name, source.path)))
         .chain(KERNELS.iter().flat_map(|kernel| kernel.bindings).map(|binding| (binding.name, "table")))
-        .chain([("WORKGROUP", "table")])
+        .chain([("WORKGROUP", "table"), ("STATISTIC_PLANES", "table")])
+        .chain(planes.iter().map(|name| (name.as_str(), "table")))
         .collect();
     for source in sources() {
         let mut imported = HashSet::new();
@@ -331,7 +333,11 @@ fn imports_are_what_is_used() {
         let unused: Vec<_> = imported.iter().filter(|name| !used.contains(*name)).collect();
         assert!(unused.is_empty(), "{} imports {unused:?} and does not use it", source.path);
         let own = declared(&source);
-        let is_foreign = |name: &&&str| homes.get(**name).is_some_and(|home| *home != "table") && !own.contains(**name);
+        // A binding may share its name with a parameter of a function; constants share theirs with nothing.
+        let is_constant = |name: &str| name.chars().all(|c| c.is_uppercase() || c == '_');
+        let is_foreign = |name: &&&str| {
+            homes.get(**name).is_some_and(|home| *home != "table" || is_constant(name)) && !own.contains(**name)
+        };
         let missing: Vec<_> = used.iter().filter(is_foreign).filter(|name| !imported.contains(*name)).collect();
         assert!(missing.is_empty(), "{} does not import {missing:?}", source.path);
     }
@@ -347,18 +353,16 @@ fn only_reductions_have_barriers() {
     }
 }
 
+/// The constants that shaders have for the numbers of planes.
+fn names_of_planes() -> Vec<String> {
+    let planes = [("RUNNING", &RUNNING_PLANES[..]), ("STATISTIC", &STATISTIC_PLANES), ("PARAMETER", &PARAMETER_PLANES)];
+    let named = planes.iter().flat_map(|(kind, names)| names.iter().map(move |name| format!("{kind}_{name}")));
+    named.map(|name| name.to_uppercase()).collect()
+}
+
 #[test]
-fn planes_are_named_as_on_the_host() {
-    let text = COMMON.iter().find(|source| source.path == "common/bindings.wgsl").unwrap().text;
-    let planes = |prefix: &str| {
-        let lines =
-            text.lines().filter_map(|line| line.strip_prefix("const ")?.strip_prefix(prefix)?.split_once(": u32 = "));
-        lines
-            .map(|(name, number)| (name.to_lowercase(), number.trim_end_matches("u;").parse().unwrap()))
-            .collect::<Vec<(String, usize)>>()
-    };
-    let numbered =
-        |names: &[&str]| names.iter().enumerate().map(|(i, name)| ((*name).to_owned(), i)).collect::<Vec<_>>();
-    assert_eq!(planes("SAVED_"), numbered(&SAVED_PLANES));
-    assert_eq!(planes("RUNNING_"), numbered(&RUNNING_PLANES));
+fn every_plane_is_used() {
+    let used: HashSet<&str> = sources().iter().flat_map(|source| source.text.lines()).flat_map(words).collect();
+    let unused: Vec<_> = names_of_planes().into_iter().filter(|name| !used.contains(name.as_str())).collect();
+    assert!(unused.is_empty(), "no shader uses {unused:?}");
 }

@@ -96,7 +96,7 @@ impl Data {
     /// The values of x.
     pub fn x(self, shape: &Shape, seed: u64) -> Vec<f32> {
         let mut x = normal(shape.elements(), seed);
-        let m = shape.values_per_channel();
+        let m = shape.elements_per_channel();
         for channel in 0..shape.channels() {
             for i in 0..m {
                 let value = &mut x[shape.index(channel, i)];

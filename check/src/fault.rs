@@ -161,7 +161,7 @@ pub const FAULTS: [Fault; 78] = [
     fault!(
         in "1x4x3 channels_last normal(5e-1) split rows4 tree",
         "folded samples publish again",
-        "if (channel < params.channels) {\n            update_channel",
+        "if (is_first_of_channel(work, c)) {\n            update_channel",
         "if (true) {\n            update_channel"
     ),
     fault!(
@@ -238,8 +238,8 @@ pub const FAULTS: [Fault; 78] = [
     fault!(
         in "backward_training 3x5x7x11 channels_first normal(0e0) split",
         "gamma is not saved",
-        "store_saved(work, SAVED_GAMMA, load_gamma(work));",
-        "store_saved(work, SAVED_GAMMA, Value(1.0));"
+        "store_parameter(work, PARAMETER_GAMMA, load_gamma(work));",
+        "store_parameter(work, PARAMETER_GAMMA, Value(1.0));"
     ),
     fault!(
         "f16 rounds toward 0",
@@ -293,7 +293,7 @@ pub const FAULTS: [Fault; 78] = [
         "return Value(beta[params.gamma_at + work.column]);",
         "return Value(beta[params.beta_at + work.column]);"
     ),
-    fault!(in " packed", "dgamma lies in place of dbeta", "&dbeta[params.dgamma_at + channel]", "&dbeta[params.dbeta_at + channel]"),
+    fault!(in " packed", "dgamma lies in place of dbeta", "&dbeta[params.dgamma_at + work.channels[c]]", "&dbeta[params.dbeta_at + work.channels[c]]"),
     fault!(in " x=4/", "a view of x begins where its tensor does", "* params.x_gap + params.x_base", "* params.x_gap"),
     fault!(in " y=0/", "a view of y is taken for all of its tensor", "i / params.slice * params.y_gap +", ""),
     fault!(

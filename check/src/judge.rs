@@ -296,7 +296,7 @@ impl<'a> Wide<'a> {
         let shape = &self.inputs.shape;
         let per_channel = expected.want.len() == shape.channels();
         for channel in (0..shape.channels()).filter(|&channel| is_nan(channel)) {
-            let count = if per_channel { 1 } else { shape.values_per_channel() };
+            let count = if per_channel { 1 } else { shape.elements_per_channel() };
             for i in 0..count {
                 let index = if per_channel { channel } else { shape.index(channel, i) };
                 if !expected.want[index].is_nan() {

@@ -100,7 +100,7 @@ impl Request {
         let (shape, fold) = (&self.shape, plan.fold as usize);
         let (per_column, per_value) = spans(plan.geometry);
         keep!(plan.columns as usize * per_column == shape.channels() * fold);
-        keep!(plan.values as usize * per_value * fold == shape.values_per_channel());
+        keep!(plan.values as usize * per_value * fold == shape.elements_per_channel());
         keep!(plan.inner as usize * per_value == shape.inner());
         keep!(fold == 1 || (plan.geometry == Geometry::Rows4 && plan.strategy() == Strategy::Split));
         Ok(())
@@ -148,7 +148,7 @@ impl Request {
             Strategy::Split => {
                 keep!(segment.div_ceil(lanes) <= LONGEST_RUN.into(), "{segment} over {lanes} lanes");
                 let merged = (u64::from(plan.all_splits()) * u64::from(plan.fold)).div_ceil(lanes);
-                let needed = (self.shape.values_per_channel() as u64).div_ceil(LONGEST_RUN.into());
+                let needed = (self.shape.elements_per_channel() as u64).div_ceil(LONGEST_RUN.into());
                 let merges = kernels_of(self.operation, plan.strategy(), Wanted::All).len() > 1;
                 // Folded samples round up once each.
                 keep!(!merges || merged <= (needed + 3).max(LONGEST_MERGE.into()), "{merged} merged, {needed}");

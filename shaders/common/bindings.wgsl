@@ -2,8 +2,8 @@
 // binding is there, its number, and whether it is written. What is not there reads as a default, and writes to it go nowhere.
 import package::common::elements::{change_of_half, half_of, narrowed, widened};
 import package::common::values::{CHANNELS, Value, component};
-import package::common::work::{Work, params};
-import package::table::{beta, dbeta, dgamma, dresidual, dx, dy, gamma, residual, running, saved, scratch, x, y};
+import package::common::work::{Work, is_first_of_channel, is_first_of_statistic, params};
+import package::table::{STATISTIC_PLANES, beta, dbeta, dgamma, dresidual, dx, dy, gamma, residual, running, saved, scratch, x, y};
 
 // Tensors, by index of a value. `y_over_x` says that y is written over x, so that both are one binding; `adds_to_dx` that dx is
 // added to what is there; and so on.
@@ -70,11 +70,12 @@ fn store_dresidual(i: u32, v: Value) {
 @if(!views) fn in_residual(i: u32) -> u32 { return i; }
 @if(views) fn in_residual(i: u32) -> u32 { return i + i / params.slice * params.residual_gap + params.residual_base; }
 
-// Parameters and their gradients, [C], which begin anywhere in a binding; `beta_over_gamma` says that both lie in one, `dbeta_over_dgamma` the same of the gradients.
+// Parameters and their gradients, a number for each channel, which begin anywhere in a binding; `beta_over_gamma` says that both lie
+// in one, `dbeta_over_dgamma` the same of the gradients.
 
 @if(!gamma) fn load_gamma(work: Work) -> Value { return Value(1.0); }
-@if(gamma && !rows4 && !beta_over_gamma) fn load_gamma(work: Work) -> Value { return Value(gamma[params.gamma_at + work.column]); }
-@if(gamma && !rows4 && beta_over_gamma) fn load_gamma(work: Work) -> Value { return Value(beta[params.gamma_at + work.column]); }
+@if(gamma && !rows4 && !beta_over_gamma) fn load_gamma(work: Work) -> Value { return Value(gamma[params.gamma_at + work.channels.x]); }
+@if(gamma && !rows4 && beta_over_gamma) fn load_gamma(work: Work) -> Value { return Value(beta[params.gamma_at + work.channels.x]); }
 @if(gamma && rows4 && beta_over_gamma)
 fn load_gamma(work: Work) -> Value {
     let at = params.gamma_at + work.channels;
@@ -87,7 +88,7 @@ fn load_gamma(work: Work) -> Value {
 }
 
 @if(!beta) fn load_beta(work: Work) -> Value { return Value(0.0); }
-@if(beta && !rows4) fn load_beta(work: Work) -> Value { return Value(beta[params.beta_at + work.column]); }
+@if(beta && !rows4) fn load_beta(work: Work) -> Value { return Value(beta[params.beta_at + work.channels.x]); }
 @if(beta && rows4)
 fn load_beta(work: Work) -> Value {
     let at = params.beta_at + work.channels;
@@ -98,11 +99,9 @@ fn load_beta(work: Work) -> Value {
 @if(dgamma)
 fn store_dgamma(work: Work, v: Value) {
     for (var c = 0u; c < CHANNELS; c++) {
-        let channel = work.column * CHANNELS + c;
-        // Folded samples have the same channels again.
-        if (channel < params.channels) {
-            @if(!dbeta_over_dgamma) let place = &dgamma[params.dgamma_at + channel];
-            @if(dbeta_over_dgamma) let place = &dbeta[params.dgamma_at + channel];
+        if (is_first_of_channel(work, c)) {
+            @if(!dbeta_over_dgamma) let place = &dgamma[params.dgamma_at + work.channels[c]];
+            @if(dbeta_over_dgamma) let place = &dbeta[params.dgamma_at + work.channels[c]];
             @if(!adds_to_dgamma) *place = component(v, c);
             @if(adds_to_dgamma) *place += component(v, c);
         }
@@ -113,61 +112,70 @@ fn store_dgamma(work: Work, v: Value) {
 @if(dbeta)
 fn store_dbeta(work: Work, v: Value) {
     for (var c = 0u; c < CHANNELS; c++) {
-        let channel = work.column * CHANNELS + c;
-        // Folded samples have the same channels again.
-        if (channel < params.channels) {
-            let place = &dbeta[params.dbeta_at + channel];
+        if (is_first_of_channel(work, c)) {
+            let place = &dbeta[params.dbeta_at + work.channels[c]];
             @if(!adds_to_dbeta) *place = component(v, c);
             @if(adds_to_dbeta) *place += component(v, c);
         }
     }
 }
 
-// What a forward pass leaves for the backward pass, planes of C.
-const SAVED_SHIFT: u32 = 0u;
-const SAVED_REMAINDER: u32 = 1u;
-const SAVED_VARIANCE: u32 = 2u;
-const SAVED_INV_STD: u32 = 3u;
-const SAVED_GAMMA: u32 = 4u;
-const SAVED_BETA: u32 = 5u;
+// What a forward pass leaves for its backward pass: planes of statistics, then planes of gamma and beta as they were, a number for
+// each channel.
 
 @if(!rows4)
-fn load_saved(work: Work, plane: u32) -> Value {
-    return Value(saved[plane * params.channels + work.column]);
+fn load_statistic(work: Work, plane: u32) -> Value {
+    return Value(saved[plane * params.statistics + work.statistics.x]);
 }
 
 @if(rows4)
-fn load_saved(work: Work, plane: u32) -> Value {
-    let at = plane * params.channels + work.channels;
+fn load_statistic(work: Work, plane: u32) -> Value {
+    let at = plane * params.statistics + work.statistics;
     return Value(saved[at.x], saved[at.y], saved[at.z], saved[at.w]);
 }
 
-@if(!saved) fn store_saved(work: Work, plane: u32, v: Value) {}
+@if(!rows4)
+fn load_parameter(work: Work, plane: u32) -> Value {
+    return Value(saved[parameter_plane(plane) + work.channels.x]);
+}
+
+@if(rows4)
+fn load_parameter(work: Work, plane: u32) -> Value {
+    let at = parameter_plane(plane) + work.channels;
+    return Value(saved[at.x], saved[at.y], saved[at.z], saved[at.w]);
+}
+
+// Where a plane of parameters begins.
+fn parameter_plane(plane: u32) -> u32 {
+    return STATISTIC_PLANES * params.statistics + plane * params.channels;
+}
+
+@if(!saved) fn store_statistic(work: Work, plane: u32, v: Value) {}
 @if(saved)
-fn store_saved(work: Work, plane: u32, v: Value) {
+fn store_statistic(work: Work, plane: u32, v: Value) {
     for (var c = 0u; c < CHANNELS; c++) {
-        let channel = work.column * CHANNELS + c;
-        // Folded samples have the same channels again.
-        if (channel < params.channels) {
-            saved[plane * params.channels + channel] = component(v, c);
+        if (is_first_of_statistic(work, c)) {
+            saved[plane * params.statistics + work.statistics[c]] = component(v, c);
         }
     }
 }
 
-// The running statistics, planes of C words: f32, then counts: batches tracked, averaged and skipped, and the number of values
-// averaged as low and high word. A kernel that only reads the first three has them as f32.
-const RUNNING_MEAN: u32 = 0u;
-const RUNNING_REMAINDER: u32 = 1u;
-const RUNNING_VARIANCE: u32 = 2u;
-const RUNNING_TRACKED: u32 = 3u;
-const RUNNING_AVERAGED: u32 = 4u;
-const RUNNING_SKIPPED: u32 = 5u;
-const RUNNING_VALUES_LOW: u32 = 6u;
-const RUNNING_VALUES_HIGH: u32 = 7u;
+@if(!saved) fn store_parameter(work: Work, plane: u32, v: Value) {}
+@if(saved)
+fn store_parameter(work: Work, plane: u32, v: Value) {
+    for (var c = 0u; c < CHANNELS; c++) {
+        if (is_first_of_channel(work, c)) {
+            saved[parameter_plane(plane) + work.channels[c]] = component(v, c);
+        }
+    }
+}
+
+// The running statistics, planes of words, one for each channel: f32, then counts. A kernel that only reads the first three has
+// them as f32.
 
 @if(!rows4)
 fn load_running(work: Work, plane: u32) -> Value {
-    return Value(running[plane * params.channels + work.column]);
+    return Value(running[plane * params.channels + work.channels.x]);
 }
 
 @if(rows4)
@@ -176,17 +184,16 @@ fn load_running(work: Work, plane: u32) -> Value {
     return Value(running[at.x], running[at.y], running[at.z], running[at.w]);
 }
 
-// Partial results, rows of all columns; a row is `fold` planes of C. Stored by row, loaded by plane.
-const SCRATCH_SHIFT: u32 = 0u;
+// Partial results, rows of all columns; a row is `fold` planes of statistics. Stored by row, loaded by plane.
 
 @if(!rows4)
 fn load_scratch(work: Work, plane: u32) -> Value {
-    return Value(scratch[plane * params.channels + work.column]);
+    return Value(scratch[plane * params.statistics + work.statistics.x]);
 }
 
 @if(rows4)
 fn load_scratch(work: Work, plane: u32) -> Value {
-    let at = plane * params.channels + work.channels;
+    let at = plane * params.statistics + work.statistics;
     return Value(scratch[at.x], scratch[at.y], scratch[at.z], scratch[at.w]);
 }
 

@@ -2,13 +2,13 @@
 // residual too. dbeta is the sum of dz, dgamma that of dz * (x - mean) times inv_std, and in training
 //   dx = gamma * inv_std * (dz - dbeta / m - (x - mean) * inv_std * dgamma / m).
 import package::common::activation::through_activation;
-import package::common::bindings::{load_dy, load_residual, load_saved, load_scratch, load_x, store_dresidual, store_dx};
+import package::common::bindings::{load_dy, load_parameter, load_residual, load_scratch, load_statistic, load_x, store_dresidual, store_dx};
 import package::common::bindings::{store_dbeta, store_dgamma, store_scratch};
-import package::common::bindings::{SAVED_BETA, SAVED_GAMMA, SAVED_INV_STD, SAVED_REMAINDER, SAVED_SHIFT};
 import package::common::reduce::{Two, lane_sums};
 import package::common::values::{Value, combine, nan};
 import package::common::walk::{has_four, has_one, next_four, next_one, walk_of};
 import package::common::work::{BLOCK, Work, block_of, is_writer, is_writer_of_segment, params};
+import package::table::{PARAMETER_BETA, PARAMETER_GAMMA, STATISTIC_INV_STD, STATISTIC_REMAINDER, STATISTIC_SHIFT};
 
 // What the forward pass saved of a column.
 @if(!from_y)
@@ -23,13 +23,13 @@ struct Centre {
 
 @if(!from_y)
 fn centre_of(work: Work) -> Centre {
-    let inv_std = load_saved(work, SAVED_INV_STD);
+    let inv_std = load_statistic(work, STATISTIC_INV_STD);
     return Centre(
-        load_saved(work, SAVED_SHIFT),
-        load_saved(work, SAVED_REMAINDER),
+        load_statistic(work, STATISTIC_SHIFT),
+        load_statistic(work, STATISTIC_REMAINDER),
         inv_std,
-        load_saved(work, SAVED_GAMMA) * inv_std,
-        load_saved(work, SAVED_BETA),
+        load_parameter(work, PARAMETER_GAMMA) * inv_std,
+        load_parameter(work, PARAMETER_BETA),
     );
 }
 
@@ -52,10 +52,10 @@ struct Centre {
 
 @if(from_y)
 fn centre_of(work: Work) -> Centre {
-    let inv_std = load_saved(work, SAVED_INV_STD);
-    let scale = load_saved(work, SAVED_GAMMA) * inv_std;
+    let inv_std = load_statistic(work, STATISTIC_INV_STD);
+    let scale = load_parameter(work, PARAMETER_GAMMA) * inv_std;
     let stretch = select(Value(1.0) / scale, nan(), scale == Value(0.0));
-    return Centre(stretch, inv_std, scale, load_saved(work, SAVED_BETA));
+    return Centre(stretch, inv_std, scale, load_parameter(work, PARAMETER_BETA));
 }
 
 @if(from_y)
@@ -145,7 +145,7 @@ fn column_gradient_sums(work: Work, own: GradientSums) -> GradientSums {
 }
 
 // Partial results lie in scratch in rows of all columns: for each split the sum of dz, and that of dz * (x - mean). A row is
-// `fold` planes of C.
+// `fold` planes of statistics.
 fn dz_row(split: u32) -> u32 {
     return 2u * split;
 }

@@ -1,10 +1,9 @@
 // The running statistics of a channel: how a batch enters them, by the policy in `params`.
-import package::common::bindings::{RUNNING_AVERAGED, RUNNING_MEAN, RUNNING_REMAINDER, RUNNING_SKIPPED, RUNNING_TRACKED};
-import package::common::bindings::{RUNNING_VALUES_HIGH, RUNNING_VALUES_LOW, RUNNING_VARIANCE};
 import package::common::statistics::Statistics;
 import package::common::values::{CHANNELS, component};
-import package::common::work::{Work, params};
-import package::table::running;
+import package::common::work::{Work, is_first_of_channel, params};
+import package::table::{RUNNING_AVERAGED, RUNNING_ELEMENTS_HIGH, RUNNING_ELEMENTS_LOW, RUNNING_MEAN, RUNNING_REMAINDER, RUNNING_SKIPPED};
+import package::table::{RUNNING_TRACKED, RUNNING_VARIANCE, running};
 
 const AVERAGE_CUMULATIVE: u32 = 1u;
 const AVERAGE_POOLED: u32 = 2u;
@@ -13,11 +12,9 @@ const AVERAGE_POOLED: u32 = 2u;
 @if(running)
 fn update_running(work: Work, statistics: Statistics) {
     for (var c = 0u; c < CHANNELS; c++) {
-        let channel = work.column * CHANNELS + c;
-        // Folded samples have the same channels again.
-        if (channel < params.channels) {
+        if (is_first_of_channel(work, c)) {
             update_channel(
-                channel,
+                work.channels[c],
                 component(statistics.shift, c),
                 component(statistics.remainder, c),
                 component(statistics.variance, c),
@@ -63,10 +60,10 @@ fn update_channel(channel: u32, shift: f32, remainder: f32, variance: f32) {
     running[running_word(RUNNING_REMAINDER, channel)] = select(0u, bitcast<u32>(next.remainder), finite);
     running[running_word(RUNNING_VARIANCE, channel)] = select(params.nan_bits, bitcast<u32>(next.variance), finite);
     count_up(RUNNING_AVERAGED, channel);
-    let low = running[running_word(RUNNING_VALUES_LOW, channel)];
-    running[running_word(RUNNING_VALUES_LOW, channel)] = low + params.count;
+    let low = running[running_word(RUNNING_ELEMENTS_LOW, channel)];
+    running[running_word(RUNNING_ELEMENTS_LOW, channel)] = low + params.count;
     if (low + params.count < low) {
-        running[running_word(RUNNING_VALUES_HIGH, channel)] += 1u;
+        running[running_word(RUNNING_ELEMENTS_HIGH, channel)] += 1u;
     }
 }
 
@@ -81,9 +78,9 @@ fn average_with(channel: u32, shift: f32, remainder: f32, variance: f32) -> Aver
     let mean = running_f32(RUNNING_MEAN, channel);
     let rest = running_f32(RUNNING_REMAINDER, channel);
     let old_variance = running_f32(RUNNING_VARIANCE, channel);
-    let values = f32(running[running_word(RUNNING_VALUES_HIGH, channel)]) * 4294967296.0
-        + f32(running[running_word(RUNNING_VALUES_LOW, channel)]);
-    let weight = weight_of_batch(running[running_word(RUNNING_AVERAGED, channel)], values);
+    let elements = f32(running[running_word(RUNNING_ELEMENTS_HIGH, channel)]) * 4294967296.0
+        + f32(running[running_word(RUNNING_ELEMENTS_LOW, channel)]);
+    let weight = weight_of_batch(running[running_word(RUNNING_AVERAGED, channel)], elements);
     let new_variance = variance * params.correction;
     if (weight >= 1.0) {
         // What is replaced must not leave rounding errors behind.
@@ -92,7 +89,7 @@ fn average_with(channel: u32, shift: f32, remainder: f32, variance: f32) -> Aver
     let delta = (shift - mean) + (remainder - rest);
     let new_rest = rest + weight * delta;
     if (params.average == AVERAGE_POOLED) {
-        return nearest_pair(mean, new_rest, pooled_variance(values, old_variance, variance, delta));
+        return nearest_pair(mean, new_rest, pooled_variance(elements, old_variance, variance, delta));
     }
     if (params.standard_deviation != 0u) {
         let old_deviation = sqrt(old_variance);
@@ -110,23 +107,23 @@ fn nearest_pair(mean: f32, remainder: f32, variance: f32) -> Average {
     return Average(sum, (mean - of_mean) + (remainder - of_remainder), variance);
 }
 
-fn weight_of_batch(averaged: u32, values: f32) -> f32 {
+fn weight_of_batch(averaged: u32, elements: f32) -> f32 {
     switch (params.average) {
         case AVERAGE_CUMULATIVE: { return select(1.0 / (f32(averaged) + 1.0), 1.0, averaged == 0u); }
-        case AVERAGE_POOLED: { return select(params.count_f32 / (values + params.count_f32), 1.0, values == 0.0); }
+        case AVERAGE_POOLED: { return select(params.count_f32 / (elements + params.count_f32), 1.0, elements == 0.0); }
         default: { return params.momentum; }
     }
 }
 
 // Ratios rather than products of counts: a count squared leaves f32's integers at 4096. The square of delta is shared out
 // before it is taken: it may not fit f32.
-fn pooled_variance(values: f32, old_variance: f32, variance: f32, delta: f32) -> f32 {
-    let total = values + params.count_f32;
-    let old_share = values / total;
+fn pooled_variance(elements: f32, old_variance: f32, variance: f32, delta: f32) -> f32 {
+    let total = elements + params.count_f32;
+    let old_share = elements / total;
     let share = params.count_f32 / total;
     var old_biased = old_variance;
-    if (params.unbiased != 0u && values > 1.0) {
-        old_biased = old_variance * ((values - 1.0) / values);
+    if (params.unbiased != 0u && elements > 1.0) {
+        old_biased = old_variance * ((elements - 1.0) / elements);
     }
     let biased = old_share * old_biased + share * variance + (old_share * delta) * (share * delta);
     return biased * select(1.0, total / (total - 1.0), params.unbiased != 0u);

@@ -1,11 +1,11 @@
 // The statistics of a column, without cancellation. All arithmetic is on d = x - shift, where the shift is an element of the
 // channel: d is exact for neighbouring floats, and 0 for a constant channel.
-import package::common::bindings::{SCRATCH_SHIFT, load_beta, load_gamma, load_scratch, load_x, store_saved};
-import package::common::bindings::{SAVED_BETA, SAVED_GAMMA, SAVED_INV_STD, SAVED_REMAINDER, SAVED_SHIFT, SAVED_VARIANCE};
+import package::common::bindings::{load_beta, load_gamma, load_scratch, load_x, store_parameter, store_statistic};
 import package::common::reduce::{Two, lane_sum, lane_sums};
 import package::common::values::{Bits, ELEMENTS, Value, combine, nan};
 import package::common::walk::{has_four, has_one, index_of, next_four, next_one, walk_of};
 import package::common::work::{BLOCK, Work, block_of, params, values_in_split};
+import package::table::{PARAMETER_BETA, PARAMETER_GAMMA, STATISTIC_INV_STD, STATISTIC_REMAINDER, STATISTIC_SHIFT, STATISTIC_VARIANCE};
 
 // What a channel is normalized by.
 struct Statistics {
@@ -45,7 +45,7 @@ fn element_of_x(work: Work, element: u32) -> Value {
 
 @if(rows4)
 fn element_of_x(work: Work, element: u32) -> Value {
-    let at = element * params.channels + work.channels;
+    let at = element * params.statistics + work.statistics;
     return Value(
         load_x(at.x / 4u)[at.x % 4u],
         load_x(at.y / 4u)[at.y % 4u],
@@ -114,7 +114,9 @@ fn whole_statistics(work: Work) -> Statistics {
 }
 
 // Partial results lie in scratch in rows of all columns: the shift, then for each split the mean of d, and M2. A row is `fold`
-// planes of C.
+// planes of statistics.
+const SHIFT_ROW: u32 = 0u;
+
 fn mean_row(split: u32) -> u32 {
     return 1u + 2u * split;
 }
@@ -146,7 +148,7 @@ fn merged_statistics(work: Work) -> Statistics {
         m2 += load_scratch(work, m2_row(split) * params.fold + i % params.fold)
             + (n * f32(ELEMENTS)) * (delta * delta);
     }
-    return Statistics(load_scratch(work, SCRATCH_SHIFT), mean, lane_sum(work, m2) / params.count_f32);
+    return Statistics(load_scratch(work, SHIFT_ROW), mean, lane_sum(work, m2) / params.count_f32);
 }
 
 // 1 / sqrt(variance + eps), one Newton step beyond the 2 ULP of inverseSqrt. A variance that is NaN or infinite gives
@@ -162,10 +164,10 @@ fn inv_std_of(variance: Value) -> Value {
 
 // Leaves for the backward pass what a column was normalized by, and gamma and beta as they were.
 fn save(work: Work, statistics: Statistics, inv_std: Value) {
-    store_saved(work, SAVED_SHIFT, statistics.shift);
-    store_saved(work, SAVED_REMAINDER, statistics.remainder);
-    store_saved(work, SAVED_VARIANCE, statistics.variance);
-    store_saved(work, SAVED_INV_STD, inv_std);
-    store_saved(work, SAVED_GAMMA, load_gamma(work));
-    store_saved(work, SAVED_BETA, load_beta(work));
+    store_statistic(work, STATISTIC_SHIFT, statistics.shift);
+    store_statistic(work, STATISTIC_REMAINDER, statistics.remainder);
+    store_statistic(work, STATISTIC_VARIANCE, statistics.variance);
+    store_statistic(work, STATISTIC_INV_STD, inv_std);
+    store_parameter(work, PARAMETER_GAMMA, load_gamma(work));
+    store_parameter(work, PARAMETER_BETA, load_beta(work));
 }

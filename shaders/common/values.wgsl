@@ -20,14 +20,14 @@ import package::common::work::params;
 @if(planes4) const ELEMENTS: u32 = 4u;
 @if(!planes4) const ELEMENTS: u32 = 1u;
 
-// The channels of a column: those of rows4, or the same four times.
+// What a column's elements belong to, before what repeats is counted once: four numbers of rows4, or the same four times.
 @if(rows4)
-fn channels_of(column: u32) -> vec4<u32> {
-    return (vec4<u32>(column * 4u) + vec4<u32>(0u, 1u, 2u, 3u)) % params.channels;
+fn places_of(column: u32) -> vec4<u32> {
+    return vec4<u32>(column * 4u) + vec4<u32>(0u, 1u, 2u, 3u);
 }
 
 @if(!rows4)
-fn channels_of(column: u32) -> vec4<u32> {
+fn places_of(column: u32) -> vec4<u32> {
     return vec4<u32>(column);
 }
 

@@ -4,7 +4,7 @@
 // invocations, which take its segment's values in turn.
 // A tensor that is too large for one binding is split over the samples into parts, each with dispatches and splits of its
 // own; merges see the splits of all parts.
-import package::common::values::channels_of;
+import package::common::values::{CHANNELS, places_of};
 
 struct Params {
     // Columns per workgroup and invocations per column, both powers of two: tile * lanes = WORKGROUP.
@@ -33,6 +33,8 @@ struct Params {
     groups: u32,
     // Not 0 when the last workgroup takes the first segment: what was read last is read first, while a cache holds it.
     reverse: u32,
+    // How many statistics there are, and how many channels, each of which has a gamma and a beta. In batch norm these are as many.
+    statistics: u32,
     channels: u32,
     // m, elements per channel in all parts: exact, and as f32.
     count: u32,
@@ -77,7 +79,8 @@ struct Work {
     column: u32,
     // False for the columns of the last tile that do not exist: they take part in barriers and touch nothing.
     owned: bool,
-    // The channels of the column (values.wgsl).
+    // Which statistics the column's elements have, and which channels they are of: four numbers of rows4, or the same four times.
+    statistics: vec4<u32>,
     channels: vec4<u32>,
     lane: u32,
     thread: u32,
@@ -105,12 +108,23 @@ fn work_of(dispatched: u32, thread: u32) -> Work {
     let end = select(begin, min(begin + params.segment, params.values), owned);
     let safe = min(column, params.columns - 1u);
     let lane = select(thread % params.lanes, thread / params.tile, interleaved);
-    return Work(safe, owned, channels_of(safe), lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
+    let places = places_of(safe);
+    return Work(safe, owned, places % params.statistics, places % params.channels, lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
 }
 
 // Whether this invocation writes the results of its column: one does, in the first split.
 fn is_writer(work: Work) -> bool {
     return work.owned && work.lane == 0u && work.split == 0u;
+}
+
+// Whether component c of the column's values is the first of its statistics: folded samples have the same again.
+fn is_first_of_statistic(work: Work, c: u32) -> bool {
+    return work.column * CHANNELS + c < params.statistics;
+}
+
+// Whether it is the first of its channel.
+fn is_first_of_channel(work: Work, c: u32) -> bool {
+    return work.column * CHANNELS + c < params.channels;
 }
 
 // Whether this invocation writes the partial results of its segment.

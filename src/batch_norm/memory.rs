@@ -1,7 +1,7 @@
 //! What a whole network needs: the limits to open a device with, and the memory that its batch norms bind.
 
 use crate::dtype::DType;
-use crate::kernels::{Extent, SAVED_PLANES};
+use crate::kernels::Extent;
 use crate::plan::LARGEST_BINDING;
 use crate::program::{Description, planes};
 use crate::shape::Shape;
@@ -102,7 +102,7 @@ impl MemoryPlan {
             parameters: plus(self.parameters, 2, channels),
             gradients: plus(self.gradients, 2, channels),
             running: plus(self.running, 1, layer.size_of(Extent::Running)),
-            saved: plus(self.saved, SAVED_PLANES.len() as u64, channels),
+            saved: plus(self.saved, 1, layer.size_of(Extent::Saved)),
             activations: plus(self.activations, kept, tensor),
             activation_gradients: self.activation_gradients.max(tensor),
             scratch: self.scratch.max(layer.size_of(Extent::Scratch)),

@@ -17,7 +17,7 @@ use crate::config::{Activation, Config};
 use crate::error::{Error, Result, of_layer};
 use crate::gpu::scope::{guarded, refused};
 use crate::gpu::{BoundDispatch, Kernels, label_of};
-use crate::kernels::{Extent, SAVED_PLANES};
+use crate::kernels::Extent;
 use crate::operation::Operation;
 use crate::plan::{Plan, most_bytes};
 use crate::program::{Description, Dispatch, Given, Program, Stage};
@@ -201,7 +201,7 @@ impl BatchNorm {
 
     /// Bytes of what a forward pass saves: `[6][C]` f32.
     pub fn saved_size(&self) -> u64 {
-        self.description.size_of(Extent::Channels(SAVED_PLANES.len() as u32))
+        self.description.size_of(Extent::Saved)
     }
 
     /// Both passes of a training step, bound from one description: what the forward pass leaves is what the backward pass
@@ -387,7 +387,7 @@ impl BatchNorm {
     }
 
     fn check_trainable(&self) -> Result<()> {
-        match self.shape().values_per_channel() {
+        match self.shape().elements_per_channel() {
             1 => Err(Error::OneValuePerChannel { dims: self.shape().dims().to_vec() }),
             _ => Ok(()),
         }

@@ -7,6 +7,7 @@ use crate::error::{Error, Result, of_layer};
 use crate::gpu::readback::{Readback, storage, upload};
 use crate::gpu::{Kernels, label_of, scope::guarded};
 use crate::host::fold::{Folded, InferenceNorm};
+use crate::kernels::{PARAMETER_PLANES, STATISTIC_PLANES};
 use crate::operation::Operation;
 use crate::running::RunningStatistics;
 use crate::shape::{Layout, Shape};
@@ -55,7 +56,7 @@ pub struct SavedStatistics {
 }
 
 /// Planes of [`SavedStatistics`].
-const PLANES: usize = crate::kernels::SAVED_PLANES.len();
+const PLANES: usize = STATISTIC_PLANES.len() + PARAMETER_PLANES.len();
 
 impl SavedStatistics {
     fn plane(&self, plane: usize) -> &[f32] {

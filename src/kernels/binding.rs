@@ -20,6 +20,8 @@ pub enum Extent {
     Elements,
     /// A number of planes of C f32.
     Channels(u32),
+    /// What a forward pass leaves for its backward pass: [`STATISTIC_PLANES`], then [`PARAMETER_PLANES`], f32.
+    Saved,
     /// The running statistics as words, updated by the kernel.
     Running,
     /// Partial results: planes of C f32, as many as the plan's splits need.
@@ -33,12 +35,26 @@ impl Extent {
     }
 }
 
-/// The planes of C words of the running statistics: three of f32, then counts in u32.
+/// The planes of C words of the running statistics: three of f32, then counts in u32. The last two are the number of elements
+/// averaged, as low and high word. In shaders `RUNNING_MEAN` and so on.
 pub const RUNNING_PLANES: [&str; 8] =
-    ["mean", "remainder", "variance", "tracked", "averaged", "skipped", "values_low", "values_high"];
-/// The planes of C f32 of what a forward pass saves: the mean as shift and remainder, the biased variance, 1 / sqrt(variance +
-/// eps), and the parameters.
-pub const SAVED_PLANES: [&str; 6] = ["shift", "remainder", "variance", "inv_std", "gamma", "beta"];
+    ["mean", "remainder", "variance", "tracked", "averaged", "skipped", "elements_low", "elements_high"];
+/// The planes that a forward pass saves of its statistics: the mean as shift and remainder, the biased variance, 1 / sqrt(variance
+/// + eps). In shaders `STATISTIC_SHIFT` and so on.
+pub const STATISTIC_PLANES: [&str; 4] = ["shift", "remainder", "variance", "inv_std"];
+/// The planes that it saves of its parameters, as they were. In shaders `PARAMETER_GAMMA` and so on.
+pub const PARAMETER_PLANES: [&str; 2] = ["gamma", "beta"];
+
+/// The numbers of the planes in WGSL, so that they are named once.
+pub(super) fn constants_of_planes() -> String {
+    let planes = [("RUNNING", &RUNNING_PLANES[..]), ("STATISTIC", &STATISTIC_PLANES), ("PARAMETER", &PARAMETER_PLANES)];
+    let constant = |name: String, value: usize| format!("const {}: u32 = {value}u;\n", name.to_uppercase());
+    let of_planes = |(kind, planes): (&'static str, &'static [&'static str])| {
+        planes.iter().enumerate().map(move |(i, plane)| constant(format!("{kind}_{plane}"), i))
+    };
+    let numbers = planes.into_iter().flat_map(of_planes);
+    numbers.chain([constant("STATISTIC_PLANES".into(), STATISTIC_PLANES.len())]).collect()
+}
 
 /// A storage binding of a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -98,8 +114,8 @@ pub(super) const RESIDUAL_BEHIND: Binding = Binding { once: false, ..behind_acti
 pub(super) const DY: Binding = read("dy", Extent::Elements);
 pub(super) const GAMMA: Binding = optional(read("gamma", Extent::Channels(1)));
 pub(super) const BETA: Binding = Binding { over: &["gamma"], ..optional(read("beta", Extent::Channels(1))) };
-pub(super) const SAVED: Binding = read("saved", Extent::Channels(SAVED_PLANES.len() as u32));
-pub(super) const SAVED_OUT: Binding = write("saved", Extent::Channels(SAVED_PLANES.len() as u32));
+pub(super) const SAVED: Binding = read("saved", Extent::Saved);
+pub(super) const SAVED_OUT: Binding = write("saved", Extent::Saved);
 pub(super) const SAVED_IF_WANTED: Binding = optional(SAVED_OUT);
 pub(super) const RUNNING: Binding = read("running", Extent::Channels(RUNNING_PLANES.len() as u32));
 pub(super) const RUNNING_UPDATE: Binding = optional(write("running", Extent::Running));
@@ -121,7 +137,7 @@ impl Binding {
             // Two invocations may write the halves of a word.
             Extent::Elements if self.access == Access::Write && settings.has_half_words() => "atomic<u32>",
             Extent::Elements => "Element",
-            Extent::Channels(_) | Extent::Scratch => "f32",
+            Extent::Channels(_) | Extent::Saved | Extent::Scratch => "f32",
             Extent::Running => "u32",
         };
         format!("@group(0) @binding({number}) var<storage, {access}> {}: array<{element}>;", self.name)

@@ -7,7 +7,8 @@
 //!   `&&` and `||`, without brackets; the features are those of a variant ([`super::Variant::has`]).
 //!
 //! Three things are not WESL:
-//! - the names of `package::table`, which is no file but the declarations that the table of kernels makes;
+//! - the names of `package::table`, which is no file but the declarations that the table of kernels makes: of the bindings, and
+//!   of the numbers of planes;
 //! - `kernel`, which `entry.wgsl` calls in the file of whichever kernel;
 //! - the lines between `// unroll k {` and `// }`: they stand several times, and names that end in `_k` end in the number of the
 //!   repetition instead.
@@ -15,6 +16,7 @@
 //! A shader has the declarations that its entry point needs, one after the other, comments and all, and every line of it knows
 //! where it comes from.
 
+use super::binding::constants_of_planes;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 
@@ -49,6 +51,9 @@ pub static COMMON: [Source; 12] = [
     source!("common/normalization.wgsl"),
     source!("common/gradients.wgsl"),
 ];
+
+/// What stands for a path where the table of kernels made a declaration.
+const TABLE: &str = "";
 
 /// Where a line of a shader stands: in which file below `shaders/`, and its number there, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,7 +90,8 @@ impl Shader {
         unrolled: u32,
         text_of: &dyn Fn(&Source) -> Cow<'static, str>,
     ) {
-        let texts: Vec<_> = std::iter::once(own).chain(&COMMON).map(|source| (source.path, text_of(source))).collect();
+        let files = std::iter::once(own).chain(&COMMON).map(|source| (source.path, text_of(source)));
+        let texts: Vec<_> = std::iter::once((TABLE, constants_of_planes().into())).chain(files).collect();
         let declarations: Vec<Declaration<'_>> = texts
             .iter()
             .flat_map(|(path, text)| declarations(path, text))
@@ -102,7 +108,8 @@ impl Shader {
             }
             after_constant = is_constant;
             for (line, text) in &lines {
-                self.push(text, Some(Place { path: declarations[i].path, line: *line }));
+                let path = declarations[i].path;
+                self.push(text, (path != TABLE).then_some(Place { path, line: *line }));
             }
         }
     }

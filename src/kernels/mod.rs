@@ -11,7 +11,7 @@ mod link;
 mod storage;
 mod variant;
 
-pub use binding::{Access, Binding, Extent, RUNNING_PLANES, SAVED_PLANES};
+pub use binding::{Access, Binding, Extent, PARAMETER_PLANES, RUNNING_PLANES, STATISTIC_PLANES};
 pub use geometry::Geometry;
 pub use link::{COMMON, Place, Shader, Source};
 pub use storage::Storage;

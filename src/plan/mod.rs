@@ -417,7 +417,7 @@ fn unavailable(kernel: impl Into<String>, reason: String) -> Error {
 /// m is kept in u32, and values are counted ahead.
 fn check_count(shape: &Shape) -> Result<()> {
     let allowed = u64::from(u32::MAX / 2);
-    match shape.values_per_channel() as u64 {
+    match shape.elements_per_channel() as u64 {
         needed if needed > allowed => Err(Error::Limit {
             what: "a channel",
             limit: "the kernels' counter",
@@ -475,7 +475,7 @@ fn choose_geometry(shape: &Shape, strategy: Strategy, choice: &Choice, preferenc
                      split that of 2 or 4 samples together; {shape} has inner {}, {} channels and {} values in each",
                     shape.inner(),
                     shape.channels(),
-                    shape.values_per_channel()
+                    shape.elements_per_channel()
                 ),
             },
         )),

@@ -11,7 +11,7 @@ impl Plan {
     /// the begin of its bindings.
     pub fn params(&self, shape: &Shape, config: &Config, kernel: &Kernel, part: u32, base: u32) -> Params {
         let policy = &config.running;
-        let count = shape.values_per_channel();
+        let count = shape.elements_per_channel();
         let correction = match policy.variance {
             VarianceEstimate::Unbiased if count > 1 => count as f64 / (count as f64 - 1.0),
             _ => 1.0,
@@ -39,6 +39,7 @@ impl Plan {
             all_splits: self.all_splits(),
             groups: self.groups(kernel.span, part),
             reverse: u32::from(self.approach.reverse() && kernel.rereads),
+            statistics: shape.channels() as u32,
             channels: shape.channels() as u32,
             count: count as u32,
             count_f32: count as f32,
@@ -119,6 +120,7 @@ params! {
     all_splits: u32,
     groups: u32,
     reverse: u32,
+    statistics: u32,
     channels: u32,
     count: u32,
     count_f32: f32,

@@ -37,7 +37,7 @@ pub struct Gradients {
 pub fn backward_training(x: &[f64], dy: &[f64], shape: &Shape, layer: &Layer<'_>) -> Result<Gradients> {
     check(x, dy, shape, layer)?;
     check_training(shape)?;
-    let count = shape.values_per_channel() as u64;
+    let count = shape.elements_per_channel() as u64;
     let statistics = |c| {
         let values = indices(shape, c).map(|i| x[i]);
         let center = Center::mean(values.clone(), count);

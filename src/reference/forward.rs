@@ -76,7 +76,7 @@ impl Center {
 /// [`Error::Mismatch`](crate::Error::Mismatch) when x does not have the shape's number of elements.
 pub fn statistics(x: &[f64], shape: &Shape) -> Result<Statistics> {
     check_len("x", x, shape.elements())?;
-    let count = shape.values_per_channel() as u64;
+    let count = shape.elements_per_channel() as u64;
     let channel = |c| {
         let values = indices(shape, c).map(|i| x[i]);
         let center = Center::mean(values.clone(), count);
@@ -99,7 +99,7 @@ pub fn forward_training(x: &[f64], shape: &Shape, layer: &Layer<'_>) -> Result<F
     check_len("x", x, shape.elements())?;
     layer.check(shape)?;
     check_training(shape)?;
-    let count = shape.values_per_channel() as u64;
+    let count = shape.elements_per_channel() as u64;
     let mut y = vec![0.0; x.len()];
     let mut statistics = Statistics { mean: Vec::new(), var: Vec::new(), count };
     for c in 0..shape.channels() {

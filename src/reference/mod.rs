@@ -61,7 +61,7 @@ fn check_eps(eps: f64) -> Result<()> {
 
 /// Refuses a training step in which every variance would be the variance of one value.
 fn check_training(shape: &Shape) -> Result<()> {
-    if shape.values_per_channel() == 1 {
+    if shape.elements_per_channel() == 1 {
         return Err(Error::OneValuePerChannel { dims: shape.dims().to_vec() });
     }
     Ok(())
@@ -111,7 +111,7 @@ mod tests {
         for layout in [Layout::ChannelsFirst, Layout::ChannelsLast] {
             let shape = Shape::new(&[2, 3, 4, 5], layout).unwrap();
             for channel in 0..shape.channels() {
-                let expected: Vec<_> = (0..shape.values_per_channel()).map(|i| shape.index(channel, i)).collect();
+                let expected: Vec<_> = (0..shape.elements_per_channel()).map(|i| shape.index(channel, i)).collect();
                 assert_eq!(indices(&shape, channel).collect::<Vec<_>>(), expected);
             }
         }

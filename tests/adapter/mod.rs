@@ -1,6 +1,7 @@
 //! The adapters that the tests run on.
 
 pub mod faults;
+pub mod indices;
 pub mod kernels;
 pub mod large;
 pub mod micro;

@@ -127,7 +127,7 @@ impl Golden {
         if !self.mode.trains() {
             return Ok(());
         }
-        if shape.values_per_channel() == 1 {
+        if shape.elements_per_channel() == 1 {
             return Err(Problem::Unsupported("one value per channel in training has no variance".into()));
         }
         if self.inputs.running.tracked.contains(&u32::MAX) {

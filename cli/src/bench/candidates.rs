@@ -112,7 +112,7 @@ fn distinct(all: Vec<Preference>, operation: Operation, shape: &Shape, capabilit
 
 /// The plan that a preference leads to, where it is followed in everything.
 fn plan_of(operation: Operation, shape: &Shape, capabilities: &Capabilities, prefer: Preference) -> Option<Choice> {
-    let (channels, values) = (shape.channels() as u64, shape.values_per_channel() as u64);
+    let (channels, values) = (shape.channels() as u64, shape.elements_per_channel() as u64);
     let point = TuningPoint { operation, rows: shape.inner() == 1, channels, values, prefer, fraction_of_copy: None };
     let only = Tuning { points: vec![point], ..Tuning::none() };
     let plan = Plan::new(operation, shape, DType::F32, capabilities, &only, &prefer.choice).ok()?;

@@ -175,7 +175,7 @@ fn point(operation: Operation, shape: &Shape, prefer: Preference, fraction: f64)
         operation,
         rows: shape.inner() == 1,
         channels: shape.channels() as u64,
-        values: shape.values_per_channel() as u64,
+        values: shape.elements_per_channel() as u64,
         prefer,
         fraction_of_copy: Some((fraction * 1e3).round() / 1e3),
     }

@@ -184,7 +184,7 @@ impl PlanArgs {
     }
 
     fn program(&self, shape: &Shape, dtype: DType, operation: Operation, target: &Target) -> Result<Program, Error> {
-        if operation.trains() && shape.values_per_channel() == 1 {
+        if operation.trains() && shape.elements_per_channel() == 1 {
             return Err(Error::OneValuePerChannel { dims: shape.dims().to_vec() });
         }
         let config = self.activation.applied_to(Config { dtype, in_place: self.in_place, ..Config::default() });

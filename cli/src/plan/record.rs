@@ -90,6 +90,7 @@ impl From<&Dispatch> for DispatchRecord {
     fn from(dispatch: &Dispatch) -> Self {
         let stage = match dispatch.stage {
             Stage::Reduce => "reduce",
+            Stage::Settle => "settle",
             Stage::Apply => "apply",
         };
         Self {

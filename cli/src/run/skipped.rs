@@ -82,5 +82,5 @@ fn cause(channel: usize, inputs: &Inputs, results: &Results) -> Cause {
 }
 
 fn all_finite(x: &[f32], shape: &Shape, channel: usize) -> bool {
-    (0..shape.values_per_channel()).all(|i| x[shape.index(channel, i)].is_finite())
+    (0..shape.elements_per_channel()).all(|i| x[shape.index(channel, i)].is_finite())
 }

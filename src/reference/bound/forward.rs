@@ -121,7 +121,7 @@ pub fn inference(
 /// What a kernel finds of the batch's channel `c`.
 pub(super) fn of_batch(x: &[f64], shape: &Shape, c: usize, execution: &Execution) -> Channel {
     let pick = |i| x[shape.index(c, i as usize)];
-    let count = shape.values_per_channel() as u64;
+    let count = shape.elements_per_channel() as u64;
     let first_part = execution.first_part.unwrap_or(count).clamp(1, count);
     Channel::of_batch(indices(shape, c).map(|i| x[i]), count, first_part, pick)
 }
