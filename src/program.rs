@@ -27,7 +27,7 @@ pub struct Description {
     capabilities: Capabilities,
     tuning: Arc<Tuning>,
     scratch_planes: u64,
-    /// Which micro-batch its tensors hold, where the batch comes in several.
+    /// Which micro-batch its tensors hold, from 0, where the batch comes in several.
     micro_batch: Option<u32>,
 }
 
@@ -182,15 +182,15 @@ impl Description {
         Ok((0..parts).map(|part| Self { micro_batch: Some(part), ..whole.clone() }).collect())
     }
 
-    /// Which micro-batch its tensors hold, where the batch comes in several.
-    pub(crate) fn micro_batch(&self) -> Option<u32> {
+    /// Which micro-batch its tensors hold, from 0, where the batch comes in several.
+    pub(crate) fn micro_batch_number(&self) -> Option<u32> {
         self.micro_batch
     }
 
     /// Slices of its tensors: outer, but of a micro-batch its own.
     fn slices(&self) -> usize {
         let outer = self.shape.outer();
-        match (self.micro_batch, self.shape.micro_batch()) {
+        match (self.micro_batch, self.shape.slices_per_micro_batch()) {
             (Some(part), Some(slices)) => slices.min(outer - part as usize * slices),
             _ => outer,
         }
@@ -298,13 +298,14 @@ impl Description {
                 variant.absent |= 1 << i;
                 continue;
             };
-            let lies_over = |under: &Given| match binding.extent.is_small() {
-                true => self.share_a_block(binding, under, given),
-                false => under.begins_as(given),
-            };
             for under in binding.over {
-                if roles.of(under).is_some_and(lies_over) {
-                    variant = variant.over(binding.name, under);
+                if roles.of(under).is_some_and(|under| under.begins_as(given)) {
+                    variant = variant.through(binding.name, under);
+                }
+            }
+            for joined in binding.joins {
+                if roles.of(joined).is_some_and(|joined| self.share_a_block(binding, joined, given)) {
+                    variant = variant.through(binding.name, joined);
                 }
             }
             if given.adds {
@@ -390,14 +391,14 @@ impl Description {
     /// The same, with those small arrays that lie in the same binding.
     fn range(&self, variant: &Variant, binding: &Binding, roles: &Roles<'_>) -> Option<Range<u64>> {
         let own = self.block(binding, roles.of(binding.name)?);
-        let joined = binding.over.iter().filter(|under| variant.writer_over(under) == Some(binding.name));
-        let blocks = joined.filter_map(|under| Some(self.block(binding, roles.of(under)?)));
+        let joined = binding.joins.iter().filter(|joined| variant.holder_of(joined) == Some(binding.name));
+        let blocks = joined.filter_map(|joined| Some(self.block(binding, roles.of(joined)?)));
         Some(blocks.fold(own, |all, block| all.start.min(block.start)..all.end.max(block.end)))
     }
 
     /// Where a small array begins in its binding, in elements.
     fn place_of(&self, name: &'static str, variant: &Variant, roles: &Roles<'_>) -> u32 {
-        let holder = variant.writer_over(name).unwrap_or(name);
+        let holder = variant.holder_of(name).unwrap_or(name);
         let mut declared = variant.declared().filter(|(_, binding)| binding.name == holder);
         let range = declared.next().and_then(|(_, binding)| self.range(variant, binding, roles));
         let at = |range: Range<u64>| Some((roles.of(name)?.offset - range.start) / 4);
@@ -447,7 +448,7 @@ impl Description {
             if first.name == second.name || !written || !self.overlap((first, one), (second, other)) {
                 continue;
             }
-            let over = |upper: &Binding, lower: &Binding| upper.over.contains(&lower.name) && !upper.extent.is_small();
+            let over = |upper: &Binding, lower: &Binding| upper.over.contains(&lower.name);
             let may = (over(first, second) || over(second, first)) && !one.adds && !other.adds;
             let [view, other_view] = [first, second].map(|binding| self.shape.views().view_of(binding.name));
             if may && one.offset == other.offset && view == other_view {
@@ -749,10 +750,10 @@ mod tests {
         let inference = |given: &[Given]| by(Strategy::Split).lower(Operation::Inference, given);
         let place = |name, buffer, offset| Given { name, buffer, offset, adds: false };
         let over = inference(&[place("x", 0, 0), place("y", 0, 0), place("running", 1, 0)]).unwrap();
-        assert_eq!((over.dispatches[0].variant.in_place.count_ones(), over.dispatches[0].variant.pooled), (1, false));
+        assert_eq!((over.dispatches[0].variant.paired.count_ones(), over.dispatches[0].variant.pooled), (1, false));
         assert_eq!(roles(&over.dispatches[0]), [("running", "running"), ("y", "y")]);
         let pooled = inference(&[place("x", 0, 0), place("y", 0, 8192), place("running", 1, 0)]).unwrap();
-        assert_eq!((pooled.dispatches[0].variant.in_place, pooled.dispatches[0].variant.pooled), (0, true));
+        assert_eq!((pooled.dispatches[0].variant.paired, pooled.dispatches[0].variant.pooled), (0, true));
         let beside = inference(&[place("x", 0, 0), place("y", 0, 256), place("running", 1, 0)]);
         assert!(matches!(beside, Err(Error::Overlap { first: "x", second: "y", .. })), "{beside:?}");
         // An input beside an output is declared writable, and may overlap no other input then.

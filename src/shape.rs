@@ -169,7 +169,7 @@ impl Shape {
     }
 
     /// Slices of each micro-batch but the last, which may have fewer; `None` where the batch lies in one tensor.
-    pub(crate) fn micro_batch(&self) -> Option<usize> {
+    pub(crate) fn slices_per_micro_batch(&self) -> Option<usize> {
         let n = self.dims.first().copied().filter(|&n| n > 0)?;
         self.micro_batch.map(|samples| self.outer / n * samples)
     }

@@ -53,8 +53,8 @@ pub struct TuningPoint {
     pub fraction_of_copy: Option<f64>,
 }
 
-/// What a plan should be like, as far as the shape and the device allow. What it leaves open is as a plan has it by itself; with no
-/// strategy it is one for `split`.
+/// What a plan should be like, as far as the shape and the device allow. What it leaves open is as a plan has it by itself: the
+/// strategy `split`, workgroups of 256 invocations. Splits and a storage in it do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Prefer", into = "Prefer")]
 pub struct Preference {
@@ -63,6 +63,9 @@ pub struct Preference {
     /// Workgroups in all: by these, not by a number of splits, `split` is preferred for other shapes.
     pub workgroups: u32,
 }
+
+/// Invocations of a workgroup where a preference says nothing of them: what WebGPU allows everywhere.
+const WORKGROUP_SIZE: u32 = 256;
 
 /// A preference as files have it.
 #[derive(Serialize, Deserialize)]
@@ -122,7 +125,7 @@ impl Preference {
 
     /// Invocations per workgroup.
     pub fn workgroup_size(&self) -> u32 {
-        self.choice.workgroup_size.unwrap_or(1)
+        self.choice.workgroup_size.unwrap_or(WORKGROUP_SIZE)
     }
 }
 

@@ -36,7 +36,7 @@ fn variant(name: &str) -> Variant {
     }
     let optional = variant.kernel.bindings.iter().enumerate().filter(|(_, binding)| binding.optional);
     let absent = optional.fold(variant.absent, |bits, (i, _)| bits | 1 << i);
-    Variant { absent, pooled: true, ..variant.over("y", "x") }
+    Variant { absent, pooled: true, ..variant.through("y", "x") }
 }
 
 fn folder() -> PathBuf {

@@ -357,9 +357,15 @@ impl Fault {
 static TEXTS: LazyLock<Vec<(String, String)>> = LazyLock::new(|| {
     let bound = |variant: Variant| {
         let adding = ["dx", "dresidual", "dgamma", "dbeta"].into_iter().fold(variant, Variant::adding_to);
-        [variant, variant.over("y", "residual"), variant.over("dbeta", "dgamma"), variant.over("beta", "gamma"), adding]
-            .into_iter()
-            .chain(variant.with_views())
+        [
+            variant,
+            variant.through("y", "residual"),
+            variant.through("dbeta", "dgamma"),
+            variant.through("beta", "gamma"),
+            adding,
+        ]
+        .into_iter()
+        .chain(variant.with_views())
     };
     let variants: HashSet<Variant> = Variant::every().flat_map(bound).collect();
     variants.into_iter().map(|variant| (variant.name(), variant.wgsl())).collect()

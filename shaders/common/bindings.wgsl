@@ -70,18 +70,18 @@ fn store_dresidual(i: u32, v: Value) {
 @if(!views) fn in_residual(i: u32) -> u32 { return i; }
 @if(views) fn in_residual(i: u32) -> u32 { return i + i / params.slice * params.residual_gap + params.residual_base; }
 
-// Parameters and their gradients, a number for each channel, which begin anywhere in a binding; `beta_over_gamma` says that both lie
-// in one, `dbeta_over_dgamma` the same of the gradients.
+// Parameters and their gradients, a number for each channel, which begin anywhere in a binding; `beta_joins_gamma` says that both lie
+// in one, `dbeta_joins_dgamma` the same of the gradients.
 
 @if(!gamma) fn load_gamma(work: Work) -> Value { return Value(1.0); }
-@if(gamma && !rows4 && !beta_over_gamma) fn load_gamma(work: Work) -> Value { return Value(gamma[params.gamma_at + work.channels.x]); }
-@if(gamma && !rows4 && beta_over_gamma) fn load_gamma(work: Work) -> Value { return Value(beta[params.gamma_at + work.channels.x]); }
-@if(gamma && rows4 && beta_over_gamma)
+@if(gamma && !rows4 && !beta_joins_gamma) fn load_gamma(work: Work) -> Value { return Value(gamma[params.gamma_at + work.channels.x]); }
+@if(gamma && !rows4 && beta_joins_gamma) fn load_gamma(work: Work) -> Value { return Value(beta[params.gamma_at + work.channels.x]); }
+@if(gamma && rows4 && beta_joins_gamma)
 fn load_gamma(work: Work) -> Value {
     let at = params.gamma_at + work.channels;
     return Value(beta[at.x], beta[at.y], beta[at.z], beta[at.w]);
 }
-@if(gamma && rows4 && !beta_over_gamma)
+@if(gamma && rows4 && !beta_joins_gamma)
 fn load_gamma(work: Work) -> Value {
     let at = params.gamma_at + work.channels;
     return Value(gamma[at.x], gamma[at.y], gamma[at.z], gamma[at.w]);
@@ -100,8 +100,8 @@ fn load_beta(work: Work) -> Value {
 fn store_dgamma(work: Work, v: Value) {
     for (var c = 0u; c < CHANNELS; c++) {
         if (is_first_of_channel(work, c)) {
-            @if(!dbeta_over_dgamma) let place = &dgamma[params.dgamma_at + work.channels[c]];
-            @if(dbeta_over_dgamma) let place = &dbeta[params.dgamma_at + work.channels[c]];
+            @if(!dbeta_joins_dgamma) let place = &dgamma[params.dgamma_at + work.channels[c]];
+            @if(dbeta_joins_dgamma) let place = &dbeta[params.dgamma_at + work.channels[c]];
             @if(!adds_to_dgamma) *place = component(v, c);
             @if(adds_to_dgamma) *place += component(v, c);
         }

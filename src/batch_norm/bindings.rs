@@ -69,8 +69,9 @@ pub struct ForwardTraining<'a> {
     pub gamma: Option<BufferBinding<'a>>,
     /// Shift, `[C]` f32; `None` for 0. Read.
     pub beta: Option<BufferBinding<'a>>,
-    /// Where the backward pass finds what it needs besides x ([`Step::saved`]), `[6][C]` f32: the mean as shift and remainder, the biased variance,
-    /// 1 / sqrt(variance + eps), gamma, beta. Written.
+    /// Where the backward pass finds what it needs besides x ([`Step::saved`]), `[6][C]` f32: four planes of
+    /// statistics, which are the mean as shift and remainder, the biased variance and 1 / sqrt(variance + eps), then gamma and
+    /// beta. Written.
     pub saved: BufferBinding<'a>,
     /// Running statistics ([`RunningStatistics`]); `None` to track none. A new buffer holds zeros, which are no running
     /// statistics: initialize it ([`BatchNorm::initialize_running`]). Read and written.

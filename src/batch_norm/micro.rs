@@ -5,7 +5,7 @@ use crate::error::{Error, Result, of_layer};
 use crate::kernels::Extent;
 use crate::operation::Operation;
 use crate::plan::Plan;
-use crate::program::{Description, writes};
+use crate::program::{Description, Program, writes};
 use crate::shape::Shape;
 use std::ops::Range;
 use wgpu::BufferBinding;
@@ -34,16 +34,17 @@ pub struct MicroSteps {
 
 /// Which micro-batch a step is of, and what it is bound to.
 #[derive(Debug)]
-pub(super) struct Part {
+pub(super) struct MicroBinding {
     shape: Shape,
     plan: Plan,
-    part: u32,
-    bound: Vec<Region>,
+    /// Which one, from 0.
+    number: u32,
+    regions: Vec<BoundRegion>,
 }
 
 /// Where a binding lies.
 #[derive(Debug)]
-struct Region {
+struct BoundRegion {
     name: &'static str,
     /// Whether each micro-batch has one of its own.
     is_tensor: bool,
@@ -99,6 +100,14 @@ impl MicroBatch {
     /// Bytes of the scratch that all micro-batches share. It differs from that of the layer.
     pub fn scratch_size(&self) -> u64 {
         self.layer.scratch_size()
+    }
+
+    /// What an operation of this micro-batch dispatches: [`BatchNorm::program`].
+    ///
+    /// # Errors
+    /// As [`BatchNorm::program`].
+    pub fn program(&self, operation: Operation, bindings: &[&'static str]) -> Result<Program> {
+        self.layer.program(operation, bindings)
     }
 
     /// [`BatchNorm::forward_training`] of this micro-batch.
@@ -162,11 +171,11 @@ impl Step {
         let dispatches: Vec<_> = steps.iter_mut().flat_map(|step| step.dispatches.drain(..)).collect();
         let (reducing, applying): (Vec<_>, Vec<_>) = dispatches.into_iter().partition(|dispatch| dispatch.reduces);
         let first = steps.into_iter().next().ok_or_else(|| mismatch("at least one".into(), "none".into()))?;
-        Ok(Self { dispatches: reducing.into_iter().chain(applying).collect(), saved: None, part: None, ..first })
+        Ok(Self { dispatches: reducing.into_iter().chain(applying).collect(), saved: None, micro_batch: None, ..first })
     }
 }
 
-impl Part {
+impl MicroBinding {
     /// What a micro-batch's step is bound to; `None` for a layer that is none.
     pub(super) fn of(
         description: &Description,
@@ -174,12 +183,12 @@ impl Part {
         plan: &Plan,
         bindings: &[Named<'_>],
     ) -> Option<Self> {
-        let part = description.micro_batch()?;
+        let number = description.micro_batch_number()?;
         let extents = description.bindings(operation);
         let region = |named: &Named<'_>| {
             let (_, extent) = extents.iter().find(|(name, _)| *name == named.name)?;
             let BufferBinding { buffer, offset, .. } = named.binding;
-            Some(Region {
+            Some(BoundRegion {
                 name: named.name,
                 is_tensor: *extent == Extent::Elements,
                 is_written: writes(operation, named.name),
@@ -188,8 +197,8 @@ impl Part {
                 bytes: offset..offset.saturating_add(description.size_of_binding(named.name, *extent)),
             })
         };
-        let bound = bindings.iter().filter_map(region).collect();
-        Some(Self { shape: description.shape().clone(), plan: plan.clone(), part, bound })
+        let regions = bindings.iter().filter_map(region).collect();
+        Some(Self { shape: description.shape().clone(), plan: plan.clone(), number, regions })
     }
 }
 
@@ -199,39 +208,40 @@ fn mismatch(expected: String, actual: String) -> Error {
 
 /// Refuses steps that are not those of the micro-batches of one batch.
 fn check(steps: &[Step]) -> Result<()> {
-    let parts: Vec<&Part> = steps.iter().filter_map(|step| step.part.as_deref()).collect();
-    let Some(first) = parts.first() else { return Err(mismatch("at least one".into(), "none".into())) };
+    let bindings: Vec<&MicroBinding> = steps.iter().filter_map(|step| step.micro_batch.as_deref()).collect();
+    let Some(first) = bindings.first() else { return Err(mismatch("at least one".into(), "none".into())) };
     let (expected, actual) =
-        ((0..first.plan.parts).collect::<Vec<_>>(), parts.iter().map(|part| part.part).collect::<Vec<_>>());
+        ((0..first.plan.parts).collect::<Vec<_>>(), bindings.iter().map(|it| it.number).collect::<Vec<_>>());
     if expected != actual {
         return Err(mismatch(format!("numbers {expected:?} of the batch, in order"), format!("{actual:?}")));
     }
-    for (step, part) in steps.iter().zip(&parts) {
-        let described = |step: &Step, part: &Part| format!("{} of {}, {:?}", step.operation, part.shape, step.config);
-        let (expected, actual) = (described(&steps[0], first), described(step, part));
+    for (step, binding) in steps.iter().zip(&bindings) {
+        let described =
+            |step: &Step, binding: &MicroBinding| format!("{} of {}, {:?}", step.operation, binding.shape, step.config);
+        let (expected, actual) = (described(&steps[0], first), described(step, binding));
         if expected != actual {
             return Err(mismatch(format!("all to be {expected}"), actual));
         }
         // Partial results lie where the plan has them.
-        if part.plan != first.plan {
-            return Err(mismatch("one plan for all".into(), format!("another one for number {}", part.part)));
+        if binding.plan != first.plan {
+            return Err(mismatch("one plan for all".into(), format!("another one for number {}", binding.number)));
         }
-        check_shared(first, part)?;
+        check_shared(first, binding)?;
     }
-    for (i, one) in parts.iter().enumerate() {
-        parts[i + 1..].iter().try_for_each(|other| check_apart(one, other))?;
+    for (i, one) in bindings.iter().enumerate() {
+        bindings[i + 1..].iter().try_for_each(|other| check_apart(one, other))?;
     }
     Ok(())
 }
 
 /// Refuses what is not the same in every micro-batch and has to be.
-fn check_shared(first: &Part, other: &Part) -> Result<()> {
+fn check_shared(first: &MicroBinding, other: &MicroBinding) -> Result<()> {
     type Shared<'a> = (&'static str, &'a wgpu::Buffer, u64, bool);
-    fn shared(part: &Part) -> impl Iterator<Item = Shared<'_>> {
-        part.bound.iter().filter(|it| !it.is_tensor).map(|it| (it.name, &it.buffer, it.bytes.start, it.adds))
+    fn shared(binding: &MicroBinding) -> impl Iterator<Item = Shared<'_>> {
+        binding.regions.iter().filter(|it| !it.is_tensor).map(|it| (it.name, &it.buffer, it.bytes.start, it.adds))
     }
-    let differs = |(name, ..): &Shared<'_>, of: &Part| {
-        let find = |part| shared(part).find(|(other, ..)| other == name);
+    let differs = |(name, ..): &Shared<'_>, of: &MicroBinding| {
+        let find = |binding| shared(binding).find(|(other, ..)| other == name);
         find(first) != find(of)
     };
     let mut all = shared(first).chain(shared(other));
@@ -239,16 +249,16 @@ fn check_shared(first: &Part, other: &Part) -> Result<()> {
         Some((name, ..)) => Err(Error::Mismatch {
             name,
             expected: "one binding for all micro-batches, written or added to by all".into(),
-            actual: format!("another one, or none, in number {}", other.part),
+            actual: format!("another one, or none, in number {}", other.number),
         }),
         None => Ok(()),
     }
 }
 
 /// Refuses tensors of two micro-batches of which one is written where the other lies.
-fn check_apart(one: &Part, other: &Part) -> Result<()> {
-    for first in one.bound.iter().filter(|it| it.is_tensor) {
-        for second in other.bound.iter().filter(|it| it.is_tensor) {
+fn check_apart(one: &MicroBinding, other: &MicroBinding) -> Result<()> {
+    for first in one.regions.iter().filter(|it| it.is_tensor) {
+        for second in other.regions.iter().filter(|it| it.is_tensor) {
             let overlap = first.buffer == second.buffer
                 && first.bytes.start < second.bytes.end
                 && second.bytes.start < first.bytes.end;

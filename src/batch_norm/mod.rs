@@ -445,7 +445,7 @@ impl BatchNorm {
             device: self.kernels.device().clone(),
             dispatches,
             saved: None,
-            part: micro::Part::of(&self.description, operation, &program.plan, &bindings).map(Box::new),
+            micro_batch: micro::MicroBinding::of(&self.description, operation, &program.plan, &bindings).map(Box::new),
         })
     }
 

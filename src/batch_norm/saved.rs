@@ -20,22 +20,22 @@ pub struct Saved {
     /// Which micro-batch, where the batch comes in several.
     micro_batch: Option<u32>,
     config: Config,
-    x: Region,
-    residual: Option<Region>,
-    saved: Region,
+    x: OwnedBinding,
+    residual: Option<OwnedBinding>,
+    saved: OwnedBinding,
     /// Whether y was written over x, from which the layer does not work.
     x_is_lost: bool,
 }
 
 /// A binding that keeps its buffer.
 #[derive(Clone, Debug)]
-struct Region {
+struct OwnedBinding {
     buffer: wgpu::Buffer,
     offset: u64,
     size: Option<wgpu::BufferSize>,
 }
 
-impl Region {
+impl OwnedBinding {
     fn of(binding: &BufferBinding<'_>) -> Self {
         Self { buffer: binding.buffer.clone(), offset: binding.offset, size: binding.size }
     }
@@ -64,9 +64,10 @@ impl BatchNorm {
             Operation::ForwardTraining | Operation::Inference => {}
             other => return Err(nothing_saved(other)),
         }
-        let (x, residual, saved) = (Region::of(&x), residual.as_ref().map(Region::of), Region::of(&saved));
+        let (x, residual, saved) =
+            (OwnedBinding::of(&x), residual.as_ref().map(OwnedBinding::of), OwnedBinding::of(&saved));
         let (shape, config) = (self.shape().clone(), *self.description.config());
-        let micro_batch = self.description.micro_batch();
+        let micro_batch = self.description.micro_batch_number();
         Ok(Saved { forward, shape, micro_batch, config, x, residual, saved, x_is_lost: false })
     }
 }
@@ -94,7 +95,7 @@ impl Saved {
     }
 
     pub(super) fn residual(&self) -> Option<BufferBinding<'_>> {
-        self.residual.as_ref().map(Region::binding)
+        self.residual.as_ref().map(OwnedBinding::binding)
     }
 
     pub(super) fn statistics(&self) -> BufferBinding<'_> {
@@ -113,13 +114,14 @@ impl Saved {
                 format!("in_place {}", config.in_place),
             ]
         };
-        let wanted = described(forward, layer.shape(), layer.description.micro_batch(), layer.description.config());
+        let wanted =
+            described(forward, layer.shape(), layer.description.micro_batch_number(), layer.description.config());
         let found = described(self.forward, &self.shape, self.micro_batch, &self.config);
         // Channels first or last is the same where there are no other dimensions after N.
         let same_shape = self.shape.reduced() == layer.shape().reduced()
             && self.shape.views() == layer.shape().views()
-            && self.shape.micro_batch() == layer.shape().micro_batch()
-            && self.micro_batch == layer.description.micro_batch();
+            && self.shape.slices_per_micro_batch() == layer.shape().slices_per_micro_batch()
+            && self.micro_batch == layer.description.micro_batch_number();
         let differs = |i: &usize| if *i == 1 { !same_shape } else { wanted[*i] != found[*i] };
         let differing: Vec<usize> = (0..wanted.len()).filter(differs).collect();
         if differing.is_empty() {

@@ -1,7 +1,7 @@
 //! What was bound once and is encoded many times.
 
 use super::Saved;
-use super::micro::Part;
+use super::micro::MicroBinding;
 use super::saved::nothing_saved;
 #[cfg(doc)]
 use super::{Backward, Inference};
@@ -33,8 +33,8 @@ pub struct Step {
     pub(crate) device: wgpu::Device,
     pub(crate) dispatches: Vec<BoundDispatch>,
     pub(crate) saved: Option<Box<Saved>>,
-    /// Of a micro-batch, which one.
-    pub(super) part: Option<Box<Part>>,
+    /// Of a micro-batch, which one, and what it is bound to.
+    pub(super) micro_batch: Option<Box<MicroBinding>>,
 }
 
 impl Step {
@@ -51,7 +51,7 @@ impl Step {
         self.dispatches.iter().filter(|dispatch| dispatch.reduces).for_each(|dispatch| dispatch.encode(pass));
     }
 
-    /// Records the rest: what merges partial results and writes what the step is for.
+    /// Records the rest: what merges partial results, and writes what the step is for.
     pub fn encode_apply(&self, pass: &mut wgpu::ComputePass<'_>) {
         self.dispatches.iter().filter(|dispatch| !dispatch.reduces).for_each(|dispatch| dispatch.encode(pass));
     }

@@ -331,11 +331,11 @@ impl HostBatchNorm {
         let (saved, scratch) = (self.empty("saved", layer.saved_size())?, self.empty("scratch", layer.scratch_size())?);
         let running = self.upload_running()?;
         let step = layer.forward_training(
-            &ForwardTraining::new(whole(&x), whole(&y), whole(&saved), whole(&scratch))
-                .residual(residual.as_ref().map(whole))
-                .gamma(gamma.as_ref().map(whole))
-                .beta(beta.as_ref().map(whole))
-                .running(whole(&running)),
+            &ForwardTraining::new(entire(&x), entire(&y), entire(&saved), entire(&scratch))
+                .residual(residual.as_ref().map(entire))
+                .gamma(gamma.as_ref().map(entire))
+                .beta(beta.as_ref().map(entire))
+                .running(entire(&running)),
         )?;
         self.submit(&step, &[&y, &saved, &running])
     }
@@ -358,10 +358,10 @@ impl HostBatchNorm {
         let (gamma, beta) = (self.parameter("gamma", &self.gamma)?, self.parameter("beta", &self.beta)?);
         let running = self.upload_running()?;
         let step = layer.inference(
-            &Inference::new(whole(&x), whole(&x), whole(&running))
-                .residual(residual.as_ref().map(whole))
-                .gamma(gamma.as_ref().map(whole))
-                .beta(beta.as_ref().map(whole)),
+            &Inference::new(entire(&x), entire(&x), entire(&running))
+                .residual(residual.as_ref().map(entire))
+                .gamma(gamma.as_ref().map(entire))
+                .beta(beta.as_ref().map(entire)),
         )?;
         self.submit(&step, &[&x])
     }
@@ -389,16 +389,16 @@ impl HostBatchNorm {
         let (dgamma, dbeta) = (self.empty("dgamma", channels)?, self.empty("dbeta", channels)?);
         let scratch = self.empty("scratch", layer.scratch_size())?;
         let saved = self.upload("saved", bytemuck::cast_slice(&saved.values))?;
-        let saved = layer.saved_from(forward, whole(&x), residual.as_ref().map(whole), whole(&saved))?;
+        let saved = layer.saved_from(forward, entire(&x), residual.as_ref().map(entire), entire(&saved))?;
         let bindings = Backward::new(
             &saved,
-            whole(dy.as_ref().ok_or_else(|| mismatch("dy", "an array".into(), "none".into()))?),
-            whole(&scratch),
+            entire(dy.as_ref().ok_or_else(|| mismatch("dy", "an array".into(), "none".into()))?),
+            entire(&scratch),
         )
-        .dx(whole(&dx))
-        .dresidual(dresidual.as_ref().map(whole))
-        .dgamma(whole(&dgamma))
-        .dbeta(whole(&dbeta));
+        .dx(entire(&dx))
+        .dresidual(dresidual.as_ref().map(entire))
+        .dgamma(entire(&dgamma))
+        .dbeta(entire(&dbeta));
         let step = match forward {
             Operation::Inference => layer.backward_frozen(&bindings)?,
             _ => layer.backward_training(&bindings)?,
@@ -434,8 +434,9 @@ impl HostBatchNorm {
         let x = self.tensor("x", x)?;
         let (saved, scratch) = (self.empty("saved", layer.saved_size())?, self.empty("scratch", layer.scratch_size())?);
         let running = self.upload_running()?;
-        let step = layer
-            .statistics(&Statistics::new(whole(&x), whole(&scratch)).saved(whole(&saved)).running(whole(&running)))?;
+        let step = layer.statistics(
+            &Statistics::new(entire(&x), entire(&scratch)).saved(entire(&saved)).running(entire(&running)),
+        )?;
         self.submit(&step, &[&saved, &running])
     }
 
@@ -522,7 +523,7 @@ fn wrong_length(name: &'static str, channels: usize, actual: usize) -> Error {
     mismatch(name, format!("{channels} values, one per channel"), actual.to_string())
 }
 
-fn whole(buffer: &wgpu::Buffer) -> wgpu::BufferBinding<'_> {
+fn entire(buffer: &wgpu::Buffer) -> wgpu::BufferBinding<'_> {
     buffer.as_entire_buffer_binding()
 }
 

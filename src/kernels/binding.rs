@@ -67,9 +67,11 @@ pub struct Binding {
     pub extent: Extent,
     /// Whether it may be absent. Absent, it reads as 1 for gamma and as 0 otherwise, and writes go nowhere.
     pub optional: bool,
-    /// The bindings whose bytes this one may overwrite in place, [`Variant::MOST_OVER`] at the most; of [small
-    /// arrays](Extent::is_small) those that it may be one binding with, where both lie in one aligned block of a buffer.
+    /// The bindings whose bytes this one may overwrite in place.
     pub over: &'static [&'static str],
+    /// Of a [small array](Extent::is_small), those that it may be one binding with: where both lie in one aligned block of a buffer,
+    /// two bindings would overlap.
+    pub joins: &'static [&'static str],
     /// Whether it may be added to what is there instead of replacing it.
     pub adds: bool,
     /// Whether it is read only to see through the activation: absent where there is none.
@@ -85,6 +87,7 @@ const fn read(name: &'static str, extent: Extent) -> Binding {
         extent,
         optional: false,
         over: &[],
+        joins: &[],
         adds: false,
         behind_activation: false,
         once: false,
@@ -113,7 +116,7 @@ pub(super) const RESIDUAL: Binding = Binding { once: true, ..optional(read("resi
 pub(super) const RESIDUAL_BEHIND: Binding = Binding { once: false, ..behind_activation(RESIDUAL) };
 pub(super) const DY: Binding = read("dy", Extent::Elements);
 pub(super) const GAMMA: Binding = optional(read("gamma", Extent::Channels(1)));
-pub(super) const BETA: Binding = Binding { over: &["gamma"], ..optional(read("beta", Extent::Channels(1))) };
+pub(super) const BETA: Binding = Binding { joins: &["gamma"], ..optional(read("beta", Extent::Channels(1))) };
 pub(super) const SAVED: Binding = read("saved", Extent::Saved);
 pub(super) const SAVED_OUT: Binding = write("saved", Extent::Saved);
 pub(super) const SAVED_IF_WANTED: Binding = optional(SAVED_OUT);
@@ -127,7 +130,7 @@ pub(super) const Y_OF_INFERENCE: Binding = Binding { over: &["x", "residual"], .
 pub(super) const DX: Binding = Binding { over: &["dy"], ..gradient("dx", Extent::Elements) };
 pub(super) const DRESIDUAL: Binding = Binding { over: &["dy"], ..gradient("dresidual", Extent::Elements) };
 pub(super) const DGAMMA: Binding = gradient("dgamma", Extent::Channels(1));
-pub(super) const DBETA: Binding = Binding { over: &["dgamma"], ..gradient("dbeta", Extent::Channels(1)) };
+pub(super) const DBETA: Binding = Binding { joins: &["dgamma"], ..gradient("dbeta", Extent::Channels(1)) };
 
 impl Binding {
     /// The declaration of a present binding. `Element` is what tensors are made of (`shaders/common/elements.wgsl`).

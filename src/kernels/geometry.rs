@@ -40,7 +40,7 @@ impl Geometry {
                 let fold = [1, 2, 4].into_iter().find(|fold| (shape.channels() * fold).is_multiple_of(4));
                 let fold = fold.filter(|&fold| shape.elements_per_channel().is_multiple_of(fold))?;
                 let in_views = !shape.has_views() || fold == 1 && shape.views_are_multiples_of(4);
-                let in_parts = shape.micro_batch().is_none_or(|slices| slices.is_multiple_of(fold));
+                let in_parts = shape.slices_per_micro_batch().is_none_or(|slices| slices.is_multiple_of(fold));
                 (in_views && in_parts).then_some(fold)
             }
             Self::Rows4 => None,

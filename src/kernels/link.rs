@@ -91,7 +91,7 @@ impl Shader {
         text_of: &dyn Fn(&Source) -> Cow<'static, str>,
     ) {
         let files = std::iter::once(own).chain(&COMMON).map(|source| (source.path, text_of(source)));
-        let texts: Vec<_> = std::iter::once((TABLE, constants_of_planes().into())).chain(files).collect();
+        let texts: Vec<_> = files.chain([(TABLE, constants_of_planes().into())]).collect();
         let declarations: Vec<Declaration<'_>> = texts
             .iter()
             .flat_map(|(path, text)| declarations(path, text))

@@ -141,9 +141,9 @@ pub struct Variant {
     pub settings: Settings,
     /// Bit i: whether the i-th binding of the row is absent.
     pub absent: u32,
-    /// Which bindings are written over which: bit [`Variant::MOST_OVER`] * i + k says that the i-th binding of the row is
-    /// written over the k-th of those that it may be.
-    pub in_place: u32,
+    /// Which bindings are accessed through which, being written over by them or joined with them: bit [`Variant::MOST_PAIRS`] * i + k
+    /// says that the k-th of those that may be is accessed through the i-th binding of the row.
+    pub paired: u32,
     /// Bit i: whether the i-th binding of the row is added to what is there.
     pub added: u32,
     /// Whether every binding is declared read_write, because bindings share a buffer.
@@ -160,11 +160,11 @@ impl Variant {
             Activation::None => mask(kernel, |binding| binding.behind_activation),
             _ => 0,
         };
-        Self { kernel, settings, absent, in_place: 0, added: 0, pooled: false, views: false }
+        Self { kernel, settings, absent, paired: 0, added: 0, pooled: false, views: false }
     }
 
-    /// How many bindings one may be written over, one at a time.
-    pub const MOST_OVER: u32 = 2;
+    /// How many bindings may be accessed through one, one at a time.
+    pub const MOST_PAIRS: u32 = 2;
 
     /// Every variant of every kernel that a shader test has to cover: every combination of bindings for f32 tensors without
     /// an activation, and for all others those with all and with none of what is optional. Where all are there and apart, they
@@ -178,12 +178,12 @@ impl Variant {
             let joined = variant.joined();
             let bound = absences.flat_map(move |absent| {
                 let variant = Self { absent: variant.absent | absent, ..variant };
-                subsets(variant.possible_in_place() & !joined).filter_map(move |set| variant.with_in_place(set))
+                subsets(variant.possible_pairs() & !joined).filter_map(move |set| variant.with_pairs(set))
             });
             let added = mask(variant.kernel, |binding| binding.adds);
             let adding = (added != 0).then_some(Self { added, ..variant });
             let views = variant.with_views();
-            let joined = (joined != 0).then_some(Self { in_place: joined, ..variant });
+            let joined = (joined != 0).then_some(Self { paired: joined, ..variant });
             bound
                 .chain(adding)
                 .chain(views)
@@ -228,12 +228,13 @@ impl Variant {
         })
     }
 
-    /// The variant with one of its bindings written over another; as it is where it has no such bindings.
+    /// The variant with `name` accessed through `holder`, which is written over it or joined with it; as it is where it has no such
+    /// bindings.
     #[must_use]
-    pub fn over(self, writer: &str, under: &str) -> Self {
-        let bits = self.overs().filter(|(_, upper, lower)| (upper.name, *lower) == (writer, under));
+    pub fn through(self, holder: &str, name: &str) -> Self {
+        let bits = self.pairs().filter(|(_, one, other)| (one.name, *other) == (holder, name));
         let bits = bits.fold(0, |bits, (bit, ..)| bits | bit);
-        Self { in_place: self.in_place | bits, ..self }
+        Self { paired: self.paired | bits, ..self }
     }
 
     /// The variant with one of its bindings added to what is there; as it is where it has no such binding.
@@ -242,12 +243,12 @@ impl Variant {
         Self { added: self.added | mask(self.kernel, |binding| binding.adds && binding.name == name), ..self }
     }
 
-    /// Each pair of a binding and one that it may be written over, with its bit.
-    fn overs(&self) -> impl Iterator<Item = (u32, &'static Binding, &'static str)> + use<> {
+    /// Each pair of a binding and one that may be accessed through it, with its bit.
+    fn pairs(&self) -> impl Iterator<Item = (u32, &'static Binding, &'static str)> + use<> {
         let bindings = (0u32..).zip(self.kernel.bindings);
         bindings.flat_map(|(i, binding)| {
-            let pairs = (Self::MOST_OVER * i..).zip(binding.over);
-            pairs.map(move |(bit, &under)| (1 << bit, binding, under))
+            let pairs = (Self::MOST_PAIRS * i..).zip(binding.over.iter().chain(binding.joins));
+            pairs.map(move |(bit, &name)| (1 << bit, binding, name))
         })
     }
 
@@ -259,20 +260,20 @@ impl Variant {
 
     /// The pairs of small arrays that may be one binding.
     fn joined(&self) -> u32 {
-        self.overs().filter(|(_, writer, _)| writer.extent.is_small()).fold(0, |bits, (bit, ..)| bits | bit)
+        self.pairs().filter(|(_, holder, _)| holder.extent.is_small()).fold(0, |bits, (bit, ..)| bits | bit)
     }
 
     /// The pairs of which both are there.
-    fn possible_in_place(&self) -> u32 {
-        let there = self.overs().filter(|(_, writer, under)| self.is_present(writer.name) && self.is_present(under));
+    fn possible_pairs(&self) -> u32 {
+        let there = self.pairs().filter(|(_, holder, name)| self.is_present(holder.name) && self.is_present(name));
         there.fold(0, |bits, (bit, ..)| bits | bit)
     }
 
-    /// With these pairs in place, unless two bindings would be written over the same one.
-    fn with_in_place(self, in_place: u32) -> Option<Self> {
-        let mut under: Vec<_> = self.overs().filter(|(bit, ..)| in_place & bit != 0).map(|(.., under)| under).collect();
-        under.sort_unstable();
-        under.windows(2).all(|pair| pair[0] != pair[1]).then_some(Self { in_place, ..self })
+    /// With these pairs, unless one binding would be accessed through two.
+    fn with_pairs(self, paired: u32) -> Option<Self> {
+        let mut names: Vec<_> = self.pairs().filter(|(bit, ..)| paired & bit != 0).map(|(.., name)| name).collect();
+        names.sort_unstable();
+        names.windows(2).all(|pair| pair[0] != pair[1]).then_some(Self { paired, ..self })
     }
 
     /// Its [`Variant::column_name`], then what tensors are stored in if not f32, the activation if any, and `from_y`: the
@@ -315,7 +316,7 @@ impl Variant {
 
     /// The bindings that the shader declares, with their numbers: from 1 on without a gap, since the parameters are 0.
     pub fn declared(&self) -> impl Iterator<Item = (u32, &'static Binding)> {
-        let hidden = self.absent | self.overwritten();
+        let hidden = self.absent | self.held();
         let bindings = self.kernel.bindings.iter().enumerate().filter(move |(i, _)| hidden & (1 << i) == 0);
         (1..).zip(bindings.map(|(_, binding)| binding))
     }
@@ -325,9 +326,9 @@ impl Variant {
         if self.pooled { Access::Write } else { binding.access }
     }
 
-    /// Bits of the bindings that another one is written over: they are accessed through it.
-    fn overwritten(&self) -> u32 {
-        mask(self.kernel, |binding| self.writer_over(binding.name).is_some())
+    /// Bits of the bindings that are accessed through another one.
+    fn held(&self) -> u32 {
+        mask(self.kernel, |binding| self.holder_of(binding.name).is_some())
     }
 
     /// Whether a feature holds, as conditions in `shaders/` name it; `None` for what is no feature. Features are
@@ -335,8 +336,8 @@ impl Variant {
     ///   `half_words` for a value that is one half of a word;
     /// - the name of its activation, and `activation` for any but none;
     /// - `subgroup` (the reduction), `from_y`, `frozen` and `merges_only` (what the row says), `views`;
-    /// - the names of the bindings that are there, `y_over_x` where y is written over x, `adds_to_dx` where dx is added to what
-    ///   is there, and so on.
+    /// - the names of the bindings that are there, `y_over_x` where y is written over x, `beta_joins_gamma` where both are one
+    ///   binding, `adds_to_dx` where dx is added to what is there, and so on.
     pub fn has(&self, feature: &str) -> Option<bool> {
         let Settings { geometry, reduction, storage, activation, from_y, .. } = self.settings;
         Some(match feature {
@@ -365,9 +366,13 @@ impl Variant {
             is(&|binding| binding.name == name && binding.adds)?;
             return Some(self.added & mask(self.kernel, |binding| binding.name == name) != 0);
         }
-        if let Some((writer, under)) = feature.split_once("_over_") {
-            is(&|binding| binding.name == writer && binding.over.contains(&under))?;
-            return Some(self.writer_over(under) == Some(writer));
+        if let Some((holder, name)) = feature.split_once("_over_") {
+            is(&|binding| binding.name == holder && binding.over.contains(&name))?;
+            return Some(self.holder_of(name) == Some(holder));
+        }
+        if let Some((holder, name)) = feature.split_once("_joins_") {
+            is(&|binding| binding.name == holder && binding.joins.contains(&name))?;
+            return Some(self.holder_of(name) == Some(holder));
         }
         is(&|binding| binding.name == feature)?;
         Some(self.is_present(feature))
@@ -378,10 +383,10 @@ impl Variant {
         bindings.any(|(i, binding)| binding.name == name && self.absent & (1 << i) == 0)
     }
 
-    /// The binding that is written over `under`.
-    pub(crate) fn writer_over(&self, under: &str) -> Option<&'static str> {
-        let mut overs = self.overs().filter(|(bit, ..)| self.in_place & bit != 0);
-        overs.find(|(.., lower)| *lower == under).map(|(_, writer, _)| writer.name)
+    /// The binding that `name` is accessed through, if not itself.
+    pub(crate) fn holder_of(&self, name: &str) -> Option<&'static str> {
+        let mut pairs = self.pairs().filter(|(bit, ..)| self.paired & bit != 0);
+        pairs.find(|(.., held)| *held == name).map(|(_, holder, _)| holder.name)
     }
 
     /// The WGSL of its shader. Its entry point is `main`.

@@ -123,7 +123,7 @@ impl Plan {
         if in_parts && strategy != Strategy::Split {
             return Err(unavailable(
                 strategy.name(),
-                match shape.micro_batch() {
+                match shape.slices_per_micro_batch() {
                     Some(_) => "a batch in micro-batches takes split, whose dispatches meet in scratch".into(),
                     None => "one binding does not hold the tensor; split goes over it in parts".into(),
                 },

@@ -21,7 +21,7 @@ fn most_elements(dtype: DType, limits: &wgpu::Limits) -> u64 {
 
 /// Whether a tensor is bound as a whole.
 pub(super) fn fits_binding(shape: &Shape, dtype: DType, limits: &wgpu::Limits) -> bool {
-    shape.micro_batch().is_none() && holds(shape, dtype, limits)
+    shape.slices_per_micro_batch().is_none() && holds(shape, dtype, limits)
 }
 
 /// Whether a binding holds a tensor.
@@ -39,8 +39,8 @@ pub(super) fn slices_per_part(shape: &Shape, fold: usize, dtype: DType, limits: 
     let slice = (shape.widest_slice() * fold) as u64;
     // A part begins where it does, its binding at the device's alignment before it.
     let alignment = u64::from(limits.min_storage_buffer_offset_alignment);
-    let aligned =
-        (slice * dtype.size()).is_multiple_of(alignment) && !shape.has_views() || shape.micro_batch().is_some();
+    let aligned = (slice * dtype.size()).is_multiple_of(alignment) && !shape.has_views()
+        || shape.slices_per_micro_batch().is_some();
     let slack = if aligned { 0 } else { alignment / dtype.size() };
     let most = most_elements(dtype, limits).saturating_sub(slack) / slice;
     if most == 0 {
@@ -54,7 +54,7 @@ pub(super) fn slices_per_part(shape: &Shape, fold: usize, dtype: DType, limits: 
                    channels do not depend on each other; by itself a layer splits tensors over N only",
         });
     }
-    if let Some(given) = shape.micro_batch().map(|slices| slices / fold) {
+    if let Some(given) = shape.slices_per_micro_batch().map(|slices| slices / fold) {
         return match given as u64 <= most {
             true => Ok(given),
             false => Err(Error::Limit {

@@ -67,6 +67,8 @@ struct Params {
     groups: u32,
     // Not 0 when the last workgroup takes the first segment: what was read last is read first, while a cache holds it.
     reverse: u32,
+    // How many statistics there are, and how many channels, each of which has a gamma and a beta. In batch norm these are as many.
+    statistics: u32,
     channels: u32,
     // m, elements per channel in all parts: exact, and as f32.
     count: u32,
@@ -111,7 +113,8 @@ struct Work {
     column: u32,
     // False for the columns of the last tile that do not exist: they take part in barriers and touch nothing.
     owned: bool,
-    // The channels of the column (values.wgsl).
+    // Which statistics the column's elements have, and which channels they are of: four numbers of rows4, or the same four times.
+    statistics: vec4<u32>,
     channels: vec4<u32>,
     lane: u32,
     thread: u32,
@@ -138,7 +141,8 @@ fn work_of(dispatched: u32, thread: u32) -> Work {
     let end = select(begin, min(begin + params.segment, params.values), owned);
     let safe = min(column, params.columns - 1u);
     let lane = select(thread % params.lanes, thread / params.tile, interleaved);
-    return Work(safe, owned, channels_of(safe), lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
+    let places = places_of(safe);
+    return Work(safe, owned, places % params.statistics, places % params.channels, lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
 }
 
 struct Walk {
@@ -205,7 +209,7 @@ alias Value = f32;
 // The bits of a value.
 alias Bits = u32;
 
-fn channels_of(column: u32) -> vec4<u32> {
+fn places_of(column: u32) -> vec4<u32> {
     return vec4<u32>(column);
 }
 
@@ -230,16 +234,17 @@ fn in_x(i: u32) -> u32 { return i; }
 fn in_y(i: u32) -> u32 { return i; }
 fn in_residual(i: u32) -> u32 { return i; }
 
-// What a forward pass leaves for the backward pass, planes of C.
-const SAVED_SHIFT: u32 = 0u;
+fn load_statistic(work: Work, plane: u32) -> Value {
+    return Value(saved[plane * params.statistics + work.statistics.x]);
+}
 
-const SAVED_REMAINDER: u32 = 1u;
-const SAVED_INV_STD: u32 = 3u;
-const SAVED_GAMMA: u32 = 4u;
-const SAVED_BETA: u32 = 5u;
+fn load_parameter(work: Work, plane: u32) -> Value {
+    return Value(saved[parameter_plane(plane) + work.channels.x]);
+}
 
-fn load_saved(work: Work, plane: u32) -> Value {
-    return Value(saved[plane * params.channels + work.column]);
+// Where a plane of parameters begins.
+fn parameter_plane(plane: u32) -> u32 {
+    return STATISTIC_PLANES * params.statistics + plane * params.channels;
 }
 
 fn through_activation(dy: Value, z: Value) -> Value {
@@ -282,13 +287,13 @@ struct Centre {
 }
 
 fn centre_of(work: Work) -> Centre {
-    let inv_std = load_saved(work, SAVED_INV_STD);
+    let inv_std = load_statistic(work, STATISTIC_INV_STD);
     return Centre(
-        load_saved(work, SAVED_SHIFT),
-        load_saved(work, SAVED_REMAINDER),
+        load_statistic(work, STATISTIC_SHIFT),
+        load_statistic(work, STATISTIC_REMAINDER),
         inv_std,
-        load_saved(work, SAVED_GAMMA) * inv_std,
-        load_saved(work, SAVED_BETA),
+        load_parameter(work, PARAMETER_GAMMA) * inv_std,
+        load_parameter(work, PARAMETER_BETA),
     );
 }
 
@@ -315,3 +320,10 @@ fn pass_on(centre: Centre, index: u32, dz: Value) {
     store_dresidual(index, dz);
     store_dx(index, dz * centre.scale);
 }
+
+const STATISTIC_SHIFT: u32 = 0u;
+const STATISTIC_REMAINDER: u32 = 1u;
+const STATISTIC_INV_STD: u32 = 3u;
+const PARAMETER_GAMMA: u32 = 0u;
+const PARAMETER_BETA: u32 = 1u;
+const STATISTIC_PLANES: u32 = 4u;

@@ -55,6 +55,8 @@ struct Params {
     groups: u32,
     // Not 0 when the last workgroup takes the first segment: what was read last is read first, while a cache holds it.
     reverse: u32,
+    // How many statistics there are, and how many channels, each of which has a gamma and a beta. In batch norm these are as many.
+    statistics: u32,
     channels: u32,
     // m, elements per channel in all parts: exact, and as f32.
     count: u32,
@@ -99,7 +101,8 @@ struct Work {
     column: u32,
     // False for the columns of the last tile that do not exist: they take part in barriers and touch nothing.
     owned: bool,
-    // The channels of the column (values.wgsl).
+    // Which statistics the column's elements have, and which channels they are of: four numbers of rows4, or the same four times.
+    statistics: vec4<u32>,
     channels: vec4<u32>,
     lane: u32,
     thread: u32,
@@ -126,12 +129,18 @@ fn work_of(dispatched: u32, thread: u32) -> Work {
     let end = select(begin, min(begin + params.segment, params.values), owned);
     let safe = min(column, params.columns - 1u);
     let lane = select(thread % params.lanes, thread / params.tile, interleaved);
-    return Work(safe, owned, channels_of(safe), lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
+    let places = places_of(safe);
+    return Work(safe, owned, places % params.statistics, places % params.channels, lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
 }
 
 // Whether this invocation writes the results of its column: one does, in the first split.
 fn is_writer(work: Work) -> bool {
     return work.owned && work.lane == 0u && work.split == 0u;
+}
+
+// Whether it is the first of its channel.
+fn is_first_of_channel(work: Work, c: u32) -> bool {
+    return work.column * CHANNELS + c < params.channels;
 }
 
 struct Walk {
@@ -196,7 +205,7 @@ fn index_of(column: u32, i: u32) -> u32 {
 alias Value = vec4<f32>;
 const CHANNELS: u32 = 1u;
 
-fn channels_of(column: u32) -> vec4<u32> {
+fn places_of(column: u32) -> vec4<u32> {
     return vec4<u32>(column);
 }
 
@@ -230,10 +239,8 @@ fn in_y(i: u32) -> u32 { return i; }
 
 fn store_dgamma(work: Work, v: Value) {
     for (var c = 0u; c < CHANNELS; c++) {
-        let channel = work.column * CHANNELS + c;
-        // Folded samples have the same channels again.
-        if (channel < params.channels) {
-            let place = &dgamma[params.dgamma_at + channel];
+        if (is_first_of_channel(work, c)) {
+            let place = &dgamma[params.dgamma_at + work.channels[c]];
             *place = component(v, c);
         }
     }
@@ -241,25 +248,28 @@ fn store_dgamma(work: Work, v: Value) {
 
 fn store_dbeta(work: Work, v: Value) {
     for (var c = 0u; c < CHANNELS; c++) {
-        let channel = work.column * CHANNELS + c;
-        // Folded samples have the same channels again.
-        if (channel < params.channels) {
-            let place = &dbeta[params.dbeta_at + channel];
+        if (is_first_of_channel(work, c)) {
+            let place = &dbeta[params.dbeta_at + work.channels[c]];
             *place = component(v, c);
         }
     }
 }
 
-const SAVED_INV_STD: u32 = 3u;
-const SAVED_GAMMA: u32 = 4u;
-const SAVED_BETA: u32 = 5u;
+fn load_statistic(work: Work, plane: u32) -> Value {
+    return Value(saved[plane * params.statistics + work.statistics.x]);
+}
 
-fn load_saved(work: Work, plane: u32) -> Value {
-    return Value(saved[plane * params.channels + work.column]);
+fn load_parameter(work: Work, plane: u32) -> Value {
+    return Value(saved[parameter_plane(plane) + work.channels.x]);
+}
+
+// Where a plane of parameters begins.
+fn parameter_plane(plane: u32) -> u32 {
+    return STATISTIC_PLANES * params.statistics + plane * params.channels;
 }
 
 fn load_scratch(work: Work, plane: u32) -> Value {
-    return Value(scratch[plane * params.channels + work.column]);
+    return Value(scratch[plane * params.statistics + work.statistics.x]);
 }
 
 // Two sums that are taken at once.
@@ -309,10 +319,10 @@ struct Centre {
 }
 
 fn centre_of(work: Work) -> Centre {
-    let inv_std = load_saved(work, SAVED_INV_STD);
-    let scale = load_saved(work, SAVED_GAMMA) * inv_std;
+    let inv_std = load_statistic(work, STATISTIC_INV_STD);
+    let scale = load_parameter(work, PARAMETER_GAMMA) * inv_std;
     let stretch = select(Value(1.0) / scale, nan(), scale == Value(0.0));
-    return Centre(stretch, inv_std, scale, load_saved(work, SAVED_BETA));
+    return Centre(stretch, inv_std, scale, load_parameter(work, PARAMETER_BETA));
 }
 
 fn centred(centre: Centre, y: Value) -> Value {
@@ -345,7 +355,7 @@ struct GradientSums {
 }
 
 // Partial results lie in scratch in rows of all columns: for each split the sum of dz, and that of dz * (x - mean). A row is
-// `fold` planes of C.
+// `fold` planes of statistics.
 fn dz_row(split: u32) -> u32 {
     return 2u * split;
 }
@@ -415,3 +425,8 @@ fn write_dx(work: Work, centre: Centre, slope: Slope) {
         store_dx(at, dx_of(slope, seen_again(centre, at)));
     }
 }
+
+const STATISTIC_INV_STD: u32 = 3u;
+const PARAMETER_GAMMA: u32 = 0u;
+const PARAMETER_BETA: u32 = 1u;
+const STATISTIC_PLANES: u32 = 4u;

@@ -61,6 +61,8 @@ struct Params {
     groups: u32,
     // Not 0 when the last workgroup takes the first segment: what was read last is read first, while a cache holds it.
     reverse: u32,
+    // How many statistics there are, and how many channels, each of which has a gamma and a beta. In batch norm these are as many.
+    statistics: u32,
     channels: u32,
     // m, elements per channel in all parts: exact, and as f32.
     count: u32,
@@ -105,7 +107,8 @@ struct Work {
     column: u32,
     // False for the columns of the last tile that do not exist: they take part in barriers and touch nothing.
     owned: bool,
-    // The channels of the column (values.wgsl).
+    // Which statistics the column's elements have, and which channels they are of: four numbers of rows4, or the same four times.
+    statistics: vec4<u32>,
     channels: vec4<u32>,
     lane: u32,
     thread: u32,
@@ -132,12 +135,23 @@ fn work_of(dispatched: u32, thread: u32) -> Work {
     let end = select(begin, min(begin + params.segment, params.values), owned);
     let safe = min(column, params.columns - 1u);
     let lane = select(thread % params.lanes, thread / params.tile, interleaved);
-    return Work(safe, owned, channels_of(safe), lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
+    let places = places_of(safe);
+    return Work(safe, owned, places % params.statistics, places % params.channels, lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
 }
 
 // Whether this invocation writes the results of its column: one does, in the first split.
 fn is_writer(work: Work) -> bool {
     return work.owned && work.lane == 0u && work.split == 0u;
+}
+
+// Whether component c of the column's values is the first of its statistics: folded samples have the same again.
+fn is_first_of_statistic(work: Work, c: u32) -> bool {
+    return work.column * CHANNELS + c < params.statistics;
+}
+
+// Whether it is the first of its channel.
+fn is_first_of_channel(work: Work, c: u32) -> bool {
+    return work.column * CHANNELS + c < params.channels;
 }
 
 struct Walk {
@@ -203,7 +217,7 @@ alias Value = vec4<f32>;
 alias Bits = vec4<u32>;
 const CHANNELS: u32 = 1u;
 
-fn channels_of(column: u32) -> vec4<u32> {
+fn places_of(column: u32) -> vec4<u32> {
     return vec4<u32>(column);
 }
 
@@ -247,37 +261,32 @@ fn store_y(i: u32, v: Value) { y[in_y(i)] = narrowed(v); }
 fn in_x(i: u32) -> u32 { return i; }
 fn in_y(i: u32) -> u32 { return i; }
 fn in_residual(i: u32) -> u32 { return i; }
-fn load_gamma(work: Work) -> Value { return Value(gamma[params.gamma_at + work.column]); }
-fn load_beta(work: Work) -> Value { return Value(beta[params.beta_at + work.column]); }
+fn load_gamma(work: Work) -> Value { return Value(gamma[params.gamma_at + work.channels.x]); }
+fn load_beta(work: Work) -> Value { return Value(beta[params.beta_at + work.channels.x]); }
 
-// What a forward pass leaves for the backward pass, planes of C.
-const SAVED_SHIFT: u32 = 0u;
+// Where a plane of parameters begins.
+fn parameter_plane(plane: u32) -> u32 {
+    return STATISTIC_PLANES * params.statistics + plane * params.channels;
+}
 
-const SAVED_REMAINDER: u32 = 1u;
-const SAVED_VARIANCE: u32 = 2u;
-const SAVED_INV_STD: u32 = 3u;
-const SAVED_GAMMA: u32 = 4u;
-const SAVED_BETA: u32 = 5u;
-
-fn store_saved(work: Work, plane: u32, v: Value) {
+fn store_statistic(work: Work, plane: u32, v: Value) {
     for (var c = 0u; c < CHANNELS; c++) {
-        let channel = work.column * CHANNELS + c;
-        // Folded samples have the same channels again.
-        if (channel < params.channels) {
-            saved[plane * params.channels + channel] = component(v, c);
+        if (is_first_of_statistic(work, c)) {
+            saved[plane * params.statistics + work.statistics[c]] = component(v, c);
         }
     }
 }
 
-// The running statistics, planes of C words: f32, then counts: batches tracked, averaged and skipped, and the number of values
-// averaged as low and high word. A kernel that only reads the first three has them as f32.
-const RUNNING_MEAN: u32 = 0u;
-
-const RUNNING_REMAINDER: u32 = 1u;
-const RUNNING_VARIANCE: u32 = 2u;
+fn store_parameter(work: Work, plane: u32, v: Value) {
+    for (var c = 0u; c < CHANNELS; c++) {
+        if (is_first_of_channel(work, c)) {
+            saved[parameter_plane(plane) + work.channels[c]] = component(v, c);
+        }
+    }
+}
 
 fn load_running(work: Work, plane: u32) -> Value {
-    return Value(running[plane * params.channels + work.column]);
+    return Value(running[plane * params.channels + work.channels.x]);
 }
 
 // What a channel is normalized by.
@@ -302,12 +311,12 @@ fn inv_std_of(variance: Value) -> Value {
 
 // Leaves for the backward pass what a column was normalized by, and gamma and beta as they were.
 fn save(work: Work, statistics: Statistics, inv_std: Value) {
-    store_saved(work, SAVED_SHIFT, statistics.shift);
-    store_saved(work, SAVED_REMAINDER, statistics.remainder);
-    store_saved(work, SAVED_VARIANCE, statistics.variance);
-    store_saved(work, SAVED_INV_STD, inv_std);
-    store_saved(work, SAVED_GAMMA, load_gamma(work));
-    store_saved(work, SAVED_BETA, load_beta(work));
+    store_statistic(work, STATISTIC_SHIFT, statistics.shift);
+    store_statistic(work, STATISTIC_REMAINDER, statistics.remainder);
+    store_statistic(work, STATISTIC_VARIANCE, statistics.variance);
+    store_statistic(work, STATISTIC_INV_STD, inv_std);
+    store_parameter(work, PARAMETER_GAMMA, load_gamma(work));
+    store_parameter(work, PARAMETER_BETA, load_beta(work));
 }
 
 fn activated(z: Value) -> Value {
@@ -351,3 +360,14 @@ fn normalize_segment(work: Work, n: Normalization) {
         store_y(at, y_at(n, at));
     }
 }
+
+const RUNNING_MEAN: u32 = 0u;
+const RUNNING_REMAINDER: u32 = 1u;
+const RUNNING_VARIANCE: u32 = 2u;
+const STATISTIC_SHIFT: u32 = 0u;
+const STATISTIC_REMAINDER: u32 = 1u;
+const STATISTIC_VARIANCE: u32 = 2u;
+const STATISTIC_INV_STD: u32 = 3u;
+const PARAMETER_GAMMA: u32 = 0u;
+const PARAMETER_BETA: u32 = 1u;
+const STATISTIC_PLANES: u32 = 4u;

@@ -56,6 +56,8 @@ struct Params {
     groups: u32,
     // Not 0 when the last workgroup takes the first segment: what was read last is read first, while a cache holds it.
     reverse: u32,
+    // How many statistics there are, and how many channels, each of which has a gamma and a beta. In batch norm these are as many.
+    statistics: u32,
     channels: u32,
     // m, elements per channel in all parts: exact, and as f32.
     count: u32,
@@ -100,7 +102,8 @@ struct Work {
     column: u32,
     // False for the columns of the last tile that do not exist: they take part in barriers and touch nothing.
     owned: bool,
-    // The channels of the column (values.wgsl).
+    // Which statistics the column's elements have, and which channels they are of: four numbers of rows4, or the same four times.
+    statistics: vec4<u32>,
     channels: vec4<u32>,
     lane: u32,
     thread: u32,
@@ -127,7 +130,8 @@ fn work_of(dispatched: u32, thread: u32) -> Work {
     let end = select(begin, min(begin + params.segment, params.values), owned);
     let safe = min(column, params.columns - 1u);
     let lane = select(thread % params.lanes, thread / params.tile, interleaved);
-    return Work(safe, owned, channels_of(safe), lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
+    let places = places_of(safe);
+    return Work(safe, owned, places % params.statistics, places % params.channels, lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
 }
 
 // Whether this invocation writes the results of its column: one does, in the first split.
@@ -199,7 +203,7 @@ alias Value = f32;
 // The bits of a value.
 alias Bits = u32;
 
-fn channels_of(column: u32) -> vec4<u32> {
+fn places_of(column: u32) -> vec4<u32> {
     return vec4<u32>(column);
 }
 
@@ -227,26 +231,11 @@ fn in_x(i: u32) -> u32 { return i; }
 fn in_y(i: u32) -> u32 { return i; }
 fn load_gamma(work: Work) -> Value { return Value(1.0); }
 fn load_beta(work: Work) -> Value { return Value(0.0); }
-
-// What a forward pass leaves for the backward pass, planes of C.
-const SAVED_SHIFT: u32 = 0u;
-
-const SAVED_REMAINDER: u32 = 1u;
-const SAVED_VARIANCE: u32 = 2u;
-const SAVED_INV_STD: u32 = 3u;
-const SAVED_GAMMA: u32 = 4u;
-const SAVED_BETA: u32 = 5u;
-fn store_saved(work: Work, plane: u32, v: Value) {}
-
-// The running statistics, planes of C words: f32, then counts: batches tracked, averaged and skipped, and the number of values
-// averaged as low and high word. A kernel that only reads the first three has them as f32.
-const RUNNING_MEAN: u32 = 0u;
-
-const RUNNING_REMAINDER: u32 = 1u;
-const RUNNING_VARIANCE: u32 = 2u;
+fn store_statistic(work: Work, plane: u32, v: Value) {}
+fn store_parameter(work: Work, plane: u32, v: Value) {}
 
 fn load_running(work: Work, plane: u32) -> Value {
-    return Value(running[plane * params.channels + work.column]);
+    return Value(running[plane * params.channels + work.channels.x]);
 }
 
 // What a channel is normalized by.
@@ -271,12 +260,12 @@ fn inv_std_of(variance: Value) -> Value {
 
 // Leaves for the backward pass what a column was normalized by, and gamma and beta as they were.
 fn save(work: Work, statistics: Statistics, inv_std: Value) {
-    store_saved(work, SAVED_SHIFT, statistics.shift);
-    store_saved(work, SAVED_REMAINDER, statistics.remainder);
-    store_saved(work, SAVED_VARIANCE, statistics.variance);
-    store_saved(work, SAVED_INV_STD, inv_std);
-    store_saved(work, SAVED_GAMMA, load_gamma(work));
-    store_saved(work, SAVED_BETA, load_beta(work));
+    store_statistic(work, STATISTIC_SHIFT, statistics.shift);
+    store_statistic(work, STATISTIC_REMAINDER, statistics.remainder);
+    store_statistic(work, STATISTIC_VARIANCE, statistics.variance);
+    store_statistic(work, STATISTIC_INV_STD, inv_std);
+    store_parameter(work, PARAMETER_GAMMA, load_gamma(work));
+    store_parameter(work, PARAMETER_BETA, load_beta(work));
 }
 
 fn activated(z: Value) -> Value {
@@ -320,3 +309,13 @@ fn normalize_segment(work: Work, n: Normalization) {
         store_y(at, y_at(n, at));
     }
 }
+
+const RUNNING_MEAN: u32 = 0u;
+const RUNNING_REMAINDER: u32 = 1u;
+const RUNNING_VARIANCE: u32 = 2u;
+const STATISTIC_SHIFT: u32 = 0u;
+const STATISTIC_REMAINDER: u32 = 1u;
+const STATISTIC_VARIANCE: u32 = 2u;
+const STATISTIC_INV_STD: u32 = 3u;
+const PARAMETER_GAMMA: u32 = 0u;
+const PARAMETER_BETA: u32 = 1u;

@@ -9,7 +9,7 @@ fn kernel(work: Work) {
     let found = segment_moments(work, shift);
     if (is_writer_of_segment(work)) {
         if (work.split == 0u) {
-            store_scratch(work, SCRATCH_SHIFT, shift);
+            store_scratch(work, SHIFT_ROW, shift);
         }
         store_scratch(work, mean_row(work.split), found.mean);
         store_scratch(work, m2_row(work.split), found.m2);
@@ -21,7 +21,7 @@ fn shift_of_part(work: Work) -> Value {
     if (params.first_split == 0u) {
         return shift_of(work);
     }
-    return load_scratch(work, SCRATCH_SHIFT);
+    return load_scratch(work, SHIFT_ROW);
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -63,6 +63,8 @@ struct Params {
     groups: u32,
     // Not 0 when the last workgroup takes the first segment: what was read last is read first, while a cache holds it.
     reverse: u32,
+    // How many statistics there are, and how many channels, each of which has a gamma and a beta. In batch norm these are as many.
+    statistics: u32,
     channels: u32,
     // m, elements per channel in all parts: exact, and as f32.
     count: u32,
@@ -107,7 +109,8 @@ struct Work {
     column: u32,
     // False for the columns of the last tile that do not exist: they take part in barriers and touch nothing.
     owned: bool,
-    // The channels of the column (values.wgsl).
+    // Which statistics the column's elements have, and which channels they are of: four numbers of rows4, or the same four times.
+    statistics: vec4<u32>,
     channels: vec4<u32>,
     lane: u32,
     thread: u32,
@@ -134,7 +137,8 @@ fn work_of(dispatched: u32, thread: u32) -> Work {
     let end = select(begin, min(begin + params.segment, params.values), owned);
     let safe = min(column, params.columns - 1u);
     let lane = select(thread % params.lanes, thread / params.tile, interleaved);
-    return Work(safe, owned, channels_of(safe), lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
+    let places = places_of(safe);
+    return Work(safe, owned, places % params.statistics, places % params.channels, lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
 }
 
 // Whether this invocation writes the partial results of its segment.
@@ -218,7 +222,7 @@ const CHANNELS: u32 = 1u;
 // Elements of one channel that a value holds.
 const ELEMENTS: u32 = 4u;
 
-fn channels_of(column: u32) -> vec4<u32> {
+fn places_of(column: u32) -> vec4<u32> {
     return vec4<u32>(column);
 }
 
@@ -242,11 +246,8 @@ fn widened(element: Element) -> Value {
 fn load_x(i: u32) -> Value { return widened(x[in_x(i)]); }
 fn in_x(i: u32) -> u32 { return i; }
 
-// Partial results, rows of all columns; a row is `fold` planes of C. Stored by row, loaded by plane.
-const SCRATCH_SHIFT: u32 = 0u;
-
 fn load_scratch(work: Work, plane: u32) -> Value {
-    return Value(scratch[plane * params.channels + work.column]);
+    return Value(scratch[plane * params.statistics + work.statistics.x]);
 }
 
 fn store_scratch(work: Work, row: u32, v: Value) {
@@ -364,7 +365,9 @@ fn segment_moments(work: Work, shift: Value) -> Partial {
 }
 
 // Partial results lie in scratch in rows of all columns: the shift, then for each split the mean of d, and M2. A row is `fold`
-// planes of C.
+// planes of statistics.
+const SHIFT_ROW: u32 = 0u;
+
 fn mean_row(split: u32) -> u32 {
     return 1u + 2u * split;
 }

@@ -59,6 +59,8 @@ struct Params {
     groups: u32,
     // Not 0 when the last workgroup takes the first segment: what was read last is read first, while a cache holds it.
     reverse: u32,
+    // How many statistics there are, and how many channels, each of which has a gamma and a beta. In batch norm these are as many.
+    statistics: u32,
     channels: u32,
     // m, elements per channel in all parts: exact, and as f32.
     count: u32,
@@ -103,7 +105,8 @@ struct Work {
     column: u32,
     // False for the columns of the last tile that do not exist: they take part in barriers and touch nothing.
     owned: bool,
-    // The channels of the column (values.wgsl).
+    // Which statistics the column's elements have, and which channels they are of: four numbers of rows4, or the same four times.
+    statistics: vec4<u32>,
     channels: vec4<u32>,
     lane: u32,
     thread: u32,
@@ -130,12 +133,23 @@ fn work_of(dispatched: u32, thread: u32) -> Work {
     let end = select(begin, min(begin + params.segment, params.values), owned);
     let safe = min(column, params.columns - 1u);
     let lane = select(thread % params.lanes, thread / params.tile, interleaved);
-    return Work(safe, owned, channels_of(safe), lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
+    let places = places_of(safe);
+    return Work(safe, owned, places % params.statistics, places % params.channels, lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
 }
 
 // Whether this invocation writes the results of its column: one does, in the first split.
 fn is_writer(work: Work) -> bool {
     return work.owned && work.lane == 0u && work.split == 0u;
+}
+
+// Whether component c of the column's values is the first of its statistics: folded samples have the same again.
+fn is_first_of_statistic(work: Work, c: u32) -> bool {
+    return work.column * CHANNELS + c < params.statistics;
+}
+
+// Whether it is the first of its channel.
+fn is_first_of_channel(work: Work, c: u32) -> bool {
+    return work.column * CHANNELS + c < params.channels;
 }
 
 // Values of a column in one of the splits of all parts.
@@ -212,7 +226,7 @@ const CHANNELS: u32 = 1u;
 // Elements of one channel that a value holds.
 const ELEMENTS: u32 = 4u;
 
-fn channels_of(column: u32) -> vec4<u32> {
+fn places_of(column: u32) -> vec4<u32> {
     return vec4<u32>(column);
 }
 
@@ -243,45 +257,32 @@ fn store_y(i: u32, v: Value) { y[in_y(i)] = narrowed(v); }
 fn in_x(i: u32) -> u32 { return i; }
 fn in_y(i: u32) -> u32 { return i; }
 fn in_residual(i: u32) -> u32 { return i; }
-fn load_gamma(work: Work) -> Value { return Value(gamma[params.gamma_at + work.column]); }
-fn load_beta(work: Work) -> Value { return Value(beta[params.beta_at + work.column]); }
+fn load_gamma(work: Work) -> Value { return Value(gamma[params.gamma_at + work.channels.x]); }
+fn load_beta(work: Work) -> Value { return Value(beta[params.beta_at + work.channels.x]); }
 
-// What a forward pass leaves for the backward pass, planes of C.
-const SAVED_SHIFT: u32 = 0u;
+// Where a plane of parameters begins.
+fn parameter_plane(plane: u32) -> u32 {
+    return STATISTIC_PLANES * params.statistics + plane * params.channels;
+}
 
-const SAVED_REMAINDER: u32 = 1u;
-const SAVED_VARIANCE: u32 = 2u;
-const SAVED_INV_STD: u32 = 3u;
-const SAVED_GAMMA: u32 = 4u;
-const SAVED_BETA: u32 = 5u;
-
-fn store_saved(work: Work, plane: u32, v: Value) {
+fn store_statistic(work: Work, plane: u32, v: Value) {
     for (var c = 0u; c < CHANNELS; c++) {
-        let channel = work.column * CHANNELS + c;
-        // Folded samples have the same channels again.
-        if (channel < params.channels) {
-            saved[plane * params.channels + channel] = component(v, c);
+        if (is_first_of_statistic(work, c)) {
+            saved[plane * params.statistics + work.statistics[c]] = component(v, c);
         }
     }
 }
 
-// The running statistics, planes of C words: f32, then counts: batches tracked, averaged and skipped, and the number of values
-// averaged as low and high word. A kernel that only reads the first three has them as f32.
-const RUNNING_MEAN: u32 = 0u;
-
-const RUNNING_REMAINDER: u32 = 1u;
-const RUNNING_VARIANCE: u32 = 2u;
-const RUNNING_TRACKED: u32 = 3u;
-const RUNNING_AVERAGED: u32 = 4u;
-const RUNNING_SKIPPED: u32 = 5u;
-const RUNNING_VALUES_LOW: u32 = 6u;
-const RUNNING_VALUES_HIGH: u32 = 7u;
-
-// Partial results, rows of all columns; a row is `fold` planes of C. Stored by row, loaded by plane.
-const SCRATCH_SHIFT: u32 = 0u;
+fn store_parameter(work: Work, plane: u32, v: Value) {
+    for (var c = 0u; c < CHANNELS; c++) {
+        if (is_first_of_channel(work, c)) {
+            saved[parameter_plane(plane) + work.channels[c]] = component(v, c);
+        }
+    }
+}
 
 fn load_scratch(work: Work, plane: u32) -> Value {
-    return Value(scratch[plane * params.channels + work.column]);
+    return Value(scratch[plane * params.statistics + work.statistics.x]);
 }
 
 // Two sums that are taken at once.
@@ -330,7 +331,9 @@ struct Statistics {
 }
 
 // Partial results lie in scratch in rows of all columns: the shift, then for each split the mean of d, and M2. A row is `fold`
-// planes of C.
+// planes of statistics.
+const SHIFT_ROW: u32 = 0u;
+
 fn mean_row(split: u32) -> u32 {
     return 1u + 2u * split;
 }
@@ -362,7 +365,7 @@ fn merged_statistics(work: Work) -> Statistics {
         m2 += load_scratch(work, m2_row(split) * params.fold + i % params.fold)
             + (n * f32(ELEMENTS)) * (delta * delta);
     }
-    return Statistics(load_scratch(work, SCRATCH_SHIFT), mean, lane_sum(work, m2) / params.count_f32);
+    return Statistics(load_scratch(work, SHIFT_ROW), mean, lane_sum(work, m2) / params.count_f32);
 }
 
 // 1 / sqrt(variance + eps), one Newton step beyond the 2 ULP of inverseSqrt. A variance that is NaN or infinite gives
@@ -378,12 +381,12 @@ fn inv_std_of(variance: Value) -> Value {
 
 // Leaves for the backward pass what a column was normalized by, and gamma and beta as they were.
 fn save(work: Work, statistics: Statistics, inv_std: Value) {
-    store_saved(work, SAVED_SHIFT, statistics.shift);
-    store_saved(work, SAVED_REMAINDER, statistics.remainder);
-    store_saved(work, SAVED_VARIANCE, statistics.variance);
-    store_saved(work, SAVED_INV_STD, inv_std);
-    store_saved(work, SAVED_GAMMA, load_gamma(work));
-    store_saved(work, SAVED_BETA, load_beta(work));
+    store_statistic(work, STATISTIC_SHIFT, statistics.shift);
+    store_statistic(work, STATISTIC_REMAINDER, statistics.remainder);
+    store_statistic(work, STATISTIC_VARIANCE, statistics.variance);
+    store_statistic(work, STATISTIC_INV_STD, inv_std);
+    store_parameter(work, PARAMETER_GAMMA, load_gamma(work));
+    store_parameter(work, PARAMETER_BETA, load_beta(work));
 }
 
 const AVERAGE_CUMULATIVE: u32 = 1u;
@@ -392,11 +395,9 @@ const AVERAGE_POOLED: u32 = 2u;
 // The batch enters the running statistics of the work's channels.
 fn update_running(work: Work, statistics: Statistics) {
     for (var c = 0u; c < CHANNELS; c++) {
-        let channel = work.column * CHANNELS + c;
-        // Folded samples have the same channels again.
-        if (channel < params.channels) {
+        if (is_first_of_channel(work, c)) {
             update_channel(
-                channel,
+                work.channels[c],
                 component(statistics.shift, c),
                 component(statistics.remainder, c),
                 component(statistics.variance, c),
@@ -439,10 +440,10 @@ fn update_channel(channel: u32, shift: f32, remainder: f32, variance: f32) {
     running[running_word(RUNNING_REMAINDER, channel)] = select(0u, bitcast<u32>(next.remainder), finite);
     running[running_word(RUNNING_VARIANCE, channel)] = select(params.nan_bits, bitcast<u32>(next.variance), finite);
     count_up(RUNNING_AVERAGED, channel);
-    let low = running[running_word(RUNNING_VALUES_LOW, channel)];
-    running[running_word(RUNNING_VALUES_LOW, channel)] = low + params.count;
+    let low = running[running_word(RUNNING_ELEMENTS_LOW, channel)];
+    running[running_word(RUNNING_ELEMENTS_LOW, channel)] = low + params.count;
     if (low + params.count < low) {
-        running[running_word(RUNNING_VALUES_HIGH, channel)] += 1u;
+        running[running_word(RUNNING_ELEMENTS_HIGH, channel)] += 1u;
     }
 }
 
@@ -457,9 +458,9 @@ fn average_with(channel: u32, shift: f32, remainder: f32, variance: f32) -> Aver
     let mean = running_f32(RUNNING_MEAN, channel);
     let rest = running_f32(RUNNING_REMAINDER, channel);
     let old_variance = running_f32(RUNNING_VARIANCE, channel);
-    let values = f32(running[running_word(RUNNING_VALUES_HIGH, channel)]) * 4294967296.0
-        + f32(running[running_word(RUNNING_VALUES_LOW, channel)]);
-    let weight = weight_of_batch(running[running_word(RUNNING_AVERAGED, channel)], values);
+    let elements = f32(running[running_word(RUNNING_ELEMENTS_HIGH, channel)]) * 4294967296.0
+        + f32(running[running_word(RUNNING_ELEMENTS_LOW, channel)]);
+    let weight = weight_of_batch(running[running_word(RUNNING_AVERAGED, channel)], elements);
     let new_variance = variance * params.correction;
     if (weight >= 1.0) {
         // What is replaced must not leave rounding errors behind.
@@ -468,7 +469,7 @@ fn average_with(channel: u32, shift: f32, remainder: f32, variance: f32) -> Aver
     let delta = (shift - mean) + (remainder - rest);
     let new_rest = rest + weight * delta;
     if (params.average == AVERAGE_POOLED) {
-        return nearest_pair(mean, new_rest, pooled_variance(values, old_variance, variance, delta));
+        return nearest_pair(mean, new_rest, pooled_variance(elements, old_variance, variance, delta));
     }
     if (params.standard_deviation != 0u) {
         let old_deviation = sqrt(old_variance);
@@ -486,23 +487,23 @@ fn nearest_pair(mean: f32, remainder: f32, variance: f32) -> Average {
     return Average(sum, (mean - of_mean) + (remainder - of_remainder), variance);
 }
 
-fn weight_of_batch(averaged: u32, values: f32) -> f32 {
+fn weight_of_batch(averaged: u32, elements: f32) -> f32 {
     switch (params.average) {
         case AVERAGE_CUMULATIVE: { return select(1.0 / (f32(averaged) + 1.0), 1.0, averaged == 0u); }
-        case AVERAGE_POOLED: { return select(params.count_f32 / (values + params.count_f32), 1.0, values == 0.0); }
+        case AVERAGE_POOLED: { return select(params.count_f32 / (elements + params.count_f32), 1.0, elements == 0.0); }
         default: { return params.momentum; }
     }
 }
 
 // Ratios rather than products of counts: a count squared leaves f32's integers at 4096. The square of delta is shared out
 // before it is taken: it may not fit f32.
-fn pooled_variance(values: f32, old_variance: f32, variance: f32, delta: f32) -> f32 {
-    let total = values + params.count_f32;
-    let old_share = values / total;
+fn pooled_variance(elements: f32, old_variance: f32, variance: f32, delta: f32) -> f32 {
+    let total = elements + params.count_f32;
+    let old_share = elements / total;
     let share = params.count_f32 / total;
     var old_biased = old_variance;
-    if (params.unbiased != 0u && values > 1.0) {
-        old_biased = old_variance * ((values - 1.0) / values);
+    if (params.unbiased != 0u && elements > 1.0) {
+        old_biased = old_variance * ((elements - 1.0) / elements);
     }
     let biased = old_share * old_biased + share * variance + (old_share * delta) * (share * delta);
     return biased * select(1.0, total / (total - 1.0), params.unbiased != 0u);
@@ -559,3 +560,19 @@ fn normalize_segment(work: Work, n: Normalization) {
         store_y(at, y_at(n, at));
     }
 }
+
+const RUNNING_MEAN: u32 = 0u;
+const RUNNING_REMAINDER: u32 = 1u;
+const RUNNING_VARIANCE: u32 = 2u;
+const RUNNING_TRACKED: u32 = 3u;
+const RUNNING_AVERAGED: u32 = 4u;
+const RUNNING_SKIPPED: u32 = 5u;
+const RUNNING_ELEMENTS_LOW: u32 = 6u;
+const RUNNING_ELEMENTS_HIGH: u32 = 7u;
+const STATISTIC_SHIFT: u32 = 0u;
+const STATISTIC_REMAINDER: u32 = 1u;
+const STATISTIC_VARIANCE: u32 = 2u;
+const STATISTIC_INV_STD: u32 = 3u;
+const PARAMETER_GAMMA: u32 = 0u;
+const PARAMETER_BETA: u32 = 1u;
+const STATISTIC_PLANES: u32 = 4u;

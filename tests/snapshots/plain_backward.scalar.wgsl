@@ -75,6 +75,8 @@ struct Params {
     groups: u32,
     // Not 0 when the last workgroup takes the first segment: what was read last is read first, while a cache holds it.
     reverse: u32,
+    // How many statistics there are, and how many channels, each of which has a gamma and a beta. In batch norm these are as many.
+    statistics: u32,
     channels: u32,
     // m, elements per channel in all parts: exact, and as f32.
     count: u32,
@@ -119,7 +121,8 @@ struct Work {
     column: u32,
     // False for the columns of the last tile that do not exist: they take part in barriers and touch nothing.
     owned: bool,
-    // The channels of the column (values.wgsl).
+    // Which statistics the column's elements have, and which channels they are of: four numbers of rows4, or the same four times.
+    statistics: vec4<u32>,
     channels: vec4<u32>,
     lane: u32,
     thread: u32,
@@ -146,12 +149,18 @@ fn work_of(dispatched: u32, thread: u32) -> Work {
     let end = select(begin, min(begin + params.segment, params.values), owned);
     let safe = min(column, params.columns - 1u);
     let lane = select(thread % params.lanes, thread / params.tile, interleaved);
-    return Work(safe, owned, channels_of(safe), lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
+    let places = places_of(safe);
+    return Work(safe, owned, places % params.statistics, places % params.channels, lane, thread, params.first_split + split, begin, end, 0u, 0u, 0u);
 }
 
 // Whether this invocation writes the results of its column: one does, in the first split.
 fn is_writer(work: Work) -> bool {
     return work.owned && work.lane == 0u && work.split == 0u;
+}
+
+// Whether it is the first of its channel.
+fn is_first_of_channel(work: Work, c: u32) -> bool {
+    return work.column * CHANNELS + c < params.channels;
 }
 
 // Index in the binding of value `i` of a column in this part.
@@ -163,7 +172,7 @@ fn index_of(column: u32, i: u32) -> u32 {
 alias Value = f32;
 const CHANNELS: u32 = 1u;
 
-fn channels_of(column: u32) -> vec4<u32> {
+fn places_of(column: u32) -> vec4<u32> {
     return vec4<u32>(column);
 }
 
@@ -195,10 +204,8 @@ fn in_residual(i: u32) -> u32 { return i; }
 
 fn store_dgamma(work: Work, v: Value) {
     for (var c = 0u; c < CHANNELS; c++) {
-        let channel = work.column * CHANNELS + c;
-        // Folded samples have the same channels again.
-        if (channel < params.channels) {
-            let place = &dgamma[params.dgamma_at + channel];
+        if (is_first_of_channel(work, c)) {
+            let place = &dgamma[params.dgamma_at + work.channels[c]];
             *place = component(v, c);
         }
     }
@@ -206,25 +213,24 @@ fn store_dgamma(work: Work, v: Value) {
 
 fn store_dbeta(work: Work, v: Value) {
     for (var c = 0u; c < CHANNELS; c++) {
-        let channel = work.column * CHANNELS + c;
-        // Folded samples have the same channels again.
-        if (channel < params.channels) {
-            let place = &dbeta[params.dbeta_at + channel];
+        if (is_first_of_channel(work, c)) {
+            let place = &dbeta[params.dbeta_at + work.channels[c]];
             *place = component(v, c);
         }
     }
 }
 
-// What a forward pass leaves for the backward pass, planes of C.
-const SAVED_SHIFT: u32 = 0u;
+fn load_statistic(work: Work, plane: u32) -> Value {
+    return Value(saved[plane * params.statistics + work.statistics.x]);
+}
 
-const SAVED_REMAINDER: u32 = 1u;
-const SAVED_INV_STD: u32 = 3u;
-const SAVED_GAMMA: u32 = 4u;
-const SAVED_BETA: u32 = 5u;
+fn load_parameter(work: Work, plane: u32) -> Value {
+    return Value(saved[parameter_plane(plane) + work.channels.x]);
+}
 
-fn load_saved(work: Work, plane: u32) -> Value {
-    return Value(saved[plane * params.channels + work.column]);
+// Where a plane of parameters begins.
+fn parameter_plane(plane: u32) -> u32 {
+    return STATISTIC_PLANES * params.statistics + plane * params.channels;
 }
 
 // Two sums that are taken at once.
@@ -274,13 +280,13 @@ struct Centre {
 }
 
 fn centre_of(work: Work) -> Centre {
-    let inv_std = load_saved(work, SAVED_INV_STD);
+    let inv_std = load_statistic(work, STATISTIC_INV_STD);
     return Centre(
-        load_saved(work, SAVED_SHIFT),
-        load_saved(work, SAVED_REMAINDER),
+        load_statistic(work, STATISTIC_SHIFT),
+        load_statistic(work, STATISTIC_REMAINDER),
         inv_std,
-        load_saved(work, SAVED_GAMMA) * inv_std,
-        load_saved(work, SAVED_BETA),
+        load_parameter(work, PARAMETER_GAMMA) * inv_std,
+        load_parameter(work, PARAMETER_BETA),
     );
 }
 
@@ -302,3 +308,10 @@ fn seen_at(centre: Centre, index: u32) -> Seen {
     let z = (x * centre.scale + centre.beta) + load_residual(index);
     return Seen(x, through_activation(load_dy(index), z));
 }
+
+const STATISTIC_SHIFT: u32 = 0u;
+const STATISTIC_REMAINDER: u32 = 1u;
+const STATISTIC_INV_STD: u32 = 3u;
+const PARAMETER_GAMMA: u32 = 0u;
+const PARAMETER_BETA: u32 = 1u;
+const STATISTIC_PLANES: u32 = 4u;

@@ -225,7 +225,7 @@ fn in_place(variant: Variant) -> Result<Variant, AnyError> {
     let is_present = |name: &str| variant.has(name).unwrap_or_default();
     let over = [("y", "x"), ("dx", "dy"), ("dresidual", "dy")];
     let found = over.into_iter().find(|(writer, under)| is_present(writer) && is_present(under));
-    let changed = found.map(|(writer, under)| variant.over(writer, under));
+    let changed = found.map(|(writer, under)| variant.through(writer, under));
     changed.filter(|changed| *changed != variant).ok_or_else(|| {
         let name = variant.kernel.name;
         format!("--in-place: {name} has no binding that may be written over another one; y may over x, and dx over dy")
