@@ -136,21 +136,9 @@ const BUILT_IN: [(&str, &str); 3] = [
     ("gl", include_str!("../tuning/gl.json")),
 ];
 
-/// Where nothing was measured, by kind of device. A software adapter runs the invocations between two barriers one after
-/// the other: few workgroups of few invocations, as wide as a vector of the processor. A GPU hides latency with many
-/// workgroups; no figure stands behind its rows yet.
-const BY_DEVICE_TYPE: [(wgpu::DeviceType, Preference); 5] = [
-    (wgpu::DeviceType::Cpu, split(8, 32)),
-    (wgpu::DeviceType::DiscreteGpu, split(256, 2048)),
-    (wgpu::DeviceType::IntegratedGpu, split(256, 256)),
-    (wgpu::DeviceType::VirtualGpu, split(256, 1024)),
-    (wgpu::DeviceType::Other, split(256, 512)),
-];
-
-/// What is tried first on a GPU of which nothing is known, where there are enough channels to keep it busy: what is read
-/// once is not read twice. No figure stands behind it yet.
-const RESIDENT: Preference = prefer(Approach::Resident { held: Some(8) }, 256, 0);
-const RESIDENT_CHANNELS: usize = 64;
+/// Where nothing was measured on a software adapter, which runs the invocations between two barriers one after the other: few
+/// workgroups of few invocations, as wide as a vector of the processor.
+pub(crate) const SOFTWARE: Preference = split(8, 32);
 
 const fn split(workgroup_size: u32, workgroups: u32) -> Preference {
     prefer(Approach::Split { splits: None, reverse: Some(false) }, workgroup_size, workgroups)
@@ -216,13 +204,8 @@ impl Tuning {
     }
 
     /// What to try for a shape, best first: what was fastest on the nearest shapes, by the ratios of their channels and
-    /// values per channel; last what goes for the kind of device.
-    pub(crate) fn preferences(
-        &self,
-        operation: Operation,
-        shape: &Shape,
-        device_type: wgpu::DeviceType,
-    ) -> Vec<Preference> {
+    /// values per channel.
+    pub(crate) fn preferences(&self, operation: Operation, shape: &Shape) -> Vec<Preference> {
         let rows = shape.inner() == 1;
         let distance = |point: &TuningPoint| {
             let channels = (point.channels as f64 / shape.channels() as f64).ln();
@@ -243,9 +226,7 @@ impl Tuning {
             self.points.iter().filter(|point| point.operation == operation && point.rows == rows).collect();
         near.retain(|point| alike(point));
         near.sort_by(|one, other| narrow(one).cmp(&narrow(other)).then(distance(one).total_cmp(&distance(other))));
-        let by_kind = BY_DEVICE_TYPE.iter().find(|(kind, _)| *kind == device_type).unwrap_or(&BY_DEVICE_TYPE[4]);
-        let resident = device_type != wgpu::DeviceType::Cpu && shape.channels() >= RESIDENT_CHANNELS;
-        near.into_iter().map(|point| point.prefer).chain(resident.then_some(RESIDENT)).chain([by_kind.1]).collect()
+        near.into_iter().map(|point| point.prefer).collect()
     }
 }
 
@@ -273,12 +254,10 @@ mod tests {
         }
     }
 
-    /// Numbers of workgroups in the order of preference, without what goes for the kind of device.
+    /// Numbers of workgroups in the order of preference.
     fn preferred(points: &[TuningPoint]) -> Vec<u32> {
         let tuning = Tuning { points: points.to_vec(), ..Tuning::none() };
-        let mut all = tuning.preferences(OPERATION, &shape(), wgpu::DeviceType::Cpu);
-        assert_eq!(all.pop(), Some(split(8, 32)));
-        all.iter().map(|preference| preference.workgroups).collect()
+        tuning.preferences(OPERATION, &shape()).iter().map(|preference| preference.workgroups).collect()
     }
 
     #[test]
@@ -318,29 +297,6 @@ mod tests {
         };
         let narrow = taking(Geometry::Scalar, 64, 1);
         assert_eq!(preferred(&[narrow.clone(), taking(Geometry::Planes4, 80, 2), point(96, 1000, 3)]), [2, 3, 1]);
-    }
-
-    #[test]
-    fn the_kind_of_device_has_the_last_word() {
-        let kinds = [
-            (wgpu::DeviceType::Cpu, 8, 32),
-            (wgpu::DeviceType::DiscreteGpu, 256, 2048),
-            (wgpu::DeviceType::IntegratedGpu, 256, 256),
-            (wgpu::DeviceType::VirtualGpu, 256, 1024),
-            (wgpu::DeviceType::Other, 256, 512),
-        ];
-        let sized = |strategy, size| Choice { workgroup_size: Some(size), ..Choice::by(strategy) };
-        let mut held = Preference { choice: sized(Strategy::Resident, 256), workgroups: 0 };
-        held.choice.approach = Some(Approach::Resident { held: Some(8) });
-        let few = Shape::new(&[10, 63, 10, 10], Layout::ChannelsFirst).unwrap();
-        for (kind, size, workgroups) in kinds {
-            let mut last = Preference { choice: sized(Strategy::Split, size), workgroups };
-            last.choice.approach = Some(Approach::Split { splits: None, reverse: Some(false) });
-            let resident = (kind != wgpu::DeviceType::Cpu).then_some(held);
-            let wanted: Vec<_> = resident.into_iter().chain([last]).collect();
-            assert_eq!(Tuning::none().preferences(OPERATION, &shape(), kind), wanted, "{kind:?}");
-            assert_eq!(Tuning::none().preferences(OPERATION, &few, kind), [last], "{kind:?}");
-        }
     }
 
     #[test]

@@ -522,23 +522,24 @@ fn work_is_dealt_out_as_the_device_wants_it() {
     let on = |device_type| Capabilities { device_type, ..Capabilities::default_limits() };
     let (cpu, gpu, other) = (on(wgpu::DeviceType::Cpu), on(wgpu::DeviceType::DiscreteGpu), on(wgpu::DeviceType::Other));
     let none = Choice::default();
-    let forced = |geometry| Choice { geometry: Some(geometry), ..Choice::by(By::Split) };
+    let split = Choice { workgroup_size: Some(256), ..Choice::by(By::Split) };
+    let sized = |size| Choice { workgroup_size: Some(size), ..none };
     for (dims, capabilities, choice, strategy, [size, tile, splits, segment, held]) in [
         // Enough workgroups; no more than there are full rounds; as many as keep the device busy.
-        (&[8, 16, 32, 32][..], &gpu, Choice::by(By::Split), By::Split, [256, 1, 8, 256, 0]),
+        (&[8, 16, 32, 32][..], &gpu, split, By::Split, [256, 1, 8, 256, 0]),
         (&[8, 16, 32, 32], &cpu, none, By::Split, [8, 1, 2, 1024, 0]),
         (&[8, 3, 7, 7], &cpu, none, By::Split, [8, 1, 10, 40, 0]),
         // Rows: the widest tile that leaves the fewest columns out.
-        (&[4096, 96], &gpu, Choice::by(By::Split), By::Split, [256, 8, 128, 32, 0]),
-        (&[4096, 64], &gpu, Choice::by(By::Split), By::Split, [256, 16, 256, 16, 0]),
-        (&[4096, 128], &gpu, Choice::by(By::Split), By::Split, [256, 32, 128, 32, 0]),
-        (&[4096, 40], &gpu, forced(Geometry::Scalar), By::Split, [256, 8, 128, 32, 0]),
+        (&[4096, 96], &gpu, split, By::Split, [256, 8, 128, 32, 0]),
+        (&[4096, 64], &gpu, split, By::Split, [256, 16, 256, 16, 0]),
+        (&[4096, 128], &gpu, split, By::Split, [256, 32, 128, 32, 0]),
+        (&[4096, 40], &gpu, Choice { geometry: Some(Geometry::Scalar), ..split }, By::Split, [256, 8, 128, 32, 0]),
         // No lane's run is longer than the error bound counts on; results beyond what it counts on only where they must be.
-        (&[200_000, 32], &gpu, Choice { workgroup_size: Some(8), ..none }, By::Split, [8, 8, 25, 8000, 0]),
-        (&[1_048_578, 32], &gpu, Choice { workgroup_size: Some(8), ..none }, By::Split, [8, 8, 65, 8066, 0]),
-        (&[8, 256], &gpu, Choice::by(By::Split), By::Split, [256, 64, 2, 4, 0]),
+        (&[200_000, 32], &gpu, sized(8), By::Split, [8, 8, 25, 8000, 0]),
+        (&[1_048_578, 32], &gpu, sized(8), By::Split, [8, 8, 65, 8066, 0]),
+        (&[8, 256], &gpu, split, By::Split, [256, 64, 2, 4, 0]),
         // A column in registers, several columns in a workgroup where they are short; not rows in small pieces.
-        (&[8, 64, 8, 8], &other, none, By::Resident, [256, 16, 1, 128, 8]),
+        (&[8, 64, 8, 8], &other, none, By::Resident, [256, 8, 1, 128, 4]),
         (&[64, 256], &other, none, By::Resident, [256, 32, 1, 64, 8]),
         (&[4096, 64], &other, none, By::Split, [256, 16, 256, 16, 0]),
         (&[4096, 64], &other, Choice::by(By::Resident), By::Resident, [256, 1, 1, 4096, 16]),

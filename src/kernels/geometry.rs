@@ -64,7 +64,7 @@ impl Geometry {
     }
 
     /// Elements of a value.
-    pub(crate) fn elements(self) -> usize {
+    pub fn elements(self) -> usize {
         self.channels_per_value() * self.elements_per_value()
     }
 }

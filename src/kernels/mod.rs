@@ -62,6 +62,14 @@ pub struct Kernel {
 }
 
 impl Kernel {
+    /// Tensors that it reads and writes, for a layer without residual and activation.
+    pub(crate) fn moves(&'static self) -> u32 {
+        let variant = Variant::new(self, Settings::plain(Geometry::Scalar, Reduction::Tree, 0));
+        let bindings = self.bindings.iter().enumerate();
+        let residuals = bindings.filter(|(_, binding)| ["residual", "dresidual"].contains(&binding.name));
+        Variant { absent: residuals.fold(variant.absent, |bits, (i, _)| bits | 1 << i), ..variant }.moves()
+    }
+
     /// Whether it is one of the textbook's, which go about a column element by element.
     pub(crate) fn is_plain(&self) -> bool {
         self.source.path.starts_with("plain/")

@@ -2,6 +2,7 @@
 //!
 //! To look at: the numbers change as kernels do, and no version promises them.
 
+mod estimate;
 mod params;
 mod parts;
 
@@ -16,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::kernels::{Geometry, Reduction, Settings, Span, Storage, Strategy, Wanted, constants, kernels_of};
 use crate::operation::Operation;
 use crate::shape::Shape;
-use crate::tuning::{Preference, Tuning};
+use crate::tuning::{Preference, SOFTWARE, Tuning};
 use parts::{fits_binding, slices_per_part};
 use serde::Serialize;
 
@@ -75,8 +76,8 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Settles the operation: by what was fastest on the nearest shape that was measured and can run here, as far as
-    /// `choice` leaves it open.
+    /// Settles the operation: by what was fastest on the nearest shape that was measured and can run here, on a GPU that nobody
+    /// measured by an estimate, as far as `choice` leaves it open.
     ///
     /// # Errors
     /// [`Error::Limit`] when one sample of a tensor exceeds what the device binds, or a channel what the kernels count, or when a forced workgroup
@@ -90,12 +91,19 @@ impl Plan {
         choice: &Choice,
     ) -> Result<Self> {
         check_count(shape)?;
-        let mut preferences = tuning.preferences(operation, shape, capabilities.device_type);
+        let by = |preference: &Preference| Self::preferred(operation, shape, dtype, capabilities, preference, choice);
+        let mut preferences = tuning.preferences(operation, shape);
+        preferences.extend(match capabilities.device_type {
+            wgpu::DeviceType::Cpu => vec![SOFTWARE],
+            // What was measured wins: no estimate is needed where it can run.
+            _ if preferences.iter().any(|measured| by(measured).is_ok()) => Vec::new(),
+            kind => estimate::preferences(operation, shape, dtype, kind, |estimated| by(estimated).ok()),
+        });
         // What is preferred for another strategy says little about a forced one.
         preferences.sort_by_key(|preference| choice.strategy().is_some_and(|forced| forced != preference.strategy()));
         let mut refused = None;
         for preference in preferences {
-            match Self::preferred(operation, shape, dtype, capabilities, &preference, choice) {
+            match by(&preference) {
                 Ok(plan) => {
                     log::debug!("{operation} {shape}: {plan:?}");
                     return Ok(plan);
