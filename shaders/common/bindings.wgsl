@@ -154,7 +154,8 @@ fn parameter_plane(plane: u32) -> u32 {
 @if(saved)
 fn store_statistic(work: Work, plane: u32, v: Value) {
     for (var c = 0u; c < CHANNELS; c++) {
-        if (is_first_of_statistic(work, c)) {
+        let is_first = is_first_of_statistic(work, c);
+        if (is_first) {
             saved[plane * params.statistics + work.statistics[c]] = component(v, c);
         }
     }
@@ -164,7 +165,8 @@ fn store_statistic(work: Work, plane: u32, v: Value) {
 @if(saved)
 fn store_parameter(work: Work, plane: u32, v: Value) {
     for (var c = 0u; c < CHANNELS; c++) {
-        if (is_first_of_channel(work, c)) {
+        let is_first = is_first_of_channel(work, c);
+        if (is_first) {
             saved[parameter_plane(plane) + work.channels[c]] = component(v, c);
         }
     }
