@@ -14,6 +14,7 @@ mod training;
 
 use adapter::{Adapter, SOFTWARE, faults, find, kernels, large, micro, misuse, steps};
 use batchnorm_wgpu::kernels::{Geometry, Strategy as By, Variant};
+use batchnorm_wgpu::reference::bound::compare;
 use batchnorm_wgpu::{Activation, Choice, Config, DType, Kernels, Layout, Options, Plan, RuntimeChecks, Shape};
 use batchnorm_wgpu_check::case::{Case, Inputs, Operation, Setup};
 use batchnorm_wgpu_check::conversion;
@@ -389,8 +390,10 @@ fn laws_hold(adapter: &Adapter) -> Result<(), Failed> {
         results.y.ok_or_else(|| "no y".into())
     };
     let near = |law: &str, a: &[f32], b: &[f32]| {
-        let far = a.iter().zip(b).position(|(a, b)| (a - b).is_nan() || (a - b).abs() > 2e-6 * (1.0 + a.abs()));
-        far.map_or(Ok(()), |i| Err(Failed::from(format!("{law}: element {i}: {} and {}", a[i], b[i]))))
+        let a: Vec<f64> = a.iter().copied().map(f64::from).collect();
+        let tolerance: Vec<f64> = a.iter().map(|a| 2e-6 * (1.0 + a.abs())).collect();
+        let outcome = compare(b, &a, &tolerance)?;
+        if outcome.passed() && outcome.nan == 0 { Ok(()) } else { Err(Failed::from(format!("{law}: {outcome}"))) }
     };
     let plain = forward(&|_| {})?;
     near("shift", &plain, &forward(&|inputs| inputs.x.iter_mut().for_each(|x| *x += 1024.0))?)?;

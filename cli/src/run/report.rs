@@ -152,14 +152,10 @@ impl Held {
                 nan: outcome.nan,
                 infinite: outcome.infinite,
                 worst_ratio: outcome.worst_ratio,
-                error_over_max: outcome.max_error_over_max,
-                worst: Some(Worst {
-                    place: Place::new(
-                        Element { index: outcome.worst_index, got: outcome.worst_got, want: outcome.worst_want },
-                        dims,
-                    ),
-                    bound: outcome.worst_tolerance,
-                }),
+                error_over_max: outcome.error_over_max(),
+                worst: outcome
+                    .worst()
+                    .map(|element| Worst { place: Place::new(element, dims), bound: outcome.worst_tolerance }),
                 failure: None,
             },
             Err(failure) => Self {

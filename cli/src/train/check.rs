@@ -11,7 +11,7 @@ use super::{
     recording::Arrays,
     stages::{self, Expected},
 };
-use batchnorm_wgpu::{RunningStatistics, reference::bound, wgpu};
+use batchnorm_wgpu::{RunningStatistics, reference::bound::Comparison, wgpu};
 use std::ops::Range;
 
 /// How one quantity compared, over all layers.
@@ -31,22 +31,30 @@ pub struct Row {
     pub passed: bool,
 }
 
-/// Compares, and keeps one row per quantity in the order of their first mention.
+/// How every quantity compared, in the order of their first mention.
 #[derive(Default)]
 struct Judge {
-    rows: Vec<Row>,
+    quantities: Vec<(&'static str, Comparison)>,
 }
 
 impl Judge {
-    /// Compares `actual` with `expected`.
+    /// Compares `actual` with `expected`, which goes on with what the quantity had before.
     fn compare(
         &mut self,
         quantity: &'static str,
         actual: &[f64],
         expected: &Expected,
     ) -> Result<(), batchnorm_wgpu::Error> {
-        let outcome = bound::compare(actual, &expected.values, &expected.bounds)?;
-        let mut row = Row {
+        let outcome = expected.compare(actual)?;
+        match self.quantities.iter_mut().find(|(known, _)| *known == quantity) {
+            Some((_, known)) => *known = known.followed_by(outcome),
+            None => self.quantities.push((quantity, outcome)),
+        }
+        Ok(())
+    }
+
+    fn rows(&self) -> Vec<Row> {
+        let row = |&(quantity, outcome): &(&'static str, Comparison)| Row {
             quantity,
             values: outcome.elements,
             error: outcome.worst_error,
@@ -54,18 +62,7 @@ impl Judge {
             share: outcome.worst_ratio,
             passed: outcome.passed(),
         };
-        match self.rows.iter_mut().find(|row| row.quantity == quantity) {
-            Some(known) => {
-                row.values += known.values;
-                row.passed &= known.passed;
-                if row.share <= known.share {
-                    (row.error, row.bound, row.share) = (known.error, known.bound, known.share);
-                }
-                *known = row;
-            }
-            None => self.rows.push(row),
-        }
-        Ok(())
+        self.quantities.iter().map(row).collect()
     }
 }
 
@@ -112,7 +109,7 @@ pub fn check_step(gpu: Gpu<'_>, contest: &Contest<'_>, mnist: &Mnist) -> Result<
         step.check_backward(layer)?;
     }
     step.check_descent(batch.rate)?;
-    Ok(step.judge.rows)
+    Ok(step.judge.rows())
 }
 
 /// Reads parameters and running statistics.
@@ -159,7 +156,7 @@ impl TakenStep<'_> {
         let actual: Vec<u32> = self.gpu.read_as(&self.arrays.labels)?;
         let actual: Vec<f64> = actual.into_iter().map(f64::from).collect();
         self.judge.compare("images x", &self.read(&self.arrays.x)?, &expected)?;
-        self.judge.compare("labels", &actual, &Expected { values: labels, bounds: vec![0.0; self.rows] })?;
+        self.judge.compare("labels", &actual, &Expected::exact(labels))?;
         Ok(())
     }
 
@@ -208,7 +205,7 @@ impl TakenStep<'_> {
         let slot = 2 * batch.slot as usize;
         let (total, correct) = (f64::from(f32::from_bits(metrics[slot])), f64::from(metrics[slot + 1]));
         self.judge.compare("loss", &[total], &loss.total)?;
-        let expected = Expected { values: vec![f64::from(loss.correct)], bounds: vec![0.0] };
+        let expected = Expected::exact(vec![f64::from(loss.correct)]);
         self.judge.compare("correct rows", &[correct], &expected)?;
         self.judge.compare("softmax, dlogits", &self.read(&self.arrays.dlogits)?, &loss.dlogits)?;
         Ok(())
@@ -270,12 +267,15 @@ mod tests {
         let mut judge = Judge::default();
         judge.compare("q", &[1.0, 2.25], &expected(0.5)).unwrap();
         judge.compare("q", &[1.125, 2.0], &expected(0.5)).unwrap();
-        assert_eq!((judge.rows[0].values, judge.rows[0].error, judge.rows[0].passed), (4, 0.25, true));
+        let row = &judge.rows()[0];
+        assert_eq!((row.values, row.error, row.bound, row.share, row.passed), (4, 0.25, 0.5, 0.5, true));
         judge.compare("q", &[1.0, 3.0], &expected(0.5)).unwrap();
         judge.compare("q", &[1.0, 2.0], &expected(0.5)).unwrap();
-        assert_eq!((judge.rows[0].error, judge.rows[0].passed), (1.0, false));
+        let row = &judge.rows()[0];
+        assert_eq!((row.values, row.error, row.share, row.passed), (8, 1.0, 2.0, false));
         judge.compare("nan", &[f64::NAN, 2.0], &expected(0.5)).unwrap();
-        assert!(!judge.rows[1].passed);
+        judge.compare("nan", &[1.0, 2.0], &expected(0.5)).unwrap();
+        assert!(!judge.rows()[1].passed);
         assert!(judge.compare("short", &[1.0], &expected(0.5)).is_err());
     }
 }

@@ -107,7 +107,7 @@ pub fn print_check(rows: &[Row], batch: usize) -> bool {
         text("quantity"),
         text("verdict"),
         number("share").means("the largest error over its bound, at most 1 to pass"),
-        number("error").means("the largest").extra(),
+        number("error").means("that of the value with this share").extra(),
         number("its bound").extra(),
         number("values").extra(),
     ];

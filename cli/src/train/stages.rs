@@ -13,6 +13,9 @@
 //!
 //! The formulas are first-order; `SECOND_ORDER` covers the rest. Batch norm has bounds of its own, in the library.
 
+use batchnorm_wgpu::Result;
+use batchnorm_wgpu::reference::bound::{self, Comparison};
+
 /// Unit roundoff of f32.
 const U: f64 = 1.0 / (1u32 << 24) as f64;
 /// Relative error of a division.
@@ -36,6 +39,20 @@ impl Expected {
     fn push(&mut self, value: f64, bound: f64) {
         self.values.push(value);
         self.bounds.push(bound * SECOND_ORDER + TINY);
+    }
+
+    /// Values that come exactly as they are.
+    pub fn exact(values: Vec<f64>) -> Self {
+        let bounds = vec![0.0; values.len()];
+        Self { values, bounds }
+    }
+
+    /// Holds `actual` against it.
+    ///
+    /// # Errors
+    /// [`batchnorm_wgpu::Error::Mismatch`] for another number of values.
+    pub fn compare<T: Copy + Into<f64>>(&self, actual: &[T]) -> Result<Comparison> {
+        bound::compare(actual, &self.values, &self.bounds)
     }
 }
 
@@ -173,8 +190,7 @@ mod tests {
 
     /// The largest error of `actual` as a share of its bound.
     fn worst(expected: &Expected, actual: &[f32]) -> f64 {
-        let errors = expected.values.iter().zip(actual).map(|(value, &actual)| (value - f64::from(actual)).abs());
-        errors.zip(&expected.bounds).map(|(error, bound)| error / bound).fold(0.0, f64::max)
+        expected.compare(actual).unwrap().worst_ratio
     }
 
     #[test]
@@ -201,7 +217,7 @@ mod tests {
             let difference = (at(1e-5) - at(-1e-5)) / 2e-5;
             assert!((difference - loss.dlogits.values[i]).abs() < 1e-9, "{i}");
         }
-        let ones = Expected { values: vec![1.0; 3], bounds: vec![0.0; 3] };
+        let ones = Expected::exact(vec![1.0; 3]);
         let u = [-2.0, 0.1, 3.0];
         let slopes = through_sigmoid(&ones, &sigmoid(&u).values).values;
         for (u, slope) in u.iter().zip(slopes) {
