@@ -18,7 +18,7 @@ const CHANNELS: usize = 16;
 
 /// Where the mean of the linear layer's output comes from.
 #[derive(Clone, Copy)]
-enum Source {
+enum MeanSource {
     /// x is about 0, the bias is the mean.
     Bias,
     /// x is about the mean, the weights of a channel sum to 1.
@@ -35,7 +35,7 @@ struct Errors {
 }
 
 #[derive(Serialize)]
-pub struct Row {
+pub struct FoldedRow {
     adapter: String,
     /// Mean of the linear layer's output, in deviations.
     mean: f32,
@@ -44,13 +44,18 @@ pub struct Row {
 }
 
 /// One row of the table.
-pub fn measure(gpu: &Gpu, mean: f32) -> Result<Row, AnyError> {
+pub fn measure(gpu: &Gpu, mean: f32) -> Result<FoldedRow, AnyError> {
     let errors = |source| Pair::new(source, mean).errors(gpu);
-    Ok(Row { adapter: gpu.key(), mean, from_bias: errors(Source::Bias)?, from_inputs: errors(Source::Inputs)? })
+    Ok(FoldedRow {
+        adapter: gpu.key(),
+        mean,
+        from_bias: errors(MeanSource::Bias)?,
+        from_inputs: errors(MeanSource::Inputs)?,
+    })
 }
 
 /// Prints the rows of an adapter. They have no target: the error is mostly that of the linear layer.
-pub fn print(rows: &[Row]) {
+pub fn print(rows: &[FoldedRow]) {
     let heading = format!(
         "The same for a batch norm folded into a linear layer of {INPUTS} inputs and {CHANNELS} outputs with deviation 1:"
     );
@@ -83,10 +88,10 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(source: Source, mean: f32) -> Self {
+    fn new(source: MeanSource, mean: f32) -> Self {
         let (offset, bias) = match source {
-            Source::Bias => (0.0, mean),
-            Source::Inputs => (mean, 0.0),
+            MeanSource::Bias => (0.0, mean),
+            MeanSource::Inputs => (mean, 0.0),
         };
         let values = |rows, columns, seed| {
             Array2::from_shape_fn((rows, columns), {

@@ -6,7 +6,7 @@ use crate::AnyError;
 use batchnorm_wgpu::host::{Gpu, download, storage, upload};
 use batchnorm_wgpu::reference::bound::compare;
 use batchnorm_wgpu::{DType, wgpu};
-use batchnorm_wgpu_check::compute::{Access, Dispatch, Pipeline};
+use batchnorm_wgpu_check::compute::{BindingUse, BoundKernel, CompiledKernel};
 use batchnorm_wgpu_check::data::normal;
 
 /// What an epilogue computes of its tensors, the first of which it writes.
@@ -55,11 +55,11 @@ impl Function {
     }
 
     /// How it uses its tensors.
-    fn accesses(self) -> &'static [Access] {
+    fn accesses(self) -> &'static [BindingUse] {
         match self {
-            Self::Relu => &[Access::Write],
-            Self::AddRelu => &[Access::Write, Access::Read],
-            Self::Gate => &[Access::Write, Access::Read, Access::Read],
+            Self::Relu => &[BindingUse::Write],
+            Self::AddRelu => &[BindingUse::Write, BindingUse::Read],
+            Self::Gate => &[BindingUse::Write, BindingUse::Read, BindingUse::Read],
         }
     }
 
@@ -98,7 +98,7 @@ pub fn texts() -> impl Iterator<Item = (String, String)> {
 pub struct Epilogue {
     function: Function,
     dtype: DType,
-    pipeline: Pipeline,
+    pipeline: CompiledKernel,
     workgroup_size: u32,
     workgroups: u32,
 }
@@ -124,19 +124,19 @@ impl Epilogue {
     fn new(gpu: &Gpu, copy: &CopyKernel, dtype: DType, function: Function) -> Result<Self, AnyError> {
         let (workgroup_size, workgroups, segments) = copy.layout();
         let (wgsl, constants) = (text(dtype, function), constants(workgroup_size, segments));
-        let pipeline = Pipeline::new(&gpu.device, "epilogue", &wgsl, function.accesses(), &constants)?;
+        let pipeline = CompiledKernel::new(&gpu.device, "epilogue", &wgsl, function.accesses(), &constants)?;
         let epilogue = Self { function, dtype, pipeline, workgroup_size, workgroups };
         epilogue.verify(gpu)?;
         Ok(epilogue)
     }
 
     /// Binds tensors of whole vectors.
-    pub fn bind(&self, tensors: &[&wgpu::Buffer]) -> Result<Dispatch, AnyError> {
+    pub fn bind(&self, tensors: &[&wgpu::Buffer]) -> Result<BoundKernel, AnyError> {
         self.bind_to(tensors, self.workgroups)
     }
 
     /// Binds tensors of whole vectors, for at most so many workgroups.
-    fn bind_to(&self, tensors: &[&wgpu::Buffer], most: u32) -> Result<Dispatch, AnyError> {
+    fn bind_to(&self, tensors: &[&wgpu::Buffer], most: u32) -> Result<BoundKernel, AnyError> {
         let vectors = tensors.iter().map(|tensor| tensor.size() / 16).min().unwrap_or(0);
         let useful = vectors.div_ceil(self.workgroup_size.into()).max(1);
         let buffers: Vec<_> = tensors.iter().map(|tensor| tensor.as_entire_buffer_binding()).collect();

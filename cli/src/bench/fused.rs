@@ -4,12 +4,12 @@ use super::clock::Job;
 use super::epilogue::{Epilogues, Function};
 use super::record::{FusedRow, Fusion, dims_and_layout};
 use super::session::Session;
-use super::tensors::{Tensors, Use, job};
+use super::tensors::{TensorSets, Use, job};
 use crate::AnyError;
 use batchnorm_wgpu::host::guarded;
 use batchnorm_wgpu::kernels::{Kernel, Variant, Wanted, kernels_of};
 use batchnorm_wgpu::{Activation, BatchNorm, Choice, Config, Operation, Plan, Step, wgpu};
-use batchnorm_wgpu_check::compute::Dispatch;
+use batchnorm_wgpu_check::compute::BoundKernel;
 
 /// Operations that are timed.
 pub const OPERATIONS: [Operation; 3] = [Operation::ForwardTraining, Operation::Inference, Operation::BackwardTraining];
@@ -54,7 +54,7 @@ impl Session<'_> {
     /// The fused step and its separate passes, timed in turn on the same tensors.
     pub fn fused_row(
         &mut self,
-        tensors: &Tensors,
+        tensors: &TensorSets,
         epilogues: &Epilogues,
         (operation, fusion): (Operation, Fusion),
         choice: &Choice,
@@ -95,7 +95,7 @@ impl Session<'_> {
 
     fn steps(
         &self,
-        tensors: &Tensors,
+        tensors: &TensorSets,
         layer: &BatchNorm,
         operation: Operation,
         fusion: Fusion,
@@ -114,7 +114,7 @@ impl Session<'_> {
 }
 
 /// A plain step and its epilogue, in the order of the operation.
-fn separate<'a>(steps: &'a [Step], bound: &'a [Dispatch], operation: Operation) -> Job<'a> {
+fn separate<'a>(steps: &'a [Step], bound: &'a [BoundKernel], operation: Operation) -> Job<'a> {
     let encode = move |i: usize, pass: &mut wgpu::ComputePass<'_>| {
         let (step, epilogue) = (&steps[i], &bound[i]);
         if is_backward(operation) {

@@ -33,7 +33,7 @@ pub struct Record {
     /// The fastest copy kernel.
     pub copy: Copy,
     /// What was timed.
-    pub rows: Vec<Row>,
+    pub rows: Vec<BenchRow>,
     /// Fused steps beside separate passes; none where `--fused` was not asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fused: Vec<FusedRow>,
@@ -84,7 +84,7 @@ pub struct Copy {
 
 /// The figures of one operation on one shape with one plan.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Row {
+pub struct BenchRow {
     /// The operation.
     pub operation: Operation,
     /// Dimensions of x.
@@ -211,7 +211,7 @@ pub struct FusedRow {
     pub separate_moves: u32,
 }
 
-impl Row {
+impl BenchRow {
     /// Dimensions and layout as `Shape` writes them, such as `32x64x32x32 channels_first`.
     pub fn shape(&self) -> String {
         shape_name(&self.dims, &self.layout)

@@ -86,7 +86,7 @@ pub fn subjects(gpu: &Gpu, large: bool, texts: Option<&str>) -> Result<(Vec<Subj
         return Ok((offered.into_iter().map(|shape| Subject { shape, dtypes: Vec::new() }).collect(), Vec::new()));
     };
     let (mut subjects, mut too_large): (Vec<Subject>, Vec<String>) = Default::default();
-    for wanted in texts.split(',').map(Wanted::parse) {
+    for wanted in texts.split(',').map(AskedShape::parse) {
         let wanted = wanted?;
         let (name, dtypes, found) = (wanted.name, &wanted.dtypes, wanted.among(&offered)?);
         if found.is_empty() {
@@ -122,13 +122,13 @@ pub fn subjects(gpu: &Gpu, large: bool, texts: Option<&str>) -> Result<(Vec<Subj
 
 /// What a text of `--shapes` asks for.
 #[derive(Debug, PartialEq)]
-struct Wanted<'a> {
+struct AskedShape<'a> {
     name: &'a str,
     layout: Option<Layout>,
     dtypes: Vec<DType>,
 }
 
-impl<'a> Wanted<'a> {
+impl<'a> AskedShape<'a> {
     fn parse(text: &'a str) -> Result<Self, AnyError> {
         let mut words = text.split(':');
         let name = words.next().unwrap_or_default();
@@ -185,7 +185,7 @@ mod tests {
             Shape::new(&[32, 28, 28, 64], Layout::ChannelsLast).unwrap(),
         ];
         let found = |text| -> Vec<String> {
-            Wanted::parse(text).unwrap().among(&offered).unwrap().iter().map(Shape::to_string).collect()
+            AskedShape::parse(text).unwrap().among(&offered).unwrap().iter().map(Shape::to_string).collect()
         };
         assert_eq!(found("32x64"), ["32x64x32x32 channels_first", "8x32x64 channels_first"]);
         assert_eq!(found("8x32x64"), ["8x32x64 channels_first"]);
@@ -194,8 +194,8 @@ mod tests {
         assert_eq!(found("channels_last"), ["32x28x28x64 channels_last"]);
         assert_eq!(found("5x5x3:channels_last"), ["5x5x3 channels_last"]);
         assert_eq!(found("nothing"), [""; 0]);
-        assert_eq!(Wanted::parse("5x3:bf16:f16").unwrap().dtypes, [DType::Bf16, DType::F16]);
-        assert!(Wanted::parse("8x3:f64").is_err_and(|error| error.to_string().contains("got \"f64\"")));
-        assert!(Wanted::parse("8x0").unwrap().among(&offered).is_err());
+        assert_eq!(AskedShape::parse("5x3:bf16:f16").unwrap().dtypes, [DType::Bf16, DType::F16]);
+        assert!(AskedShape::parse("8x3:f64").is_err_and(|error| error.to_string().contains("got \"f64\"")));
+        assert!(AskedShape::parse("8x0").unwrap().among(&offered).is_err());
     }
 }

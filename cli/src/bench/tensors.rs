@@ -8,17 +8,17 @@ use batchnorm_wgpu::host::{Gpu, guarded, storage, upload};
 use batchnorm_wgpu::{
     Backward, BatchNorm, DType, ForwardTraining, Inference, Operation, RunningStatistics, Shape, Step, wgpu,
 };
-use batchnorm_wgpu_check::compute::Dispatch;
+use batchnorm_wgpu_check::compute::BoundKernel;
 use batchnorm_wgpu_check::data::normal;
 
 /// Tensors for the operations on one shape, several sets of them.
-pub struct Tensors {
+pub struct TensorSets {
     shape: Shape,
     dtype: DType,
     sets: Vec<Set>,
 }
 
-/// Some tensors may be the same buffer: see [`Tensors::new`].
+/// Some tensors may be the same buffer: see [`TensorSets::new`].
 struct Set {
     x: wgpu::Buffer,
     dy: wgpu::Buffer,
@@ -45,7 +45,7 @@ pub enum Use {
     BehindGate,
 }
 
-impl Tensors {
+impl TensorSets {
     /// As many sets as no cache holds, for plain steps: y and dx share a buffer, since no step has both.
     pub fn new(gpu: &Gpu, shape: &Shape, dtype: DType) -> Result<Self, AnyError> {
         Self::arranged(gpu, shape, dtype, [0, 1, 2, 2, 0, 1])
@@ -95,7 +95,7 @@ impl Tensors {
     }
 
     /// An epilogue of `function`, bound to each set.
-    pub fn epilogues(&self, epilogue: &Epilogue, function: Function) -> Result<Vec<Dispatch>, AnyError> {
+    pub fn epilogues(&self, epilogue: &Epilogue, function: Function) -> Result<Vec<BoundKernel>, AnyError> {
         let bind = |set: &Set| match function {
             Function::Relu => epilogue.bind(&[&set.y]),
             Function::AddRelu => epilogue.bind(&[&set.y, &set.residual]),

@@ -13,13 +13,13 @@ use crate::forced::Forced;
 use crate::names::{dtype, layout, operation};
 use crate::output::read_tuning;
 use crate::terminal::{Column, number, prose, table, text};
-use crate::{AnyError, Verdict};
+use crate::{AnyError, ExitStatus};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::kernels::{Access, KERNELS};
 use batchnorm_wgpu::program::{Bound, Description, Dispatch, Given, Program};
 use batchnorm_wgpu::{Capabilities, Config, DType, Error, Operation, Shape, Tuning, wgpu};
 use clap::ValueEnum;
-use record::{Planned, Record};
+use record::{OperationRecord, Planned};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -29,7 +29,7 @@ use std::sync::Arc;
 pub struct PlanArgs {
     /// Shapes of x, each with a layout and types after colons where they are not channels_first and f32
     #[arg(value_name = "SHAPE", value_parser = subject, required = true)]
-    shapes: Vec<Subject>,
+    shapes: Vec<PlanSubject>,
     /// Plan only this operation, such as forward_training
     #[arg(long, value_name = "NAME", value_parser = operation)]
     operation: Option<Operation>,
@@ -47,8 +47,8 @@ pub struct PlanArgs {
     #[command(flatten)]
     forced: Forced,
     /// Plan for a device of this kind with WebGPU's default limits
-    #[arg(long, value_name = "KIND", value_enum, default_value_t = Device::Gpu)]
-    device: Device,
+    #[arg(long, value_name = "KIND", value_enum, default_value_t = DeviceKind::Gpu)]
+    device: DeviceKind,
     /// That device has subgroups
     #[arg(long)]
     subgroups: bool,
@@ -78,7 +78,7 @@ Nothing is run. bn shader NAME shows the text of a kernel that a table names.";
 
 /// A kind of device of which nothing else is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Device {
+enum DeviceKind {
     /// A GPU with a memory of its own
     Gpu,
     /// A software adapter
@@ -87,13 +87,13 @@ enum Device {
 
 /// A shape and the types of its tensors.
 #[derive(Clone, Debug, PartialEq)]
-struct Subject {
+struct PlanSubject {
     shape: Shape,
     dtypes: Vec<DType>,
 }
 
 /// Reads a shape such as `8x5x5x3:channels_last:f16`.
-fn subject(text: &str) -> Result<Subject, String> {
+fn subject(text: &str) -> Result<PlanSubject, String> {
     let mut words = text.split(':');
     let dims: Option<Vec<usize>> = words.next().unwrap_or_default().split('x').map(|dim| dim.parse().ok()).collect();
     let dims = dims.ok_or("expected dimensions, such as 32x64x28x28, then perhaps :channels_last and :f16")?;
@@ -112,7 +112,7 @@ fn subject(text: &str) -> Result<Subject, String> {
     }
     let shape = Shape::new(&dims, wanted_layout.unwrap_or_default()).map_err(|error| error.to_string())?;
     let dtypes = if dtypes.is_empty() { vec![DType::F32] } else { dtypes };
-    Ok(Subject { shape, dtypes })
+    Ok(PlanSubject { shape, dtypes })
 }
 
 /// Reads the name of a binding that some kernel may do without.
@@ -130,7 +130,7 @@ fn optional_binding(name: &str) -> Result<String, String> {
 }
 
 /// What plans depend on besides the layer.
-struct Target {
+struct PlanTarget {
     /// In words.
     name: String,
     capabilities: Capabilities,
@@ -138,7 +138,7 @@ struct Target {
 }
 
 impl PlanArgs {
-    fn target(&self) -> Result<Target, AnyError> {
+    fn target(&self) -> Result<PlanTarget, AnyError> {
         let tuning = self.tuning.as_deref().map(read_tuning).transpose()?;
         let (name, capabilities, built_in) = match &self.adapter {
             Some(name) => {
@@ -152,14 +152,14 @@ impl PlanArgs {
             true => format!("{name}, by the kind of device"),
             false => format!("{name}, by what was measured on {}", tuning.adapter),
         };
-        Ok(Target { name, capabilities, tuning: Arc::new(tuning) })
+        Ok(PlanTarget { name, capabilities, tuning: Arc::new(tuning) })
     }
 
     /// The device that is assumed where no adapter is asked for.
     fn assumed(&self) -> Capabilities {
         let device_type = match self.device {
-            Device::Gpu => wgpu::DeviceType::DiscreteGpu,
-            Device::Cpu => wgpu::DeviceType::Cpu,
+            DeviceKind::Gpu => wgpu::DeviceType::DiscreteGpu,
+            DeviceKind::Cpu => wgpu::DeviceType::Cpu,
         };
         let (subgroups, shader_f16) = (self.subgroups, self.shader_f16);
         Capabilities { device_type, subgroups, shader_f16, ..Capabilities::default_limits() }
@@ -167,8 +167,8 @@ impl PlanArgs {
 
     fn assumed_name(&self) -> String {
         let kind = match self.device {
-            Device::Gpu => "a GPU",
-            Device::Cpu => "a software adapter",
+            DeviceKind::Gpu => "a GPU",
+            DeviceKind::Cpu => "a software adapter",
         };
         let features = match (self.subgroups, self.shader_f16) {
             (false, false) => "",
@@ -183,7 +183,13 @@ impl PlanArgs {
         self.operation.map_or(Operation::ALL.to_vec(), |one| vec![one])
     }
 
-    fn program(&self, shape: &Shape, dtype: DType, operation: Operation, target: &Target) -> Result<Program, Error> {
+    fn program(
+        &self,
+        shape: &Shape,
+        dtype: DType,
+        operation: Operation,
+        target: &PlanTarget,
+    ) -> Result<Program, Error> {
         if operation.trains() && shape.values_per_channel() == 1 {
             return Err(Error::OneValuePerChannel { dims: shape.dims().to_vec() });
         }
@@ -212,7 +218,7 @@ impl PlanArgs {
 }
 
 /// Prints what would be dispatched.
-pub fn run(arguments: &PlanArgs) -> Result<Verdict, AnyError> {
+pub fn run(arguments: &PlanArgs) -> Result<ExitStatus, AnyError> {
     let dtypes: Vec<DType> = arguments.shapes.iter().flat_map(|subject| subject.dtypes.clone()).collect();
     if let Some(storage) = arguments.forced.idle_storage(&dtypes) {
         return Err(format!("--storage {storage} is for tensors of {0}: give SHAPE:{0}", storage.dtype()).into());
@@ -220,7 +226,7 @@ pub fn run(arguments: &PlanArgs) -> Result<Verdict, AnyError> {
     arguments.activation.check()?;
     let target = arguments.target()?;
     let mut all = Vec::new();
-    for Subject { shape, dtypes } in &arguments.shapes {
+    for PlanSubject { shape, dtypes } in &arguments.shapes {
         for &dtype in dtypes {
             for operation in arguments.operations() {
                 let program = arguments.program(shape, dtype, operation, &target);
@@ -235,15 +241,16 @@ pub fn run(arguments: &PlanArgs) -> Result<Verdict, AnyError> {
         return Err(format!("{operation} {shape} {dtype}: {error}").into());
     }
     if arguments.json {
-        let records: Vec<Record> = all.iter().map(|planned| Record::new(planned, &target.name)).collect();
+        let records: Vec<OperationRecord> =
+            all.iter().map(|planned| OperationRecord::new(planned, &target.name)).collect();
         println!("{}", serde_json::to_string_pretty(&records)?);
-        return Ok(Verdict::Passed);
+        return Ok(ExitStatus::Passed);
     }
     println!("{}", prose(&format!("For {}.", target.name)));
     // What the columns mean is said once, below the last table.
     let last = all.iter().rposition(|planned| planned.program.is_ok());
     all.iter().enumerate().for_each(|(i, planned)| print(planned, Some(i) == last));
-    Ok(Verdict::Passed)
+    Ok(ExitStatus::Passed)
 }
 
 fn print(planned: &Planned<'_>, is_last: bool) {
@@ -302,7 +309,7 @@ mod tests {
 
     #[test]
     fn shapes_are_written_out() {
-        let read = |text| subject(text).map(|Subject { shape, dtypes }| (shape.to_string(), dtypes));
+        let read = |text| subject(text).map(|PlanSubject { shape, dtypes }| (shape.to_string(), dtypes));
         assert_eq!(read("32x64").unwrap(), ("32x64 channels_first".into(), vec![DType::F32]));
         let last = read("8x5x5x3:f16:channels_last:bf16").unwrap();
         assert_eq!(last, ("8x5x5x3 channels_last".into(), vec![DType::F16, DType::Bf16]));

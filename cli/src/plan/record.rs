@@ -21,7 +21,7 @@ pub struct Planned<'a> {
 
 /// The same for a file. It has a plan and dispatches, or the reason why it is refused.
 #[derive(Serialize)]
-pub struct Record<'a> {
+pub struct OperationRecord<'a> {
     dims: &'a [usize],
     layout: String,
     dtype: &'static str,
@@ -63,7 +63,7 @@ struct BindingRecord {
     bytes: u64,
 }
 
-impl<'a> Record<'a> {
+impl<'a> OperationRecord<'a> {
     /// Of what is planned for a device.
     pub fn new(planned: &'a Planned<'_>, device: &'a str) -> Self {
         let program = planned.program.as_ref();

@@ -4,19 +4,19 @@ use super::{
     contest::Contest,
     data::{CLASSES, Mnist, PIXELS},
     error::TrainError,
-    gpu::Gpu,
+    gpu::TrainDevice,
     kernels::Batch,
     normalization::BatchNormStage,
     parameters::{HIDDEN, LAYERS, SIZES},
     recording::Arrays,
-    stages::{self, Expected},
+    stages::{self, BoundedValues},
 };
 use batchnorm_wgpu::{RunningStatistics, reference::bound::Comparison, wgpu};
 use std::ops::Range;
 
 /// How one quantity compared, over all layers.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct Row {
+pub struct QuantityRow {
     /// What was compared.
     pub quantity: &'static str,
     /// How many values.
@@ -33,17 +33,17 @@ pub struct Row {
 
 /// How every quantity compared, in the order of their first mention.
 #[derive(Default)]
-struct Judge {
+struct Quantities {
     quantities: Vec<(&'static str, Comparison)>,
 }
 
-impl Judge {
+impl Quantities {
     /// Compares `actual` with `expected`, which goes on with what the quantity had before.
     fn compare(
         &mut self,
         quantity: &'static str,
         actual: &[f64],
-        expected: &Expected,
+        expected: &BoundedValues,
     ) -> Result<(), batchnorm_wgpu::Error> {
         let outcome = expected.compare(actual)?;
         match self.quantities.iter_mut().find(|(known, _)| *known == quantity) {
@@ -53,8 +53,8 @@ impl Judge {
         Ok(())
     }
 
-    fn rows(&self) -> Vec<Row> {
-        let row = |&(quantity, outcome): &(&'static str, Comparison)| Row {
+    fn rows(&self) -> Vec<QuantityRow> {
+        let row = |&(quantity, outcome): &(&'static str, Comparison)| QuantityRow {
             quantity,
             values: outcome.elements,
             error: outcome.worst_error,
@@ -78,7 +78,7 @@ struct State {
 ///
 /// # Errors
 /// [`TrainError`] when the device fails.
-pub fn check_step(gpu: Gpu<'_>, contest: &Contest<'_>, mnist: &Mnist) -> Result<Vec<Row>, TrainError> {
+pub fn check_step(gpu: TrainDevice<'_>, contest: &Contest<'_>, mnist: &Mnist) -> Result<Vec<QuantityRow>, TrainError> {
     let contestant = &contest.batch_norm;
     let before = read_state(gpu, contest)?;
     // The last batch: a wrong offset into anything would go unseen in the first.
@@ -98,7 +98,7 @@ pub fn check_step(gpu: Gpu<'_>, contest: &Contest<'_>, mnist: &Mnist) -> Result<
         gradients: wide(&gpu.read_as::<f32>(&contestant.network.gradients)?),
         before,
         after,
-        judge: Judge::default(),
+        judge: Quantities::default(),
     };
     step.check_gather(mnist, batch)?;
     for layer in 0..LAYERS {
@@ -113,7 +113,7 @@ pub fn check_step(gpu: Gpu<'_>, contest: &Contest<'_>, mnist: &Mnist) -> Result<
 }
 
 /// Reads parameters and running statistics.
-fn read_state(gpu: Gpu<'_>, contest: &Contest<'_>) -> Result<State, TrainError> {
+fn read_state(gpu: TrainDevice<'_>, contest: &Contest<'_>) -> Result<State, TrainError> {
     let snapshot = contest.batch_norm.network.snapshot(gpu)?;
     Ok(State { values: wide(&snapshot.values), running: snapshot.running })
 }
@@ -125,14 +125,14 @@ fn wide(values: &[f32]) -> Vec<f64> {
 
 /// The step under examination.
 struct TakenStep<'s> {
-    gpu: Gpu<'s>,
+    gpu: TrainDevice<'s>,
     arrays: &'s Arrays,
     contest: &'s Contest<'s>,
     rows: usize,
     before: State,
     after: State,
     gradients: Vec<f64>,
-    judge: Judge,
+    judge: Quantities,
 }
 
 impl TakenStep<'_> {
@@ -156,7 +156,7 @@ impl TakenStep<'_> {
         let actual: Vec<u32> = self.gpu.read_as(&self.arrays.labels)?;
         let actual: Vec<f64> = actual.into_iter().map(f64::from).collect();
         self.judge.compare("images x", &self.read(&self.arrays.x)?, &expected)?;
-        self.judge.compare("labels", &actual, &Expected::exact(labels))?;
+        self.judge.compare("labels", &actual, &BoundedValues::exact(labels))?;
         Ok(())
     }
 
@@ -205,7 +205,7 @@ impl TakenStep<'_> {
         let slot = 2 * batch.slot as usize;
         let (total, correct) = (f64::from(f32::from_bits(metrics[slot])), f64::from(metrics[slot + 1]));
         self.judge.compare("loss", &[total], &loss.total)?;
-        let expected = Expected::exact(vec![f64::from(loss.correct)]);
+        let expected = BoundedValues::exact(vec![f64::from(loss.correct)]);
         self.judge.compare("correct rows", &[correct], &expected)?;
         self.judge.compare("softmax, dlogits", &self.read(&self.arrays.dlogits)?, &loss.dlogits)?;
         Ok(())
@@ -263,8 +263,8 @@ mod tests {
 
     #[test]
     fn the_judge_keeps_the_worst_of_every_quantity() {
-        let expected = |bound: f64| Expected { values: vec![1.0, 2.0], bounds: vec![bound, bound] };
-        let mut judge = Judge::default();
+        let expected = |bound: f64| BoundedValues { values: vec![1.0, 2.0], bounds: vec![bound, bound] };
+        let mut judge = Quantities::default();
         judge.compare("q", &[1.0, 2.25], &expected(0.5)).unwrap();
         judge.compare("q", &[1.125, 2.0], &expected(0.5)).unwrap();
         let row = &judge.rows()[0];
