@@ -285,7 +285,7 @@ fn what_cannot_be_planned_is_said() {
     assert_says(&none, &["inference", "resident"]);
     assert_says(&refused(&["plan", "8x0"]), &["8x0", "at least one channel"]);
     assert_says(&refused(&["plan", "8x3:f64"]), &["f32, f16 or bf16", "\"f64\""]);
-    assert_says(&refused(&["plan", "1x3", "--operation", "forward_training"]), &["forward_training"]);
+    assert_says(&refused(&["plan", "1x3", "--operation", "forward_training"]), &["more than one value per channel"]);
     assert_says(&refused(&["plan", "8x3", "--without", "x"]), &["gamma, beta"]);
     assert_says(&refused(&["plan", "8x3", "--storage", "f16_words"]), &["f16_words", "SHAPE:f16"]);
     for (flags, said) in [

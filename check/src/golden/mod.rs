@@ -127,9 +127,7 @@ impl Golden {
         if !self.mode.trains() {
             return Ok(());
         }
-        if shape.values_per_channel() == 1 {
-            return Err(Problem::Unsupported("one value per channel in training has no variance".into()));
-        }
+        shape.check_trainable().map_err(|error| Problem::Unsupported(error.to_string()))?;
         if self.inputs.running.tracked.contains(&u32::MAX) {
             return Err(Problem::Unsupported(format!("{} batches tracked leave no room for this one", u32::MAX)));
         }

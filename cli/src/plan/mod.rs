@@ -190,8 +190,8 @@ impl PlanArgs {
         operation: Operation,
         target: &PlanTarget,
     ) -> Result<Program, Error> {
-        if operation.trains() && shape.values_per_channel() == 1 {
-            return Err(Error::OneValuePerChannel { dims: shape.dims().to_vec() });
+        if operation.trains() {
+            shape.check_trainable()?;
         }
         let config = self.activation.applied_to(Config { dtype, in_place: self.in_place, ..Config::default() });
         let choice = self.forced.choice(dtype);
