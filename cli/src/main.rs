@@ -8,6 +8,7 @@ mod stream;
 mod accuracy;
 mod activation;
 mod adapter;
+mod asked;
 mod bench;
 mod browser;
 mod chart;

@@ -22,7 +22,7 @@ pub struct BenchArgs {
     pub(super) quick: bool,
     /// Time only these shapes, separated by commas, in this order: parts of the text of listed ones, such as `32x64` or
     /// `channels_last`, or a shape of your own. Each can have a layout and types of its own after colons, such as
-    /// `8x5x5x3:channels_last:f16`
+    /// `8x5x5x3:channels_last:f16`, and views: `32x96x28x28:x=0/256` is the first 96 of 256 channels
     #[arg(long, value_name = "TEXTS")]
     pub(super) shapes: Option<String>,
     #[command(flatten)]

@@ -2,13 +2,13 @@
 
 use super::clock::Job;
 use super::epilogue::{Epilogues, Function};
-use super::record::{FusedRow, Fusion, dims_and_layout};
+use super::record::{FusedRow, Fusion, parts};
 use super::session::Session;
 use super::tensors::{TensorSets, Use, job};
 use crate::AnyError;
 use batchnorm_wgpu::host::guarded;
 use batchnorm_wgpu::kernels::{Kernel, Variant, Wanted, kernels_of};
-use batchnorm_wgpu::{Activation, BatchNorm, Choice, Config, Operation, Plan, Step, wgpu};
+use batchnorm_wgpu::{Activation, BatchNorm, Choice, Config, Operation, Plan, Step, Views, wgpu};
 use batchnorm_wgpu_check::compute::BoundKernel;
 
 /// Operations that are timed.
@@ -60,6 +60,10 @@ impl Session<'_> {
         choice: &Choice,
     ) -> Result<FusedRow, AnyError> {
         let (shape, dtype) = (tensors.shape(), tensors.dtype());
+        let Views { y, residual, .. } = shape.views();
+        if y.is_some() || residual.is_some() {
+            return Err("--fused: separate passes go over whole tensors; leave out views of y and residual".into());
+        }
         let config = Config { dtype, activation: Activation::Relu, ..Config::default() };
         let layer = self.layer(shape, &config, choice)?;
         let plan = layer.plan(operation)?;
@@ -77,11 +81,12 @@ impl Session<'_> {
         let bound = tensors.epilogues(epilogue, fusion.epilogue(operation))?;
         let jobs = [job(&fused), separate(&steps, &bound, operation)];
         let samples = self.watch.measure(&jobs.each_ref(), self.rounds, self.least)?;
-        let (dims, layout) = dims_and_layout(shape);
+        let (dims, layout, views) = parts(shape);
         Ok(FusedRow {
             operation,
             dims,
             layout,
+            views,
             dtype,
             fusion,
             fused_microseconds: samples[0].timing(),

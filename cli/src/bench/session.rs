@@ -3,7 +3,7 @@
 use super::candidates::{self, Others};
 use super::clock::{Stopwatch, encoding, quantile};
 use super::copy::CopyKernel;
-use super::record::{BenchRow, Clock, Copy, PlanFigures, dims_and_layout};
+use super::record::{BenchRow, Clock, Copy, PlanFigures, parts};
 use super::tensors::{TensorSets, Use, job};
 use super::verify::verify;
 use crate::AnyError;
@@ -114,11 +114,12 @@ impl<'a> Session<'a> {
         let microseconds = samples[1].timing();
         let bytes = shape.elements() as u64 * dtype.size();
         let moved = u64::from(operation.least_moves()) * bytes;
-        let (dims, layout) = dims_and_layout(shape);
+        let (dims, layout, views) = parts(shape);
         Ok(BenchRow {
             operation,
             dims,
             layout,
+            views,
             dtype,
             bytes,
             chosen,

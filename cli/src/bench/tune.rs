@@ -15,7 +15,7 @@ use crate::{AnyError, ExitStatus};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::kernels::Strategy;
 use batchnorm_wgpu::{
-    BatchNorm, Choice, Config, DType, Kernels, Operation, Preference, Shape, Step, Tuning, TuningPoint,
+    BatchNorm, Choice, Config, DType, Kernels, Operation, Preference, Shape, Step, Tuning, TuningPoint, Views,
 };
 use batchnorm_wgpu_check::suite::Expectations;
 use std::path::PathBuf;
@@ -60,7 +60,13 @@ pub fn run(arguments: &TuneArgs) -> Result<ExitStatus, AnyError> {
     let deadline = arguments.limit.start();
     let file = Claim::result(&arguments.out, Folder::Exists)?;
     let gpu = arguments.adapter.open_with(FEATURES)?;
-    let (subjects, too_large) = subjects(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
+    let (mut subjects, too_large) = subjects(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
+    // A point of a tuning says nothing of views, which take the plans of whole tensors.
+    let is_whole = |subject: &Subject| subject.shape.views() == Views::default();
+    if let Some(Subject { shape, .. }) = subjects.iter().find(|it| arguments.shapes.is_some() && !is_whole(it)) {
+        return Err(format!("{shape}: expected whole tensors, which a tuning is for; leave out views").into());
+    }
+    subjects.retain(is_whole);
     let copy = CopyKernel::fastest(&gpu)?;
     let watch = Stopwatch::new(&gpu, &copy.job())?;
     let tuner = Tuner { gpu: &gpu, kernels: Kernels::new(&gpu.device), copy: &copy, watch };

@@ -138,7 +138,10 @@ pub fn order(a: &BenchRow, b: &BenchRow) -> Ordering {
     let place = |row: &BenchRow| Operation::ALL.iter().position(|&it| it == row.operation);
     let dtype = |row: &BenchRow| DType::ALL.iter().position(|&it| it == row.dtype);
     let key = |row: &BenchRow| (place(row), dtype(row), row.bytes);
-    key(a).cmp(&key(b)).then_with(|| a.dims.cmp(&b.dims)).then_with(|| a.layout.cmp(&b.layout))
+    key(a)
+        .cmp(&key(b))
+        .then_with(|| a.dims.cmp(&b.dims))
+        .then_with(|| (&a.layout, &a.views).cmp(&(&b.layout, &b.views)))
 }
 
 /// One row for each operation and shape that any of the records has a chosen row of, in order.

@@ -128,6 +128,10 @@ impl Peer {
         if row.layout == "channels_last" {
             dims[1..].rotate_right(1);
         }
+        // Others have no views.
+        if !row.views.is_empty() {
+            return None;
+        }
         // Without positions both layouts are one.
         if dims.len() > 2 && self.is_channels_last() != (row.layout == "channels_last") {
             return None;
@@ -165,7 +169,7 @@ pub fn find<'a>(record: &'a Record, like: &BenchRow) -> Option<&'a BenchRow> {
 
 /// Whether two rows are of one operation on one shape and dtype.
 pub fn same(one: &BenchRow, other: &BenchRow) -> bool {
-    (one.operation, &one.dims, &one.layout, one.dtype) == (other.operation, &other.dims, &other.layout, other.dtype)
+    (one.operation, one.case()) == (other.operation, other.case())
 }
 
 /// The chosen rows of an operation, in order.

@@ -152,7 +152,8 @@ fn label(row: &BenchRow) -> String {
     let dims = row.dims.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
     let last = if row.layout == "channels_last" { " last" } else { "" };
     let dtype = if row.dtype == DType::F32 { String::new() } else { format!(" {}", row.dtype) };
-    format!("{dims}{last}{dtype}")
+    let views = if row.views.is_empty() { String::new() } else { format!(" {}", row.views) };
+    format!("{dims}{last}{views}{dtype}")
 }
 
 /// The time of a chosen plan over that of the fastest that was forced, and the name of the faster; none where none was forced.
