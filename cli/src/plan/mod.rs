@@ -284,7 +284,7 @@ fn print(planned: &Planned<'_>, is_last: bool) {
 
 fn dispatches(programs: &Programs, explained: bool) -> String {
     let means = |column: Column, meaning| if explained { column.means(meaning) } else { column };
-    let micro = programs.micro_batches.map(|_| means(number("micro-\nbatch"), "whose tensors are bound"));
+    let micro = programs.micro_batches.map(|_| means(number("micro-batch"), "whose tensors are bound"));
     let rest = [
         text("kernel"),
         means(number("workgroup\nsize"), "invocations in a workgroup"),
