@@ -242,6 +242,17 @@ impl Shape {
         self.outer * self.inner
     }
 
+    /// Refuses a shape with one value per channel, whose variance is always 0: training needs more.
+    ///
+    /// # Errors
+    /// [`Error::OneValuePerChannel`].
+    pub fn check_trainable(&self) -> Result<()> {
+        match self.elements_per_channel() {
+            1 => Err(Error::OneValuePerChannel { dims: self.dims.clone() }),
+            _ => Ok(()),
+        }
+    }
+
     /// Number of elements of the tensor.
     pub fn elements(&self) -> usize {
         self.outer * self.channels * self.inner
@@ -310,6 +321,13 @@ mod tests {
         assert!(matches!(refuse(&[1, 2, 0], Layout::ChannelsFirst), Error::EmptyBatch { .. }));
         let huge = usize::MAX / 8;
         assert!(matches!(refuse(&[huge, 3], Layout::ChannelsFirst), Error::ShapeOverflow { .. }));
+    }
+
+    #[test]
+    fn one_value_per_channel_is_not_trainable() {
+        let trainable = |dims: &[usize]| Shape::new(dims, Layout::ChannelsFirst).unwrap().check_trainable();
+        assert!(trainable(&[2, 3]).is_ok() && trainable(&[1, 3, 2]).is_ok());
+        assert!(matches!(trainable(&[1, 3, 1]), Err(Error::OneValuePerChannel { dims }) if dims == [1, 3, 1]));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The import rules of ARCHITECTURE.md, held against the text of the sources.
+//! The import rules of ARCHITECTURE.md and one name for one type, held against the text of the sources.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::{fs, path::Path};
@@ -65,6 +65,42 @@ fn the_library_imports_one_way() {
             assert!(fits, "src/{module} imports {other}, against the import rules in ARCHITECTURE.md");
         }
     }
+}
+
+/// The names of types that files of a folder declare, and where; those of unit tests aside.
+fn types(folder: &str) -> Vec<(String, String)> {
+    let declared = |line: &str| {
+        let line = line.strip_prefix("pub(crate) ").or(line.strip_prefix("pub(super) ")).unwrap_or(line);
+        let line = line.strip_prefix("pub ").unwrap_or(line);
+        let name = ["struct ", "enum ", "trait ", "type "].into_iter().find_map(|word| line.strip_prefix(word))?;
+        heads(name).pop()
+    };
+    let mut found = Vec::new();
+    let mut paths = vec![Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)];
+    while let Some(path) = paths.pop() {
+        let of_tests = ["tests", "simulation"].iter().any(|name| path.file_stem().is_some_and(|stem| stem == *name));
+        if path.is_dir() && !of_tests {
+            paths.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.extension().is_some_and(|extension| extension == "rs") && !of_tests {
+            let names = code(&fs::read_to_string(&path).unwrap()).lines().filter_map(declared).collect::<Vec<_>>();
+            found.extend(names.into_iter().map(|name| (name, path.display().to_string())));
+        }
+    }
+    found
+}
+
+/// The library's own may: `reference` has the same things in float64, `host` in arrays.
+#[test]
+fn types_of_the_check_and_the_tool_have_names_of_their_own() {
+    let library: BTreeMap<String, String> = types("src").into_iter().collect();
+    assert!(library.contains_key("BatchNorm") && library.contains_key("Description"));
+    let mut known = library;
+    for (name, path) in ["check/src", "cli/src"].into_iter().flat_map(types) {
+        if let Some(other) = known.insert(name.clone(), path.clone()) {
+            panic!("{path}: {name} is another type in {other}; give one of them a name that says what it is");
+        }
+    }
+    assert!(known.contains_key("Verdict") && known.contains_key("ExitStatus"));
 }
 
 #[test]

@@ -14,10 +14,9 @@ fn shape(dims: &[usize], layout: Layout) -> Shape {
 }
 
 fn assert_close(got: &[f64], want: &[f64], tolerance: f64, what: &str) {
-    assert_eq!(got.len(), want.len(), "{what}");
-    for (i, (got, want)) in got.iter().zip(want).enumerate() {
-        assert!((got - want).abs() <= tolerance * want.abs().max(1.0), "{what} {i}: got {got:e}, want {want:e}");
-    }
+    let tolerance: Vec<f64> = want.iter().map(|want| tolerance * want.abs().max(1.0)).collect();
+    let outcome = compare(got, want, &tolerance).unwrap();
+    assert!(outcome.passed() && outcome.nan == 0, "{what}: {outcome}");
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl Piece<'_> {
 
 /// Where a tensor lies, in bytes.
 #[derive(Clone, Copy, Debug)]
-struct Region {
+struct ArenaRegion {
     buffer: usize,
     offset: u64,
     size: u64,
@@ -48,7 +48,7 @@ struct Region {
 
 /// A set of named tensors in buffers of their own, or pooled in one.
 pub struct Arena<'a> {
-    regions: HashMap<&'static str, Region>,
+    regions: HashMap<&'static str, ArenaRegion>,
     /// What each buffer holds before the run.
     images: Vec<Vec<Piece<'a>>>,
     buffers: Vec<wgpu::Buffer>,
@@ -102,7 +102,8 @@ impl<'a> Arena<'a> {
             let image = &mut self.images[buffer];
             let last = image.len() - 1;
             let before: usize = image[..last].iter().map(Piece::count).sum();
-            self.regions.insert(name, Region { buffer, offset: before as u64 * 4, size: piece.count() as u64 * 4 });
+            self.regions
+                .insert(name, ArenaRegion { buffer, offset: before as u64 * 4, size: piece.count() as u64 * 4 });
             image.insert(last, piece);
             return;
         }
@@ -115,7 +116,7 @@ impl<'a> Arena<'a> {
         let count = piece.count();
         let end = (before + count).next_multiple_of(BAND_WORDS) + BAND_WORDS;
         image.extend([piece, Piece::Band(end - before - count)]);
-        self.regions.insert(name, Region { buffer, offset: before as u64 * 4, size: count as u64 * 4 });
+        self.regions.insert(name, ArenaRegion { buffer, offset: before as u64 * 4, size: count as u64 * 4 });
     }
 
     /// Creates the buffers and uploads them.
@@ -139,7 +140,7 @@ impl<'a> Arena<'a> {
     /// [`Error::Mismatch`] for a name that was never added.
     pub fn binding(&self, name: &'static str) -> Result<wgpu::BufferBinding<'_>> {
         let unknown = || Error::Mismatch { name, expected: "a tensor of the arena".into(), actual: "none".into() };
-        let Region { buffer, offset, size } = *self.regions.get(name).ok_or_else(unknown)?;
+        let ArenaRegion { buffer, offset, size } = *self.regions.get(name).ok_or_else(unknown)?;
         Ok(wgpu::BufferBinding { buffer: &self.buffers[buffer], offset, size: wgpu::BufferSize::new(size) })
     }
 

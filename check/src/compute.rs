@@ -6,7 +6,7 @@ use batchnorm_wgpu::{Error, wgpu};
 
 /// How a kernel uses a binding of its group 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum BindingUse {
     /// A storage buffer that is read.
     Read,
     /// A storage buffer that is written, and may be read.
@@ -17,7 +17,7 @@ pub enum Access {
 
 /// A compiled kernel. Cheap to clone.
 #[derive(Clone, Debug)]
-pub struct Pipeline {
+pub struct CompiledKernel {
     device: wgpu::Device,
     name: String,
     pipeline: wgpu::ComputePipeline,
@@ -28,13 +28,13 @@ pub struct Pipeline {
 
 /// A kernel bound to its buffers.
 #[derive(Clone, Debug)]
-pub struct Dispatch {
-    pipeline: Pipeline,
+pub struct BoundKernel {
+    pipeline: CompiledKernel,
     bind_group: wgpu::BindGroup,
     workgroups: u32,
 }
 
-impl Pipeline {
+impl CompiledKernel {
     /// Compiles the entry point `main` of `wgsl`, which binds as `accesses` says in order, with its overrides set to `constants`.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl Pipeline {
         device: &wgpu::Device,
         name: &str,
         wgsl: &str,
-        accesses: &[Access],
+        accesses: &[BindingUse],
         constants: &[(&str, f64)],
     ) -> Result<Self, Error> {
         let label = Some(name);
@@ -67,7 +67,7 @@ impl Pipeline {
             });
             (pipeline, layout)
         })?;
-        let offsets = accesses.iter().filter(|&&access| access == Access::Uniform).count();
+        let offsets = accesses.iter().filter(|&&access| access == BindingUse::Uniform).count();
         Ok(Self { device: device.clone(), name: name.into(), pipeline, layout, offsets })
     }
 
@@ -75,7 +75,7 @@ impl Pipeline {
     ///
     /// # Errors
     /// What the device says when the buffers are not what the kernel binds.
-    pub fn bind(&self, buffers: &[wgpu::BufferBinding<'_>], workgroups: u32) -> Result<Dispatch, Error> {
+    pub fn bind(&self, buffers: &[wgpu::BufferBinding<'_>], workgroups: u32) -> Result<BoundKernel, Error> {
         let numbered = (0..).zip(buffers);
         let entries: Vec<_> = numbered
             .map(|(binding, buffer)| wgpu::BindGroupEntry {
@@ -85,11 +85,11 @@ impl Pipeline {
             .collect();
         let descriptor = wgpu::BindGroupDescriptor { label: Some(&self.name), layout: &self.layout, entries: &entries };
         let bind_group = guarded(&self.device, "binding a kernel", || self.device.create_bind_group(&descriptor))?;
-        Ok(Dispatch { pipeline: self.clone(), bind_group, workgroups })
+        Ok(BoundKernel { pipeline: self.clone(), bind_group, workgroups })
     }
 }
 
-impl Access {
+impl BindingUse {
     fn entry(self, binding: u32) -> wgpu::BindGroupLayoutEntry {
         let ty = match self {
             Self::Read => wgpu::BufferBindingType::Storage { read_only: true },
@@ -106,7 +106,7 @@ impl Access {
     }
 }
 
-impl Dispatch {
+impl BoundKernel {
     /// Records it, with uniforms from their beginning.
     pub fn encode(&self, pass: &mut wgpu::ComputePass<'_>) {
         self.encode_at(pass, 0);

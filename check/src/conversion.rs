@@ -1,6 +1,6 @@
 //! The conversion of elements of 16 bits, by itself: every value of both types, and around every point where rounding turns.
 
-use crate::compute::{Access, Pipeline};
+use crate::compute::{BindingUse, CompiledKernel};
 use batchnorm_wgpu::host::{download, storage, upload};
 use batchnorm_wgpu::kernels::{Shader, Source};
 use batchnorm_wgpu::{Error, wgpu};
@@ -130,7 +130,8 @@ fn run(
     shader.link(&Source { path: "conversion", text: KERNEL }, &has, 1, text_of);
     let from = upload(device, queue, "inputs", bytemuck::cast_slice(inputs))?;
     let to = storage(device, "outputs", 8 * inputs.len() as u64)?;
-    let pipeline = Pipeline::new(device, kind.storage, &shader.text, &[Access::Read, Access::Write], &[])?;
+    let pipeline =
+        CompiledKernel::new(device, kind.storage, &shader.text, &[BindingUse::Read, BindingUse::Write], &[])?;
     let buffers = [&from, &to].map(wgpu::Buffer::as_entire_buffer_binding);
     pipeline.bind(&buffers, (inputs.len() / 64) as u32)?.run(queue)?;
     let bytes = download(device, queue, &[&to])?.remove(0);

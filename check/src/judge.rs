@@ -38,7 +38,7 @@ pub struct Verdict {
     pub unrepresentable: usize,
     /// Largest error over tolerance.
     pub ratio: f64,
-    /// Largest error over largest value wanted.
+    /// Largest error over largest value wanted; infinite where an element fails that is NaN or infinite.
     pub error_over_max: f64,
     /// The worst element, or what else is wrong, in words.
     pub detail: String,
@@ -65,17 +65,11 @@ pub struct Worst {
     pub elements: usize,
 }
 
-impl From<&Comparison> for Worst {
-    fn from(comparison: &Comparison) -> Self {
-        Self {
-            index: comparison.worst_index,
-            got: comparison.worst_got,
-            want: comparison.worst_want,
-            error: comparison.worst_error,
-            bound: comparison.worst_tolerance,
-            failures: comparison.failures,
-            elements: comparison.elements,
-        }
+impl Worst {
+    fn of(comparison: &Comparison) -> Option<Self> {
+        let Element { index, got, want } = comparison.worst()?;
+        let Comparison { worst_error: error, worst_tolerance: bound, failures, elements, .. } = *comparison;
+        Some(Self { index, got, want, error, bound, failures, elements })
     }
 }
 
@@ -115,9 +109,9 @@ impl Expected {
                 },
                 unrepresentable: outcome.unrepresentable,
                 ratio: outcome.worst_ratio,
-                error_over_max: outcome.max_error_over_max,
+                error_over_max: outcome.error_over_max(),
                 detail: outcome.to_string(),
-                worst: Some(Worst::from(&outcome)),
+                worst: Worst::of(&outcome),
             },
         }
     }

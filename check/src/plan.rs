@@ -246,7 +246,7 @@ fn spans(geometry: Geometry) -> (usize, usize) {
 }
 
 /// What an invocation owns: `work_of` of `work.wgsl`.
-struct Work {
+struct InvocationWork {
     column: u32,
     lane: u32,
     split: u32,
@@ -255,7 +255,7 @@ struct Work {
 }
 
 /// The work of every invocation of a dispatch that owns a column.
-fn works(plan: &Plan, kernel: &Kernel, params: &Params) -> impl Iterator<Item = Work> {
+fn works(plan: &Plan, kernel: &Kernel, params: &Params) -> impl Iterator<Item = InvocationWork> {
     let (p, whole) = (*params, kernel.span == Span::Column);
     let of = move |dispatched: u32, thread: u32| {
         let group = if p.reverse != 0 { p.groups - 1 - dispatched } else { dispatched };
@@ -267,7 +267,7 @@ fn works(plan: &Plan, kernel: &Kernel, params: &Params) -> impl Iterator<Item = 
         };
         let (column, begin) = (tile * p.tile + across, split * p.segment);
         let end = (begin + p.segment).min(p.values);
-        (column < p.columns).then_some(Work { column, lane, split: p.first_split + split, begin, end })
+        (column < p.columns).then_some(InvocationWork { column, lane, split: p.first_split + split, begin, end })
     };
     let size = plan.workgroup_size;
     (0..p.groups).flat_map(move |group| (0..size).filter_map(move |thread| of(group, thread)))

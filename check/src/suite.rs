@@ -178,7 +178,7 @@ fn wanted(name: &str, setup: &Setup) -> bool {
 
 /// What some of the cases say.
 #[derive(Clone, Debug, Serialize)]
-pub struct Row {
+pub struct SummaryRow {
     /// What they have in common: a way to go about a column (`normalize.planes4.tree`), or what tensors are stored in and
     /// what is fused (`f16 relu residual`).
     pub of: String,
@@ -200,9 +200,9 @@ pub struct Row {
 #[derive(Clone, Debug, Serialize)]
 pub struct Summary {
     /// By how kernels go about a column, in the order of the table.
-    pub kernels: Vec<Row>,
+    pub kernels: Vec<SummaryRow>,
     /// By what tensors are stored in and what is fused.
-    pub tensors: Vec<Row>,
+    pub tensors: Vec<SummaryRow>,
     /// Kernel variants that the device runs and a case [must cover](must_be_covered), and none did: holes in the matrix.
     pub holes: Vec<String>,
     /// How many kernel variants a case must cover.
@@ -235,8 +235,8 @@ impl Summary {
     }
 }
 
-fn rows(outcomes: &[Outcome], of: impl Fn(&Outcome) -> BTreeSet<String>) -> Vec<Row> {
-    let mut rows: BTreeMap<String, (Row, Vec<f64>)> = BTreeMap::new();
+fn rows(outcomes: &[Outcome], of: impl Fn(&Outcome) -> BTreeSet<String>) -> Vec<SummaryRow> {
+    let mut rows: BTreeMap<String, (SummaryRow, Vec<f64>)> = BTreeMap::new();
     for outcome in outcomes {
         for name in of(outcome) {
             let (row, ratios) = rows.entry(name.clone()).or_insert_with(|| (empty(name), Vec::new()));
@@ -252,11 +252,19 @@ fn rows(outcomes: &[Outcome], of: impl Fn(&Outcome) -> BTreeSet<String>) -> Vec<
             }
         }
     }
-    rows.into_values().map(|(row, ratios)| Row { median: median(ratios), ..row }).collect()
+    rows.into_values().map(|(row, ratios)| SummaryRow { median: median(ratios), ..row }).collect()
 }
 
-fn empty(of: String) -> Row {
-    Row { of, cases: 0, failed: 0, worst: 0.0, median: 0.0, worst_output: String::new(), worst_case: String::new() }
+fn empty(of: String) -> SummaryRow {
+    SummaryRow {
+        of,
+        cases: 0,
+        failed: 0,
+        worst: 0.0,
+        median: 0.0,
+        worst_output: String::new(),
+        worst_case: String::new(),
+    }
 }
 
 /// The middle one of some numbers, 0 where there are none.

@@ -1,9 +1,9 @@
 //! `bn check --accuracy`: accuracy by output where the mean is far from zero.
 
-use crate::check::Files;
-use crate::output::Kind;
+use crate::check::ReportFiles;
+use crate::output::ReportKind;
 use crate::terminal::{Column, number, prose, table};
-use crate::{AnyError, Verdict, folded};
+use crate::{AnyError, ExitStatus, folded};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::{Config, Kernels, Layout, RunningStatistics, Shape};
 use batchnorm_wgpu_check::case::{Before, Inputs, Operation, Setup};
@@ -29,7 +29,7 @@ const OUTPUTS: [(&str, &str); 6] = [
 const DIMS: [usize; 4] = [32, 16, 28, 28];
 
 #[derive(Serialize)]
-struct Row {
+struct AccuracyRow {
     adapter: String,
     mean: f32,
     /// Largest error over largest value, in the order of the table's columns.
@@ -37,18 +37,18 @@ struct Row {
 }
 
 /// What the report looks like.
-pub const REPORT: Kind = Kind::Json(&["outputs", "folded"]);
+pub const REPORT: ReportKind = ReportKind::Json(&["outputs", "folded"]);
 
 /// What was measured on all adapters.
 #[derive(Default, Serialize)]
-struct Report {
-    outputs: Vec<Row>,
-    folded: Vec<folded::Row>,
+struct AccuracyReport {
+    outputs: Vec<AccuracyRow>,
+    folded: Vec<folded::FoldedRow>,
 }
 
 /// Prints the tables for each adapter; fails when a figure of the first misses the target.
-pub fn run(gpus: &[Gpu], files: &Files) -> Result<Verdict, AnyError> {
-    let mut all = Report::default();
+pub fn run(gpus: &[Gpu], files: &ReportFiles) -> Result<ExitStatus, AnyError> {
+    let mut all = AccuracyReport::default();
     for gpu in gpus {
         let outputs = MEANS.iter().map(|&mean| measure(gpu, mean)).collect::<Result<Vec<_>, AnyError>>()?;
         let folded = MEANS.iter().map(|&mean| folded::measure(gpu, mean)).collect::<Result<Vec<_>, AnyError>>()?;
@@ -63,10 +63,10 @@ pub fn run(gpus: &[Gpu], files: &Files) -> Result<Verdict, AnyError> {
         json.write_json(&all)?;
     }
     let met = all.outputs.iter().flat_map(|row| &row.error_over_max).all(|(_, error)| *error <= TARGET);
-    Ok(if met { Verdict::Passed } else { Verdict::Failed })
+    Ok(if met { ExitStatus::Passed } else { ExitStatus::Failed })
 }
 
-fn print(gpu: &Gpu, rows: &[Row]) {
+fn print(gpu: &Gpu, rows: &[AccuracyRow]) {
     let heading = "largest error over largest value, f32 against float64";
     println!("{}", prose(&format!("{}: {heading}; x is {DIMS:?} with deviation 1", gpu.key())));
     let columns: Vec<Column> = std::iter::once("mean").chain(OUTPUTS.map(|(_, name)| name)).map(number).collect();
@@ -82,7 +82,7 @@ fn print(gpu: &Gpu, rows: &[Row]) {
     println!("{}", prose(&note));
 }
 
-fn measure(gpu: &Gpu, mean: f32) -> Result<Row, AnyError> {
+fn measure(gpu: &Gpu, mean: f32) -> Result<AccuracyRow, AnyError> {
     let shape = Shape::new(&DIMS, Layout::ChannelsFirst)?;
     let channels = shape.channels();
     let inputs = Inputs {
@@ -112,7 +112,7 @@ fn measure(gpu: &Gpu, mean: f32) -> Result<Row, AnyError> {
         if output == "batch_mean" { error * mean_scale } else { error }
     };
     let error_over_max = OUTPUTS.iter().map(|(output, name)| (*name, error(output))).collect();
-    Ok(Row { adapter: gpu.key(), mean, error_over_max })
+    Ok(AccuracyRow { adapter: gpu.key(), mean, error_over_max })
 }
 
 /// What turns the error of the mean over the largest mean into one over the largest mean or deviation, whichever is larger.

@@ -2,14 +2,14 @@
 
 use crate::adapter::{AdapterArgs, keys};
 use crate::deadline::{Deadline, TimeLimit};
-use crate::output::{Claim, Kind, OutputError, figure, progress};
-use crate::same_bits::{Bits, Comparison};
+use crate::output::{Claim, OutputError, ReportKind, figure, progress};
+use crate::same_bits::{BitComparison, Bits};
 use crate::terminal::{number, prose, table, text};
-use crate::{AnyError, Verdict, accuracy, browser, golden, junit};
+use crate::{AnyError, ExitStatus, accuracy, browser, golden, junit};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::{Kernels, wgpu};
 use batchnorm_wgpu_check::matrix::{Ranking, matrix, part_cases, part_limits};
-use batchnorm_wgpu_check::suite::{Expectations, Outcome, Row, Suite, Summary};
+use batchnorm_wgpu_check::suite::{Expectations, Outcome, Suite, Summary, SummaryRow};
 use serde::Serialize;
 use std::ops::Range;
 use std::panic::resume_unwind;
@@ -71,8 +71,8 @@ pub struct CheckArgs {
 }
 
 impl CheckArgs {
-    fn golden_request<'a>(&'a self, cases: &'a Path) -> golden::check::Request<'a> {
-        golden::check::Request {
+    fn golden_request<'a>(&'a self, cases: &'a Path) -> golden::check::GoldenRequest<'a> {
+        golden::check::GoldenRequest {
             cases,
             filter: self.filter.as_deref(),
             allow_unsupported: self.allow_unsupported,
@@ -112,12 +112,12 @@ impl AdapterReport {
 }
 
 /// The reports that were asked for.
-pub struct Files {
+pub struct ReportFiles {
     pub json: Option<Claim>,
     pub junit: Option<Claim>,
 }
 
-impl Files {
+impl ReportFiles {
     fn claim(arguments: &CheckArgs) -> Result<Self, OutputError> {
         let CheckArgs { browser, accuracy, golden, json, junit, .. } = arguments;
         let [of_json, of_junit] = match (browser, golden) {
@@ -136,12 +136,12 @@ impl Files {
 }
 
 /// What the reports of the matrix look like, JSON and JUnit.
-const REPORTS: [Kind; 2] =
-    [Kind::Json(&["adapter", "cases_in_all", "outcomes"]), Kind::Text("<testsuites name=\"bn check\"")];
+const REPORTS: [ReportKind; 2] =
+    [ReportKind::Json(&["adapter", "cases_in_all", "outcomes"]), ReportKind::Text("<testsuites name=\"bn check\"")];
 
 /// Runs the matrix.
-pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
-    let files = Files::claim(arguments)?;
+pub fn run(arguments: &CheckArgs) -> Result<ExitStatus, AnyError> {
+    let files = ReportFiles::claim(arguments)?;
     if let Some(program) = &arguments.browser {
         return browser::run(program.as_deref(), arguments.filter.as_deref(), &files);
     }
@@ -190,12 +190,12 @@ pub fn run(arguments: &CheckArgs) -> Result<Verdict, AnyError> {
     let failed = |report: &AdapterReport| {
         report.failures().count() > 0 || (report.is_whole() && !report.summary.holes.is_empty())
     };
-    Ok(if reports.iter().any(failed) || !all_alike { Verdict::Failed } else { Verdict::Passed })
+    Ok(if reports.iter().any(failed) || !all_alike { ExitStatus::Failed } else { ExitStatus::Passed })
 }
 
 /// Says on standard error how the results compare with an earlier run's; whether some were compared and all are alike.
 fn compare_bits(report: &AdapterReport, earlier: &Bits) -> bool {
-    let Comparison { compared, differing } = earlier.compare(&report.adapter, &report.outcomes);
+    let BitComparison { compared, differing } = earlier.compare(&report.adapter, &report.outcomes);
     differing.iter().take(PRINTED).for_each(|case| eprintln!("OTHER BITS {case}"));
     eprintln!(
         "{}: {compared} cases compared with the earlier run, {} have other bits",
@@ -417,7 +417,7 @@ fn print(report: &AdapterReport) {
     println!();
 }
 
-fn print_rows(of: &str, rows: &[Row]) {
+fn print_rows(of: &str, rows: &[SummaryRow]) {
     let cells = rows.iter().map(|row| {
         vec![
             row.of.clone(),
@@ -444,20 +444,20 @@ fn print_rows(of: &str, rows: &[Row]) {
 }
 
 /// A kernel that no case ran is a failure where every case did.
-fn suite(report: &AdapterReport) -> junit::Suite {
-    let cases = report.outcomes.iter().zip(&report.times).map(|(outcome, &seconds)| junit::Case {
+fn suite(report: &AdapterReport) -> junit::TestSuite {
+    let cases = report.outcomes.iter().zip(&report.times).map(|(outcome, &seconds)| junit::TestCase {
         name: outcome.case.clone(),
         class: format!("{}.{}", report.adapter, outcome.operation),
         seconds: Some(seconds),
         status: outcome.failure.clone().map_or(junit::Status::Passed, junit::Status::Failed),
     });
-    let holes = report.summary.holes.iter().filter(|_| report.is_whole()).map(|hole| junit::Case {
+    let holes = report.summary.holes.iter().filter(|_| report.is_whole()).map(|hole| junit::TestCase {
         name: hole.clone(),
         class: format!("{}.coverage", report.adapter),
         seconds: None,
         status: junit::Status::Failed("no case covers this kernel variant".into()),
     });
-    junit::Suite { name: report.adapter.clone(), seconds: report.seconds, cases: cases.chain(holes).collect() }
+    junit::TestSuite { name: report.adapter.clone(), seconds: report.seconds, cases: cases.chain(holes).collect() }
 }
 
 #[cfg(test)]

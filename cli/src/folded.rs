@@ -3,6 +3,7 @@
 use crate::AnyError;
 use crate::terminal::{number, prose, table};
 use batchnorm_wgpu::host::{Gpu, HostBatchNorm};
+use batchnorm_wgpu::reference::bound::compare;
 use batchnorm_wgpu::{Config, Layout, RunningStatistics};
 use batchnorm_wgpu_check::data::normal;
 use ndarray::{Array1, Array2, ArrayView2, Axis};
@@ -17,7 +18,7 @@ const CHANNELS: usize = 16;
 
 /// Where the mean of the linear layer's output comes from.
 #[derive(Clone, Copy)]
-enum Source {
+enum MeanSource {
     /// x is about 0, the bias is the mean.
     Bias,
     /// x is about the mean, the weights of a channel sum to 1.
@@ -34,7 +35,7 @@ struct Errors {
 }
 
 #[derive(Serialize)]
-pub struct Row {
+pub struct FoldedRow {
     adapter: String,
     /// Mean of the linear layer's output, in deviations.
     mean: f32,
@@ -43,13 +44,18 @@ pub struct Row {
 }
 
 /// One row of the table.
-pub fn measure(gpu: &Gpu, mean: f32) -> Result<Row, AnyError> {
+pub fn measure(gpu: &Gpu, mean: f32) -> Result<FoldedRow, AnyError> {
     let errors = |source| Pair::new(source, mean).errors(gpu);
-    Ok(Row { adapter: gpu.key(), mean, from_bias: errors(Source::Bias)?, from_inputs: errors(Source::Inputs)? })
+    Ok(FoldedRow {
+        adapter: gpu.key(),
+        mean,
+        from_bias: errors(MeanSource::Bias)?,
+        from_inputs: errors(MeanSource::Inputs)?,
+    })
 }
 
 /// Prints the rows of an adapter. They have no target: the error is mostly that of the linear layer.
-pub fn print(rows: &[Row]) {
+pub fn print(rows: &[FoldedRow]) {
     let heading = format!(
         "The same for a batch norm folded into a linear layer of {INPUTS} inputs and {CHANNELS} outputs with deviation 1:"
     );
@@ -82,10 +88,10 @@ struct Pair {
 }
 
 impl Pair {
-    fn new(source: Source, mean: f32) -> Self {
+    fn new(source: MeanSource, mean: f32) -> Self {
         let (offset, bias) = match source {
-            Source::Bias => (0.0, mean),
-            Source::Inputs => (mean, 0.0),
+            MeanSource::Bias => (0.0, mean),
+            MeanSource::Inputs => (mean, 0.0),
         };
         let values = |rows, columns, seed| {
             Array2::from_shape_fn((rows, columns), {
@@ -116,7 +122,7 @@ impl Pair {
         let apart = norm.inference(linear(&self.x, self.weight.view(), &self.bias).view(), None)?;
         let folded = norm.fold_into(self.weight.view(), Axis(0), Some(self.bias.view()))?;
         let folded = linear(&self.x, folded.weight.view(), &folded.bias);
-        Ok(Errors { apart: error_over_max(&apart, &want), folded: error_over_max(&folded, &want) })
+        Ok(Errors { apart: error_over_max(&apart, &want)?, folded: error_over_max(&folded, &want)? })
     }
 
     /// Batch norm of the exact output by the statistics that both ways were given.
@@ -150,9 +156,23 @@ fn statistics(y: &Array2<f64>) -> Result<RunningStatistics, AnyError> {
     Ok(RunningStatistics { mean_remainder, ..RunningStatistics::from_mean_var(&mean, &var, 1)? })
 }
 
-fn error_over_max(got: &Array2<f32>, want: &Array2<f64>) -> f64 {
-    let errors = got.iter().zip(want).map(|(&got, want)| (f64::from(got) - want).abs());
-    // `max` would drop a NaN.
-    let largest = |largest: f64, value: f64| if value > largest || value.is_nan() { value } else { largest };
-    errors.fold(0.0, largest) / want.iter().map(|want| want.abs()).fold(0.0, largest)
+fn error_over_max(got: &Array2<f32>, want: &Array2<f64>) -> batchnorm_wgpu::Result<f64> {
+    let (got, want): (Vec<f32>, Vec<f64>) = got.iter().zip(want).unzip();
+    // No error is excused: nothing says how large it may be.
+    Ok(compare(&got, &want, &vec![0.0; want.len()])?.error_over_max())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nan_is_the_largest_error() {
+        let want = Array2::from_elem((2, 2), -4.0);
+        let mut got = Array2::from_elem((2, 2), -4.0);
+        got[[1, 0]] = -3.0;
+        assert_eq!(error_over_max(&got, &want).unwrap(), 0.25);
+        got[[0, 1]] = f32::NAN;
+        assert_eq!(error_over_max(&got, &want).unwrap(), f64::INFINITY);
+    }
 }

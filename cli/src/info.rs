@@ -1,7 +1,7 @@
 //! `bn info`.
 
 use crate::terminal::{number, table, text};
-use crate::{AnyError, Verdict};
+use crate::{AnyError, ExitStatus};
 use batchnorm_wgpu::host::{adapter_key, adapters};
 use batchnorm_wgpu::kernels::Variant;
 use batchnorm_wgpu::{Capabilities, USEFUL_FEATURES, wgpu};
@@ -17,7 +17,7 @@ pub struct InfoArgs {
 
 /// What matters of an adapter.
 #[derive(Serialize)]
-struct Row {
+struct AdapterRow {
     key: String,
     name: String,
     backend: String,
@@ -36,11 +36,11 @@ struct Row {
 }
 
 /// Lists the adapters.
-pub fn run(arguments: &InfoArgs) -> Result<Verdict, AnyError> {
-    let rows: Vec<Row> = adapters().iter().map(row).collect();
+pub fn run(arguments: &InfoArgs) -> Result<ExitStatus, AnyError> {
+    let rows: Vec<AdapterRow> = adapters().iter().map(row).collect();
     if arguments.json {
         println!("{}", serde_json::to_string_pretty(&rows)?);
-        return Ok(Verdict::Passed);
+        return Ok(ExitStatus::Passed);
     }
     if rows.is_empty() {
         // The library's error says what to install.
@@ -83,10 +83,10 @@ pub fn run(arguments: &InfoArgs) -> Result<Verdict, AnyError> {
         ]
     });
     println!("{}", table(columns, cells));
-    Ok(Verdict::Passed)
+    Ok(ExitStatus::Passed)
 }
 
-fn row(adapter: &wgpu::Adapter) -> Row {
+fn row(adapter: &wgpu::Adapter) -> AdapterRow {
     let (info, limits, features) = (adapter.get_info(), adapter.limits(), adapter.features());
     let subgroups = (features & USEFUL_FEATURES).contains(wgpu::Features::SUBGROUP);
     let own = Capabilities {
@@ -99,7 +99,7 @@ fn row(adapter: &wgpu::Adapter) -> Row {
         Variant::every().filter(|variant| variant.check(capabilities).is_ok()).map(|variant| variant.name()).collect()
     };
     let all = Capabilities { subgroups: true, shader_f16: true, ..own.clone() };
-    Row {
+    AdapterRow {
         key: adapter_key(&info),
         name: info.name.clone(),
         backend: format!("{:?}", info.backend),

@@ -8,17 +8,17 @@ use quick_xml::writer::Writer;
 use std::io;
 
 /// What ran together, such as all cases on one adapter.
-pub struct Suite {
+pub struct TestSuite {
     /// Its name.
     pub name: String,
     /// How long it took, in seconds.
     pub seconds: f64,
     /// What it consists of.
-    pub cases: Vec<Case>,
+    pub cases: Vec<TestCase>,
 }
 
 /// One case.
-pub struct Case {
+pub struct TestCase {
     /// Its name, unique among those of its class.
     pub name: String,
     /// What it belongs to, parts separated by dots: servers make a tree of it.
@@ -43,14 +43,14 @@ pub enum Status {
 ///
 /// # Errors
 /// A file that cannot be written.
-pub fn write(claim: &Claim, name: &str, suites: &[Suite]) -> Result<(), AnyError> {
+pub fn write(claim: &Claim, name: &str, suites: &[TestSuite]) -> Result<(), AnyError> {
     Ok(claim.write(&xml(name, suites)?)?)
 }
 
-fn xml(name: &str, suites: &[Suite]) -> io::Result<Vec<u8>> {
+fn xml(name: &str, suites: &[TestSuite]) -> io::Result<Vec<u8>> {
     let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
     writer.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
-    let of_all = |test: fn(&Case) -> bool| count(suites.iter().flat_map(|suite| &suite.cases), test);
+    let of_all = |test: fn(&TestCase) -> bool| count(suites.iter().flat_map(|suite| &suite.cases), test);
     // The schema counts what was skipped by suite only.
     let attributes = [
         ("name", text(name)),
@@ -66,7 +66,7 @@ fn xml(name: &str, suites: &[Suite]) -> io::Result<Vec<u8>> {
     Ok(writer.into_inner())
 }
 
-fn write_suite(writer: &mut Writer<Vec<u8>>, suite: &Suite) -> io::Result<()> {
+fn write_suite(writer: &mut Writer<Vec<u8>>, suite: &TestSuite) -> io::Result<()> {
     let attributes = [
         ("name", text(&suite.name)),
         ("tests", count(&suite.cases, |_| true)),
@@ -78,7 +78,7 @@ fn write_suite(writer: &mut Writer<Vec<u8>>, suite: &Suite) -> io::Result<()> {
     element(writer, "testsuite", &attributes, |writer| suite.cases.iter().try_for_each(|case| write_case(writer, case)))
 }
 
-fn write_case(writer: &mut Writer<Vec<u8>>, case: &Case) -> io::Result<()> {
+fn write_case(writer: &mut Writer<Vec<u8>>, case: &TestCase) -> io::Result<()> {
     let mut attributes = vec![("name", text(&case.name)), ("classname", text(&case.class))];
     attributes.extend(case.seconds.map(|time| ("time", seconds(time))));
     element(writer, "testcase", &attributes, |writer| match &case.status {
@@ -107,11 +107,11 @@ fn element(
     Ok(())
 }
 
-fn count<'a>(cases: impl IntoIterator<Item = &'a Case>, test: impl Fn(&Case) -> bool) -> String {
+fn count<'a>(cases: impl IntoIterator<Item = &'a TestCase>, test: impl Fn(&TestCase) -> bool) -> String {
     cases.into_iter().filter(|case| test(case)).count().to_string()
 }
 
-fn is_failed(case: &Case) -> bool {
+fn is_failed(case: &TestCase) -> bool {
     matches!(case.status, Status::Failed(_))
 }
 
@@ -175,19 +175,19 @@ mod tests {
         }
     }
 
-    fn case(name: &str, status: Status) -> Case {
-        Case { name: name.into(), class: "lavapipe.inference".into(), seconds: Some(0.25), status }
+    fn case(name: &str, status: Status) -> TestCase {
+        TestCase { name: name.into(), class: "lavapipe.inference".into(), seconds: Some(0.25), status }
     }
 
-    fn suites() -> Vec<Suite> {
+    fn suites() -> Vec<TestSuite> {
         let hostile = "<y> & \"x\" differ\n\u{1b}[31mline 2\u{0} ]]> \u{fffe}é";
         let cases = vec![
             case("passes", Status::Passed),
             case("a \"quoted\" & <bracketed> name", Status::Failed(hostile.into())),
-            Case { seconds: None, ..case("skips", Status::Skipped("no f16".into())) },
+            TestCase { seconds: None, ..case("skips", Status::Skipped("no f16".into())) },
         ];
-        let empty = Suite { name: "gl".into(), seconds: 0.0, cases: vec![] };
-        vec![Suite { name: "lavapipe".into(), seconds: 12345.6789, cases }, empty]
+        let empty = TestSuite { name: "gl".into(), seconds: 0.0, cases: vec![] };
+        vec![TestSuite { name: "lavapipe".into(), seconds: 12345.6789, cases }, empty]
     }
 
     #[test]

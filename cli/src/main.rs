@@ -8,6 +8,7 @@ mod stream;
 mod accuracy;
 mod activation;
 mod adapter;
+mod asked;
 mod bench;
 mod browser;
 mod chart;
@@ -128,7 +129,7 @@ struct TrainCommand {
 
 /// How a command ended, where it ended by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Verdict {
+enum ExitStatus {
     /// All good.
     Passed,
     /// A mismatch was found.
@@ -138,10 +139,10 @@ enum Verdict {
 /// Any error, for people: commands add what to do about it.
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 
-fn train(arguments: &TrainCommand) -> Result<Verdict, AnyError> {
+fn train(arguments: &TrainCommand) -> Result<ExitStatus, AnyError> {
     let gpu = arguments.adapter.open()?;
     let passed = train::run(&arguments.training, &gpu.device, &gpu.queue, &gpu.info.name)?;
-    Ok(if passed { Verdict::Passed } else { Verdict::Failed })
+    Ok(if passed { ExitStatus::Passed } else { ExitStatus::Failed })
 }
 
 /// Lets Mesa's Vulkan layer look for a Wayland display without a complaint on standard error. Where neither a folder nor
@@ -196,8 +197,8 @@ fn run() -> ExitCode {
         Command::Train(arguments) => train(&arguments),
     };
     match outcome {
-        Ok(Verdict::Passed) => ExitCode::SUCCESS,
-        Ok(Verdict::Failed) => ExitCode::from(1),
+        Ok(ExitStatus::Passed) => ExitCode::SUCCESS,
+        Ok(ExitStatus::Failed) => ExitCode::from(1),
         Err(error) => {
             eprintln!("bn: {error}");
             if is_limit(&error) {

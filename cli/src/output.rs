@@ -77,14 +77,14 @@ pub enum OutputError {
 
 /// What tells reports of one kind from every other file.
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
+pub enum ReportKind {
     /// JSON: the keys of the object, or of the first in a list of objects, that reports of this kind always have.
     Json(&'static [&'static str]),
     /// Text: words near its beginning.
     Text(&'static str),
 }
 
-impl Kind {
+impl ReportKind {
     /// Whether a file is of this kind. One that holds nothing, or an empty list, is of every kind.
     fn is_of(self, file: &[u8]) -> bool {
         match self {
@@ -106,7 +106,7 @@ fn has_keys(value: &serde_json::Value, keys: &[&str]) -> bool {
 #[derive(Clone, Debug)]
 pub enum Replaces {
     /// An earlier report of its kind: CI servers write the same file again and again.
-    Reports(Kind),
+    Reports(ReportKind),
     /// Nothing; and what to do where something is there.
     Nothing(String),
     /// What is there: the file that the command goes on with.
@@ -173,7 +173,7 @@ impl Claim {
     ///
     /// # Errors
     /// As for [`Claim::new`].
-    pub fn report(path: Option<&Path>, kind: Kind) -> Result<Option<Self>, OutputError> {
+    pub fn report(path: Option<&Path>, kind: ReportKind) -> Result<Option<Self>, OutputError> {
         path.map(|path| Self::new(path, Replaces::Reports(kind), Folder::Exists)).transpose()
     }
 
@@ -419,7 +419,7 @@ mod tests {
         folder
     }
 
-    const NUMBERS: Kind = Kind::Json(&["operation", "number"]);
+    const NUMBERS: ReportKind = ReportKind::Json(&["operation", "number"]);
 
     fn report(path: &Path) -> Result<Claim, OutputError> {
         Claim::new(path, Replaces::Reports(NUMBERS), Folder::Exists)
@@ -440,7 +440,7 @@ mod tests {
             assert!(error.contains("--force") && error.contains("report exists"), "{error}");
             assert_eq!(fs::read(&file).unwrap(), other);
         }
-        let text = Kind::Text("<title>Mine</title>");
+        let text = ReportKind::Text("<title>Mine</title>");
         assert!(text.is_of(b"<html><title>Mine</title>") && !text.is_of(b"<html><title>Other</title>"));
         fs::remove_dir_all(folder).unwrap();
     }

@@ -23,7 +23,7 @@ struct EarlierCase {
 pub struct Bits(HashMap<String, HashMap<String, String>>);
 
 /// How the cases of one adapter compare with those of the earlier run.
-pub struct Comparison<'a> {
+pub struct BitComparison<'a> {
     /// Cases of both runs.
     pub compared: usize,
     /// Those whose results differ.
@@ -46,12 +46,12 @@ impl Bits {
     }
 
     /// Compares the outcomes of an adapter.
-    pub fn compare<'a>(&self, adapter: &str, outcomes: &'a [Outcome]) -> Comparison<'a> {
+    pub fn compare<'a>(&self, adapter: &str, outcomes: &'a [Outcome]) -> BitComparison<'a> {
         let earlier = self.0.get(adapter);
         let of =
             |outcome: &Outcome| earlier.and_then(|cases| cases.get(&outcome.case)).map(|bits| *bits == outcome.bits);
         let compared: Vec<_> = outcomes.iter().filter_map(|outcome| Some((outcome, of(outcome)?))).collect();
         let differing = compared.iter().filter(|(_, same)| !same).map(|(outcome, _)| outcome.case.as_str()).collect();
-        Comparison { compared: compared.len(), differing }
+        BitComparison { compared: compared.len(), differing }
     }
 }

@@ -268,6 +268,54 @@ fn plans_follow_the_layer_and_the_device() {
 }
 
 #[test]
+fn plans_of_views_bind_the_wider_tensor() {
+    let shape = "8x16x6x6:x=4/48";
+    let record = &records(&[shape, "--operation", "forward_training"])[0];
+    assert_eq!(record["views"], serde_json::json!({ "x": { "first": 4, "of": 48 } }));
+    let bytes = |name: &str| {
+        let bindings =
+            record["dispatches"].as_array().unwrap().iter().flat_map(|it| it["bindings"].as_array().unwrap());
+        let bound = bindings.into_iter().find(|binding| binding["name"] == name).unwrap();
+        bound["begin"].as_u64().unwrap() + bound["bytes"].as_u64().unwrap()
+    };
+    assert!(bytes("x") > bytes("y") && bytes("x") <= 8 * 48 * 36 * 4 && bytes("y") == 8 * 16 * 36 * 4, "{record}");
+    assert_says(
+        &said(&["plan", shape, "--operation", "inference"]),
+        &["\ninference 8x16x6x6 channels_first x=4/48 f32\n", "infer.planes4"],
+    );
+    assert_says(&refused(&["plan", "8x16x6x6:x=40/48"]), &["within those of the wider tensor", "from 40 on of 48"]);
+    assert_says(&refused(&["plan", "8x16x6x6:z=4/48"]), &["x, y or residual", "\"z\""]);
+    let in_place = ["plan", shape, "--in-place", "--operation", "forward_training"];
+    assert_says(&refused(&in_place), &["8x16x6x6 channels_first x=4/48"]);
+}
+
+#[test]
+fn plans_of_micro_batches_reduce_all_before_any_is_finished() {
+    let arguments = ["20x16x6x6", "--micro-batches", "8", "--operation", "forward_training"];
+    let record = &records(&arguments)[0];
+    let dispatches = record["dispatches"].as_array().unwrap();
+    let of = |stage: &str| -> Vec<u64> {
+        let dispatches = dispatches.iter().filter(|dispatch| dispatch["stage"] == stage);
+        dispatches.map(|dispatch| dispatch["micro_batch"].as_u64().unwrap()).collect()
+    };
+    assert_eq!((record["micro_batches"].as_u64(), of("reduce"), of("apply")), (Some(8), vec![0, 1, 2], vec![0, 1, 2]));
+    let stages: Vec<&str> = dispatches.iter().map(|dispatch| dispatch["stage"].as_str().unwrap()).collect();
+    let first_apply = stages.iter().position(|stage| *stage == "apply").unwrap();
+    assert!(stages[..first_apply].iter().all(|stage| *stage != "apply") && !stages[first_apply..].contains(&"reduce"));
+    // The last has four samples.
+    let last = dispatches.iter().rfind(|dispatch| dispatch["stage"] == "reduce").unwrap();
+    assert_eq!(last["bindings"][0]["bytes"], 4 * 16 * 36 * 4);
+    assert_says(
+        &said(&[&["plan"], &arguments[..]].concat()),
+        &["20x16x6x6 channels_first by 8 f32", "in 3 micro-batches of up to 8 samples", "micro-batch: whose"],
+    );
+    assert_eq!(records(&["20x16x6x6", "--micro-batches", "8"]).len(), 2, "forward and backward");
+    assert_says(&refused(&["plan", "20x16x6x6", "--micro-batches", "20"]), &["between 1 and 19", "got 20"]);
+    let inference = ["plan", "20x16x6x6", "--micro-batches", "8", "--operation", "inference"];
+    assert_says(&refused(&inference), &["--micro-batches is for forward_training and backward_training"]);
+}
+
+#[test]
 fn an_adapter_is_planned_for_where_it_is_asked_for() {
     let adapters: Value = serde_json::from_str(&said(&["info", "--json"])).unwrap();
     let key = adapters[0]["key"].as_str().unwrap();
@@ -284,8 +332,8 @@ fn what_cannot_be_planned_is_said() {
     let none = refused(&["plan", "8x16x7x7", "--strategy", "resident", "--operation", "inference"]);
     assert_says(&none, &["inference", "resident"]);
     assert_says(&refused(&["plan", "8x0"]), &["8x0", "at least one channel"]);
-    assert_says(&refused(&["plan", "8x3:f64"]), &["f32, f16 or bf16", "\"f64\""]);
-    assert_says(&refused(&["plan", "1x3", "--operation", "forward_training"]), &["forward_training"]);
+    assert_says(&refused(&["plan", "8x3:f64"]), &["f32, f16, bf16 or a view", "\"f64\""]);
+    assert_says(&refused(&["plan", "1x3", "--operation", "forward_training"]), &["more than one value per channel"]);
     assert_says(&refused(&["plan", "8x3", "--without", "x"]), &["gamma, beta"]);
     assert_says(&refused(&["plan", "8x3", "--storage", "f16_words"]), &["f16_words", "SHAPE:f16"]);
     for (flags, said) in [

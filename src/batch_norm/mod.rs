@@ -230,7 +230,7 @@ impl BatchNorm {
     }
 
     fn bind_forward_training(&self, bindings: &ForwardTraining<'_>) -> Result<Step> {
-        self.check_trainable()?;
+        self.shape().check_trainable()?;
         let ForwardTraining { x, y, residual, gamma, beta, saved, running, scratch } = bindings.clone();
         if !self.description.config().in_place && same_bytes(&x, &y) {
             let hint = "the backward pass needs x; Config::in_place lets it work from y";
@@ -298,7 +298,7 @@ impl BatchNorm {
     /// [`Error::OneValuePerChannel`], [`Error::Mismatch`] when no gradient is wanted or the forward pass was another one or one
     /// of another layer, and what is wrong with a binding.
     pub fn backward_training(&self, bindings: &Backward<'_>) -> Result<Step> {
-        self.named(self.check_trainable())?;
+        self.named(self.shape().check_trainable())?;
         self.named(self.backward(Operation::BackwardTraining, Operation::ForwardTraining, bindings))
     }
 
@@ -384,13 +384,6 @@ impl BatchNorm {
             Operation::Statistics,
             named([("x", Some(x)), ("saved", saved), ("running", running), ("scratch", Some(scratch))]),
         )
-    }
-
-    fn check_trainable(&self) -> Result<()> {
-        match self.shape().elements_per_channel() {
-            1 => Err(Error::OneValuePerChannel { dims: self.shape().dims().to_vec() }),
-            _ => Ok(()),
-        }
     }
 
     /// Records a copy that makes `running` the running statistics of a new layer: mean 0, variance 1, nothing tracked. A buffer

@@ -1,7 +1,7 @@
 //! Gradients of x, gamma, beta and the residual.
 
 use super::forward::Center;
-use super::{Layer, check_len, check_training, indices, sum};
+use super::{Layer, check_len, indices, sum};
 use crate::error::Result;
 use crate::shape::Shape;
 
@@ -36,7 +36,7 @@ pub struct Gradients {
 /// [`Error::OneValuePerChannel`](crate::Error::OneValuePerChannel) as in the forward pass.
 pub fn backward_training(x: &[f64], dy: &[f64], shape: &Shape, layer: &Layer<'_>) -> Result<Gradients> {
     check(x, dy, shape, layer)?;
-    check_training(shape)?;
+    shape.check_trainable()?;
     let count = shape.elements_per_channel() as u64;
     let statistics = |c| {
         let values = indices(shape, c).map(|i| x[i]);

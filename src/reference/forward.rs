@@ -1,6 +1,6 @@
 //! Statistics, training forward, inference.
 
-use super::{Layer, check_len, check_training, indices, sum};
+use super::{Layer, check_len, indices, sum};
 use crate::error::Result;
 use crate::shape::Shape;
 
@@ -98,7 +98,7 @@ pub fn statistics(x: &[f64], shape: &Shape) -> Result<Statistics> {
 pub fn forward_training(x: &[f64], shape: &Shape, layer: &Layer<'_>) -> Result<Forward> {
     check_len("x", x, shape.elements())?;
     layer.check(shape)?;
-    check_training(shape)?;
+    shape.check_trainable()?;
     let count = shape.elements_per_channel() as u64;
     let mut y = vec![0.0; x.len()];
     let mut statistics = Statistics { mean: Vec::new(), var: Vec::new(), count };

@@ -59,14 +59,6 @@ fn check_eps(eps: f64) -> Result<()> {
     Config { eps, ..Config::default() }.check()
 }
 
-/// Refuses a training step in which every variance would be the variance of one value.
-fn check_training(shape: &Shape) -> Result<()> {
-    if shape.elements_per_channel() == 1 {
-        return Err(Error::OneValuePerChannel { dims: shape.dims().to_vec() });
-    }
-    Ok(())
-}
-
 /// Indices of the elements of `channel`, in index order.
 fn indices(shape: &Shape, channel: usize) -> impl Iterator<Item = usize> + Clone {
     let (outer, channels, inner) = (shape.outer(), shape.channels(), shape.inner());

@@ -7,7 +7,7 @@ use batchnorm_wgpu::kernels::{self, PARAMETER_PLANES, STATISTIC_PLANES, Strategy
 use batchnorm_wgpu::plan::Params;
 use batchnorm_wgpu::program::{Description, Dispatch, Given};
 use batchnorm_wgpu::{Choice, Config, Error, Layout, Operation, Shape, wgpu};
-use batchnorm_wgpu_check::compute::{Access, Pipeline};
+use batchnorm_wgpu_check::compute::{BindingUse, CompiledKernel};
 use batchnorm_wgpu_check::data::normal;
 use libtest_mimic::{Failed, Trial};
 use std::collections::HashMap;
@@ -106,11 +106,11 @@ fn run_dispatch(adapter: &Adapter, dispatch: &Dispatch, buffers: &HashMap<&str, 
         })
     })?;
     queue.write_buffer(&params, 0, bytemuck::bytes_of(&dispatch.params));
-    let (mut accesses, mut bound) = (vec![Access::Uniform], vec![params.as_entire_buffer_binding()]);
+    let (mut accesses, mut bound) = (vec![BindingUse::Uniform], vec![params.as_entire_buffer_binding()]);
     for binding in &dispatch.bindings {
         accesses.push(match binding.access {
-            kernels::Access::Read => Access::Read,
-            kernels::Access::Write => Access::Write,
+            kernels::Access::Read => BindingUse::Read,
+            kernels::Access::Write => BindingUse::Write,
         });
         let (buffer, size) = (&buffers[binding.name], wgpu::BufferSize::new(binding.bytes));
         bound.push(wgpu::BufferBinding { buffer, offset: binding.begin, size });
@@ -118,6 +118,6 @@ fn run_dispatch(adapter: &Adapter, dispatch: &Dispatch, buffers: &HashMap<&str, 
     let [workgroups, 1] = dispatch.grid else {
         panic!("{:?}: a small tensor has one row of workgroups", dispatch.grid)
     };
-    let pipeline = Pipeline::new(device, &dispatch.variant.name(), &dispatch.shader().text, &accesses, &[])?;
+    let pipeline = CompiledKernel::new(device, &dispatch.variant.name(), &dispatch.shader().text, &accesses, &[])?;
     pipeline.bind(&bound, workgroups)?.run(queue)
 }

@@ -67,15 +67,15 @@ struct Tolerance {
 }
 
 /// An output that a case may hold an answer for.
-struct Output {
+struct GoldenOutput {
     name: &'static str,
-    extent: Extent,
+    extent: OutputExtent,
     needs: Needs,
 }
 
 /// How many values an output has.
 #[derive(Clone, Copy, PartialEq)]
-enum Extent {
+enum OutputExtent {
     /// The shape of x.
     Tensor,
     /// One for each channel.
@@ -94,25 +94,25 @@ enum Needs {
 }
 
 /// Every output, in the order of the format's description.
-const OUTPUTS: [Output; 10] = {
-    const fn output(name: &'static str, extent: Extent, needs: Needs) -> Output {
-        Output { name, extent, needs }
+const OUTPUTS: [GoldenOutput; 10] = {
+    const fn output(name: &'static str, extent: OutputExtent, needs: Needs) -> GoldenOutput {
+        GoldenOutput { name, extent, needs }
     }
     [
-        output("y", Extent::Tensor, Needs::Nothing),
-        output("batch_mean", Extent::Channels, Needs::Training),
-        output("batch_var", Extent::Channels, Needs::Training),
-        output("running_mean", Extent::Channels, Needs::Nothing),
-        output("running_var", Extent::Channels, Needs::Nothing),
-        output("num_batches_tracked", Extent::One, Needs::Nothing),
-        output("dx", Extent::Tensor, Needs::Gradient),
-        output("dweight", Extent::Channels, Needs::Gradient),
-        output("dbias", Extent::Channels, Needs::Gradient),
-        output("dresidual", Extent::Tensor, Needs::Residual),
+        output("y", OutputExtent::Tensor, Needs::Nothing),
+        output("batch_mean", OutputExtent::Channels, Needs::Training),
+        output("batch_var", OutputExtent::Channels, Needs::Training),
+        output("running_mean", OutputExtent::Channels, Needs::Nothing),
+        output("running_var", OutputExtent::Channels, Needs::Nothing),
+        output("num_batches_tracked", OutputExtent::One, Needs::Nothing),
+        output("dx", OutputExtent::Tensor, Needs::Gradient),
+        output("dweight", OutputExtent::Channels, Needs::Gradient),
+        output("dbias", OutputExtent::Channels, Needs::Gradient),
+        output("dresidual", OutputExtent::Tensor, Needs::Residual),
     ]
 };
 
-impl Output {
+impl GoldenOutput {
     /// The output of that name.
     fn named(name: &str) -> Option<&'static Self> {
         OUTPUTS.iter().find(|output| output.name == name)
@@ -127,9 +127,7 @@ impl Golden {
         if !self.mode.trains() {
             return Ok(());
         }
-        if shape.elements_per_channel() == 1 {
-            return Err(Problem::Unsupported("one value per channel in training has no variance".into()));
-        }
+        shape.check_trainable().map_err(|error| Problem::Unsupported(error.to_string()))?;
         if self.inputs.running.tracked.contains(&u32::MAX) {
             return Err(Problem::Unsupported(format!("{} batches tracked leave no room for this one", u32::MAX)));
         }

@@ -1,8 +1,8 @@
 //! Files into golden cases. A file may hold anything: nothing it says is believed before it is checked against its length.
 
 use super::{
-    ACTIVATIONS, CUMULATIVE, Extent, FORMAT, Golden, GoldenError, LARGEST, LAYOUTS, MODES, OUTPUTS, Output, Problem,
-    Tolerance, VARIANCES, stored_as,
+    ACTIVATIONS, CUMULATIVE, FORMAT, Golden, GoldenError, GoldenOutput, LARGEST, LAYOUTS, MODES, OUTPUTS, OutputExtent,
+    Problem, Tolerance, VARIANCES, stored_as,
 };
 use crate::case::{Before, Inputs};
 use crate::stored::Stored;
@@ -39,7 +39,7 @@ impl Golden {
     /// # Errors
     /// [`Problem`].
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Problem> {
-        let reader = Reader::new(bytes)?;
+        let reader = GoldenReader::new(bytes)?;
         reader.key("format", None, &[(FORMAT, ())])?;
         let mode = reader.key("mode", None, &MODES)?;
         let layout = reader.key("layout", Some(Layout::ChannelsFirst), &LAYOUTS)?;
@@ -74,13 +74,13 @@ fn contents(path: &Path) -> Result<Vec<u8>, Problem> {
 }
 
 /// A file that is being read.
-struct Reader<'a> {
+struct GoldenReader<'a> {
     header: Header,
     /// The whole file.
     bytes: &'a [u8],
 }
 
-impl<'a> Reader<'a> {
+impl<'a> GoldenReader<'a> {
     fn new(bytes: &'a [u8]) -> Result<Self, Problem> {
         let header = Header::read(&mut &*bytes, bytes.len() as u64).map_err(Problem::File)?;
         Ok(Self { header, bytes })
@@ -207,14 +207,14 @@ impl<'a> Reader<'a> {
         for full in self.header.names() {
             let Some(name) = full.strip_prefix("expected.") else { continue };
             let Some(view) = self.view(&full) else { continue };
-            let output = Output::named(name).ok_or_else(|| Problem::wrong(&full, outputs(), "another name"))?;
+            let output = GoldenOutput::named(name).ok_or_else(|| Problem::wrong(&full, outputs(), "another name"))?;
             if let Some(missing) = golden.lacks(output.needs) {
                 return Err(Problem::wrong(&full, format!("an answer only with {missing}"), "one without"));
             }
             let answer = match output.extent {
-                Extent::Tensor => read(&full, &view, &ANSWERS[..4], &[shape.dims()]),
-                Extent::Channels => read(&full, &view, &ANSWERS[..4], &[&[shape.channels()]]),
-                Extent::One => read(&full, &view, &ANSWERS, &ONE),
+                OutputExtent::Tensor => read(&full, &view, &ANSWERS[..4], &[shape.dims()]),
+                OutputExtent::Channels => read(&full, &view, &ANSWERS[..4], &[&[shape.channels()]]),
+                OutputExtent::One => read(&full, &view, &ANSWERS, &ONE),
             };
             answers.insert(output.name, answer?);
         }

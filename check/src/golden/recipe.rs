@@ -1,6 +1,6 @@
 //! Golden cases of the library's own reference, so that other implementations can be held against it.
 
-use super::{Extent, Golden, LARGEST, OUTPUTS, Problem};
+use super::{Golden, LARGEST, OUTPUTS, OutputExtent, Problem};
 use crate::case::{Case, Inputs, Operation};
 use crate::data::Data;
 use crate::judge::Wide;
@@ -130,9 +130,9 @@ impl Golden {
         let stored = |(name, values): (&str, Vec<f64>)| {
             let output = OUTPUTS.iter().find(|output| output.name == name && self.lacks(output.needs).is_none())?;
             let (dtype, dims) = match output.extent {
-                Extent::Tensor => (Dtype::F64, shape.dims().to_vec()),
-                Extent::Channels => (Dtype::F64, vec![values.len()]),
-                Extent::One => (Dtype::I64, Vec::new()),
+                OutputExtent::Tensor => (Dtype::F64, shape.dims().to_vec()),
+                OutputExtent::Channels => (Dtype::F64, vec![values.len()]),
+                OutputExtent::One => (Dtype::I64, Vec::new()),
             };
             Some((output.name, Stored { dtype, dims, values }))
         };

@@ -1,6 +1,6 @@
 //! Golden cases on a device.
 
-use super::{Extent, Golden, Output, Problem, Tolerance};
+use super::{Golden, GoldenOutput, OutputExtent, Problem, Tolerance};
 use crate::case::{Operation, Setup};
 use crate::judge::{Expected, TENSORS, Verdict, expected, position};
 use crate::run::{Results, first_parts};
@@ -148,7 +148,7 @@ impl Golden {
     /// The index of a verdict's worst element in each dimension of its output.
     fn position(&self, verdict: &Verdict) -> Vec<usize> {
         let Some(worst) = verdict.worst else { return Vec::new() };
-        let tensor = Output::named(verdict.name).is_some_and(|output| output.extent == Extent::Tensor);
+        let tensor = GoldenOutput::named(verdict.name).is_some_and(|output| output.extent == OutputExtent::Tensor);
         if !tensor {
             return vec![worst.index];
         }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// A piece of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum TokenKind {
     /// A name or a keyword.
     Name,
     /// A literal.
@@ -15,7 +15,7 @@ enum Kind {
 
 #[derive(Clone, Debug)]
 struct Token<'a> {
-    kind: Kind,
+    kind: TokenKind,
     text: &'a str,
     range: Range<usize>,
 }
@@ -73,11 +73,11 @@ pub fn mutations(line: &str) -> Vec<String> {
     for (i, token) in tokens.iter().enumerate() {
         let replaced = |new: &str| (token.range.clone(), new.to_owned());
         match token.kind {
-            Kind::Number => found.extend(numbers(token.text).iter().map(|new| replaced(new))),
-            Kind::Name => {
+            TokenKind::Number => found.extend(numbers(token.text).iter().map(|new| replaced(new))),
+            TokenKind::Name => {
                 found.extend(FUNCTIONS.iter().filter(|(of, _)| *of == token.text).map(|(_, to)| replaced(to)))
             }
-            Kind::Sign => {
+            TokenKind::Sign => {
                 let table: &[(&str, &[&str])] = if follows_operand(&tokens, i) { &BINARY } else { &[] };
                 let rows = table.iter().chain(&ASSIGNMENTS).filter(|(of, _)| *of == token.text);
                 found.extend(rows.flat_map(|(_, to)| to.iter()).map(|to| replaced(to)));
@@ -109,11 +109,12 @@ fn tokens(code: &str) -> Vec<Token<'_>> {
                 at += c.len_utf8();
                 continue;
             }
-            c if c.is_ascii_digit() => (Kind::Number, run(|c| c.is_alphanumeric() || c == '.')),
-            c if c.is_alphanumeric() || c == '_' => (Kind::Name, run(|c| c.is_alphanumeric() || c == '_')),
-            c => {
-                (Kind::Sign, LONG_SIGNS.iter().find(|sign| rest.starts_with(**sign)).map_or(c.len_utf8(), |s| s.len()))
-            }
+            c if c.is_ascii_digit() => (TokenKind::Number, run(|c| c.is_alphanumeric() || c == '.')),
+            c if c.is_alphanumeric() || c == '_' => (TokenKind::Name, run(|c| c.is_alphanumeric() || c == '_')),
+            c => (
+                TokenKind::Sign,
+                LONG_SIGNS.iter().find(|sign| rest.starts_with(**sign)).map_or(c.len_utf8(), |s| s.len()),
+            ),
         };
         let previous: Option<&Token> = tokens.last();
         if rest.starts_with('<') && previous.is_some_and(|token| GENERIC.contains(&token.text)) {
@@ -141,9 +142,9 @@ fn types_length(text: &str) -> usize {
 /// Whether a value stands before the token, so that an operator has two operands.
 fn follows_operand(tokens: &[Token<'_>], i: usize) -> bool {
     i.checked_sub(1).is_some_and(|before| match tokens[before].kind {
-        Kind::Number => true,
-        Kind::Name => tokens[before].text != "return",
-        Kind::Sign => [")", "]"].contains(&tokens[before].text),
+        TokenKind::Number => true,
+        TokenKind::Name => tokens[before].text != "return",
+        TokenKind::Sign => [")", "]"].contains(&tokens[before].text),
     })
 }
 
@@ -221,7 +222,7 @@ fn without_statement(code: &str, tokens: &[Token<'_>]) -> Option<(Range<usize>, 
     let (first, last) = (tokens.first()?, tokens.last()?);
     let stays = ["let", "var", "const", "return", "fn", "case", "default", ")"].contains(&first.text);
     let balanced = |open, close| code.matches(open).count() == code.matches(close).count();
-    let statement = first.kind == Kind::Name && last.text == ";" && balanced('(', ')') && balanced('{', '}');
+    let statement = first.kind == TokenKind::Name && last.text == ";" && balanced('(', ')') && balanced('{', '}');
     // A part of an expression that began on a line before is no statement.
     let complete = tokens.iter().any(|token| ["=", "+="].contains(&token.text)) || tokens.get(1)?.text == "(";
     (statement && complete && !stays).then(|| (first.range.start..last.range.end, String::new()))

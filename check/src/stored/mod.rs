@@ -31,7 +31,7 @@ pub struct Stored {
 
 /// A tensor that is still in its file.
 #[derive(Clone, Debug)]
-pub struct Place {
+pub struct UnreadTensor {
     /// What the file holds.
     pub dtype: Dtype,
     /// Its shape; none for a scalar.
@@ -103,7 +103,7 @@ pub fn layer_dtype(dtype: Dtype) -> Option<DType> {
     }
 }
 
-impl Place {
+impl UnreadTensor {
     /// Number of elements. It was held against the length of the file.
     pub fn elements(&self) -> usize {
         self.dims.iter().product()
@@ -138,7 +138,7 @@ impl Stored {
     /// The tensor of a safetensors file; `None` when its elements are of another type than [`READABLE`] names.
     pub fn read(view: &TensorView<'_>) -> Option<Self> {
         let (dtype, dims) = (view.dtype(), view.shape().to_vec());
-        let place = Place { dtype, dims: dims.clone(), start: 0, order: Order::default() };
+        let place = UnreadTensor { dtype, dims: dims.clone(), start: 0, order: Order::default() };
         Some(Self { dtype, dims, values: place.read(&mut Cursor::new(view.data()), |value| value).ok()? })
     }
 

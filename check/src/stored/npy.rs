@@ -1,7 +1,7 @@
 //! `.npy` files, as `numpy.save` writes them.
 
 use super::elements::Order;
-use super::{Dtype, Place, Stored, StoredError};
+use super::{Dtype, Stored, StoredError, UnreadTensor};
 use batchnorm_wgpu::checkpoint::Foreign;
 use ndarray_npy::npy::header::{Header, Layout};
 use std::fmt::Display;
@@ -41,7 +41,7 @@ const MAGIC: &[u8] = b"\x93NUMPY";
 /// # Errors
 /// [`StoredError::Npy`] for anything that is not one whole `.npy` file, [`StoredError::ForeignFile`] for a file of another kind
 /// that is known, [`StoredError::Elements`] for elements of a type that is not read.
-pub fn place(file: &mut impl Read, size: u64) -> Result<Place, StoredError> {
+pub fn place(file: &mut impl Read, size: u64) -> Result<UnreadTensor, StoredError> {
     let mut head = Vec::new();
     file.take(12 + LONGEST_HEADER as u64).read_to_end(&mut head)?;
     if let Some(Foreign { found, hint }) = Foreign::recognize(&head).filter(|_| !head.starts_with(MAGIC)) {
@@ -58,7 +58,7 @@ pub fn place(file: &mut impl Read, size: u64) -> Result<Place, StoredError> {
         return Err(damaged(format!("whose shape {dims:?} does not match its {actual} bytes of {dtype:?}")));
     }
     let fortran = matches!(header.layout, Layout::Fortran);
-    Ok(Place { dtype, dims, start, order: Order { big_endian, fortran } })
+    Ok(UnreadTensor { dtype, dims, start, order: Order { big_endian, fortran } })
 }
 
 /// Writes the header of a `.npy` file, which the elements in C order follow.

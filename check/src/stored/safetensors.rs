@@ -1,7 +1,7 @@
 //! `.safetensors` files.
 
 use super::elements::Order;
-use super::{Dtype, Place, Stored, StoredError};
+use super::{Dtype, Stored, StoredError, UnreadTensor};
 use batchnorm_wgpu::checkpoint::{Entry, Header};
 use safetensors::tensor::TensorInfo;
 use serde_json::{Value, to_value};
@@ -26,9 +26,9 @@ impl Tensors {
     }
 
     /// The tensor of a name, where there is one.
-    pub fn place(&self, name: &str) -> Option<Place> {
+    pub fn place(&self, name: &str) -> Option<UnreadTensor> {
         let Entry { dtype, shape, range } = self.header.entry(name)?;
-        Some(Place { dtype, dims: shape, start: range.start, order: Order::default() })
+        Some(UnreadTensor { dtype, dims: shape, start: range.start, order: Order::default() })
     }
 
     /// Names of all tensors, in order.

@@ -22,7 +22,7 @@ pub struct BenchArgs {
     pub(super) quick: bool,
     /// Time only these shapes, separated by commas, in this order: parts of the text of listed ones, such as `32x64` or
     /// `channels_last`, or a shape of your own. Each can have a layout and types of its own after colons, such as
-    /// `8x5x5x3:channels_last:f16`
+    /// `8x5x5x3:channels_last:f16`, and views: `32x96x28x28:x=0/256` is the first 96 of 256 channels
     #[arg(long, value_name = "TEXTS")]
     pub(super) shapes: Option<String>,
     #[command(flatten)]
@@ -49,8 +49,8 @@ pub struct BenchArgs {
     #[arg(long, value_name = "FILE")]
     pub(super) tuning: Option<PathBuf>,
     /// The checks that compiled kernels make while they run
-    #[arg(long, value_name = "WHICH", value_enum, default_value_t = Checks::Safe)]
-    pub(super) runtime_checks: Checks,
+    #[arg(long, value_name = "WHICH", value_enum, default_value_t = CheckLevel::Safe)]
+    pub(super) runtime_checks: CheckLevel,
     /// Write the record as JSON to FILE, or to standard output
     #[arg(long, value_name = "FILE", num_args = 0..=1, default_missing_value = "-")]
     pub(super) json: Option<PathBuf>,
@@ -62,7 +62,7 @@ pub struct BenchArgs {
 
 /// What compiled kernels check while they run.
 #[derive(Clone, Copy, clap::ValueEnum)]
-pub enum Checks {
+pub enum CheckLevel {
     /// wgpu's checks of bounds and loops; workgroup memory is not zeroed, since every kernel writes before it reads
     Safe,
     /// The same, with workgroup memory zeroed
@@ -75,7 +75,7 @@ pub enum Checks {
     None,
 }
 
-impl Checks {
+impl CheckLevel {
     /// As the library takes them.
     pub fn options(self) -> RuntimeChecks {
         let safe = RuntimeChecks::default();

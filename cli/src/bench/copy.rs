@@ -5,7 +5,7 @@ use super::record;
 use crate::AnyError;
 use batchnorm_wgpu::host::{Gpu, storage};
 use batchnorm_wgpu::wgpu;
-use batchnorm_wgpu_check::compute::{Access, Dispatch, Pipeline};
+use batchnorm_wgpu_check::compute::{BindingUse, BoundKernel, CompiledKernel};
 use std::time::Duration;
 
 /// Its WGSL.
@@ -22,7 +22,7 @@ const GPU_CANDIDATES: (&[u32], &[u32]) = (&[64, 128, 256, 512, 1024], &[64, 512,
 /// A copy kernel with the shape of its dispatch.
 pub struct CopyKernel {
     /// One for each pair of tensors.
-    dispatches: Vec<Dispatch>,
+    dispatches: Vec<BoundKernel>,
     workgroup_size: u32,
     workgroups: u32,
     segments: bool,
@@ -67,7 +67,8 @@ impl CopyKernel {
             }
             for segments in [false, true] {
                 let constants = constants(workgroup_size, segments);
-                let pipeline = Pipeline::new(&gpu.device, "copy", TEXT, &[Access::Read, Access::Write], &constants)?;
+                let pipeline =
+                    CompiledKernel::new(&gpu.device, "copy", TEXT, &[BindingUse::Read, BindingUse::Write], &constants)?;
                 for &workgroups in numbers {
                     let bind = |pair: &[wgpu::Buffer; 2]| {
                         pipeline.bind(&pair.each_ref().map(wgpu::Buffer::as_entire_buffer_binding), workgroups)

@@ -4,8 +4,9 @@ use super::copy::{CopyKernel, constants};
 use super::elements::{decode, encode};
 use crate::AnyError;
 use batchnorm_wgpu::host::{Gpu, download, storage, upload};
+use batchnorm_wgpu::reference::bound::compare;
 use batchnorm_wgpu::{DType, wgpu};
-use batchnorm_wgpu_check::compute::{Access, Dispatch, Pipeline};
+use batchnorm_wgpu_check::compute::{BindingUse, BoundKernel, CompiledKernel};
 use batchnorm_wgpu_check::data::normal;
 
 /// What an epilogue computes of its tensors, the first of which it writes.
@@ -54,11 +55,11 @@ impl Function {
     }
 
     /// How it uses its tensors.
-    fn accesses(self) -> &'static [Access] {
+    fn accesses(self) -> &'static [BindingUse] {
         match self {
-            Self::Relu => &[Access::Write],
-            Self::AddRelu => &[Access::Write, Access::Read],
-            Self::Gate => &[Access::Write, Access::Read, Access::Read],
+            Self::Relu => &[BindingUse::Write],
+            Self::AddRelu => &[BindingUse::Write, BindingUse::Read],
+            Self::Gate => &[BindingUse::Write, BindingUse::Read, BindingUse::Read],
         }
     }
 
@@ -97,7 +98,7 @@ pub fn texts() -> impl Iterator<Item = (String, String)> {
 pub struct Epilogue {
     function: Function,
     dtype: DType,
-    pipeline: Pipeline,
+    pipeline: CompiledKernel,
     workgroup_size: u32,
     workgroups: u32,
 }
@@ -123,19 +124,19 @@ impl Epilogue {
     fn new(gpu: &Gpu, copy: &CopyKernel, dtype: DType, function: Function) -> Result<Self, AnyError> {
         let (workgroup_size, workgroups, segments) = copy.layout();
         let (wgsl, constants) = (text(dtype, function), constants(workgroup_size, segments));
-        let pipeline = Pipeline::new(&gpu.device, "epilogue", &wgsl, function.accesses(), &constants)?;
+        let pipeline = CompiledKernel::new(&gpu.device, "epilogue", &wgsl, function.accesses(), &constants)?;
         let epilogue = Self { function, dtype, pipeline, workgroup_size, workgroups };
         epilogue.verify(gpu)?;
         Ok(epilogue)
     }
 
     /// Binds tensors of whole vectors.
-    pub fn bind(&self, tensors: &[&wgpu::Buffer]) -> Result<Dispatch, AnyError> {
+    pub fn bind(&self, tensors: &[&wgpu::Buffer]) -> Result<BoundKernel, AnyError> {
         self.bind_to(tensors, self.workgroups)
     }
 
     /// Binds tensors of whole vectors, for at most so many workgroups.
-    fn bind_to(&self, tensors: &[&wgpu::Buffer], most: u32) -> Result<Dispatch, AnyError> {
+    fn bind_to(&self, tensors: &[&wgpu::Buffer], most: u32) -> Result<BoundKernel, AnyError> {
         let vectors = tensors.iter().map(|tensor| tensor.size() / 16).min().unwrap_or(0);
         let useful = vectors.div_ceil(self.workgroup_size.into()).max(1);
         let buffers: Vec<_> = tensors.iter().map(|tensor| tensor.as_entire_buffer_binding()).collect();
@@ -159,20 +160,7 @@ impl Epilogue {
         };
         self.bind_to(&tensors, self.workgroups.min(WORKGROUPS))?.run(&gpu.queue)?;
         let bytes = download(&gpu.device, &gpu.queue, &tensors[..1])?.concat();
-        let last_place = match self.dtype {
-            DType::F32 => f32::EPSILON,
-            DType::F16 => 1.0 / 1024.0,
-            DType::Bf16 => 1.0 / 128.0,
-        };
-        for (i, got) in decode(&bytes, self.dtype).into_iter().enumerate() {
-            let want = self.function.of([host[0][i], host[1][i], host[2][i]]);
-            let right = (got - want).abs() <= last_place * want.abs();
-            if !right {
-                let Self { function, dtype, .. } = self;
-                return Err(format!("the epilogue {function:?} of {dtype} is wrong: at {i} {got}, not {want}").into());
-            }
-        }
-        Ok(())
+        hold(self.function, self.dtype, &host, &decode(&bytes, self.dtype))
     }
 
     /// Values of the dtype; those that take the place of y as a relu leaves them.
@@ -180,5 +168,37 @@ impl Epilogue {
         let least = if self.function == Function::Gate && seed == 2 { 0.0 } else { f32::MIN };
         let values: Vec<f32> = normal(count, seed).into_iter().map(|value| value.max(least)).collect();
         decode(&encode(&values, self.dtype), self.dtype)
+    }
+}
+
+/// Holds what came of the operands `host` against what should have.
+fn hold(function: Function, dtype: DType, host: &[Vec<f32>], got: &[f32]) -> Result<(), AnyError> {
+    let last_place = match dtype {
+        DType::F32 => f64::from(f32::EPSILON),
+        DType::F16 => 1.0 / 1024.0,
+        DType::Bf16 => 1.0 / 128.0,
+    };
+    let wanted = (0..got.len()).map(|i| function.of([host[0][i], host[1][i], host[2][i]]).into());
+    let want: Vec<f64> = wanted.collect();
+    let tolerance: Vec<f64> = want.iter().map(|want| last_place * want.abs()).collect();
+    let outcome = compare(got, &want, &tolerance)?;
+    match outcome.passed() {
+        true => Ok(()),
+        false => Err(format!("the epilogue {function:?} of {dtype} is wrong: {outcome}").into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wrong_results_are_refused() {
+        let host = [vec![1.0, -2.0, 3.0], vec![1.0; 3], vec![1.0; 3]];
+        let hold = |got: [f32; 3]| hold(Function::Relu, DType::F16, &host, &got);
+        assert!(hold([1.0, 0.0, 3.0]).is_ok() && hold([1.0, 0.0, 3.0 + 3.0 / 1024.0]).is_ok());
+        for got in [[1.0, -2.0, 3.0], [1.0, 0.0, 3.01], [f32::NAN, 0.0, 3.0], [1.0, 0.0, f32::INFINITY]] {
+            assert!(hold(got).is_err_and(|error| error.to_string().contains("of f16 is wrong")), "{got:?}");
+        }
     }
 }

@@ -2,14 +2,14 @@
 
 use super::clock::Job;
 use super::epilogue::{Epilogues, Function};
-use super::record::{FusedRow, Fusion, dims_and_layout};
+use super::record::{FusedRow, Fusion, parts};
 use super::session::Session;
-use super::tensors::{Tensors, Use, job};
+use super::tensors::{TensorSets, Use, job};
 use crate::AnyError;
 use batchnorm_wgpu::host::guarded;
 use batchnorm_wgpu::kernels::{Kernel, Variant, Wanted, kernels_of};
-use batchnorm_wgpu::{Activation, BatchNorm, Choice, Config, Operation, Plan, Step, wgpu};
-use batchnorm_wgpu_check::compute::Dispatch;
+use batchnorm_wgpu::{Activation, BatchNorm, Choice, Config, Operation, Plan, Step, Views, wgpu};
+use batchnorm_wgpu_check::compute::BoundKernel;
 
 /// Operations that are timed.
 pub const OPERATIONS: [Operation; 3] = [Operation::ForwardTraining, Operation::Inference, Operation::BackwardTraining];
@@ -54,12 +54,16 @@ impl Session<'_> {
     /// The fused step and its separate passes, timed in turn on the same tensors.
     pub fn fused_row(
         &mut self,
-        tensors: &Tensors,
+        tensors: &TensorSets,
         epilogues: &Epilogues,
         (operation, fusion): (Operation, Fusion),
         choice: &Choice,
     ) -> Result<FusedRow, AnyError> {
         let (shape, dtype) = (tensors.shape(), tensors.dtype());
+        let Views { y, residual, .. } = shape.views();
+        if y.is_some() || residual.is_some() {
+            return Err("--fused: separate passes go over whole tensors; leave out views of y and residual".into());
+        }
         let config = Config { dtype, activation: Activation::Relu, ..Config::default() };
         let layer = self.layer(shape, &config, choice)?;
         let plan = layer.plan(operation)?;
@@ -77,11 +81,12 @@ impl Session<'_> {
         let bound = tensors.epilogues(epilogue, fusion.epilogue(operation))?;
         let jobs = [job(&fused), separate(&steps, &bound, operation)];
         let samples = self.watch.measure(&jobs.each_ref(), self.rounds, self.least)?;
-        let (dims, layout) = dims_and_layout(shape);
+        let (dims, layout, views) = parts(shape);
         Ok(FusedRow {
             operation,
             dims,
             layout,
+            views,
             dtype,
             fusion,
             fused_microseconds: samples[0].timing(),
@@ -95,7 +100,7 @@ impl Session<'_> {
 
     fn steps(
         &self,
-        tensors: &Tensors,
+        tensors: &TensorSets,
         layer: &BatchNorm,
         operation: Operation,
         fusion: Fusion,
@@ -114,7 +119,7 @@ impl Session<'_> {
 }
 
 /// A plain step and its epilogue, in the order of the operation.
-fn separate<'a>(steps: &'a [Step], bound: &'a [Dispatch], operation: Operation) -> Job<'a> {
+fn separate<'a>(steps: &'a [Step], bound: &'a [BoundKernel], operation: Operation) -> Job<'a> {
     let encode = move |i: usize, pass: &mut wgpu::ComputePass<'_>| {
         let (step, epilogue) = (&steps[i], &bound[i]);
         if is_backward(operation) {

@@ -1,7 +1,7 @@
 //! What a run of `bn bench` found, as it is written to a file and read again by `bn report`.
 
 use batchnorm_wgpu::kernels::{Geometry, Reduction};
-use batchnorm_wgpu::{DType, Layout, Operation, Plan, Preference, Shape};
+use batchnorm_wgpu::{DType, Layout, Operation, Plan, Preference, Shape, View, Views};
 use serde::{Deserialize, Serialize};
 
 /// What a record says it is.
@@ -33,7 +33,7 @@ pub struct Record {
     /// The fastest copy kernel.
     pub copy: Copy,
     /// What was timed.
-    pub rows: Vec<Row>,
+    pub rows: Vec<BenchRow>,
     /// Fused steps beside separate passes; none where `--fused` was not asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub fused: Vec<FusedRow>,
@@ -84,13 +84,16 @@ pub struct Copy {
 
 /// The figures of one operation on one shape with one plan.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Row {
+pub struct BenchRow {
     /// The operation.
     pub operation: Operation,
     /// Dimensions of x.
     pub dims: Vec<usize>,
     /// `channels_first` or `channels_last`.
     pub layout: String,
+    /// Which tensors are channels of wider ones, such as `x=0/256`; empty where none is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub views: String,
     /// What tensors are stored in; f32 in records that do not say it.
     #[serde(default)]
     pub dtype: DType,
@@ -195,6 +198,9 @@ pub struct FusedRow {
     pub dims: Vec<usize>,
     /// `channels_first` or `channels_last`.
     pub layout: String,
+    /// As in a [`BenchRow`].
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub views: String,
     /// What tensors are stored in.
     pub dtype: DType,
     /// What is fused with the batch norm.
@@ -211,10 +217,10 @@ pub struct FusedRow {
     pub separate_moves: u32,
 }
 
-impl Row {
-    /// Dimensions and layout as `Shape` writes them, such as `32x64x32x32 channels_first`.
+impl BenchRow {
+    /// Dimensions, layout and views as `Shape` writes them, such as `32x64x32x32 channels_first`.
     pub fn shape(&self) -> String {
-        shape_name(&self.dims, &self.layout)
+        shape_name(&self.dims, &self.layout, &self.views)
     }
 
     /// That, and the dtype where it is not f32: what tells the rows of an operation apart.
@@ -230,30 +236,44 @@ impl Row {
 }
 
 impl FusedRow {
-    /// Dimensions and layout as `Shape` writes them.
+    /// Dimensions, layout and views as `Shape` writes them.
     pub fn shape(&self) -> String {
-        shape_name(&self.dims, &self.layout)
+        shape_name(&self.dims, &self.layout, &self.views)
     }
 }
 
-fn shape_name(dims: &[usize], layout: &str) -> String {
+fn shape_name(dims: &[usize], layout: &str, views: &str) -> String {
     let dims: Vec<String> = dims.iter().map(usize::to_string).collect();
-    format!("{} {layout}", dims.join("x"))
+    let space = if views.is_empty() { "" } else { " " };
+    format!("{} {layout}{space}{views}", dims.join("x"))
 }
 
-/// A shape's dimensions and layout as a row has them.
-pub fn dims_and_layout(shape: &Shape) -> (Vec<usize>, String) {
+/// A shape's dimensions, layout and views as a row has them.
+pub fn parts(shape: &Shape) -> (Vec<usize>, String, String) {
     let layout = match shape.layout() {
         Layout::ChannelsFirst => "channels_first",
         Layout::ChannelsLast => "channels_last",
     };
-    (shape.dims().to_vec(), layout.into())
+    let Views { x, y, residual } = shape.views();
+    let views = [("x", x), ("y", y), ("residual", residual)].into_iter();
+    let views = views.filter_map(|(name, view)| view.map(|View { first, of }| format!("{name}={first}/{of}")));
+    (shape.dims().to_vec(), layout.into(), views.collect::<Vec<_>>().join(" "))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::Value;
+
+    #[test]
+    fn a_row_names_its_shape_as_the_library_does() {
+        let views = Views { x: Some(View { first: 4, of: 9 }), y: None, residual: Some(View { first: 0, of: 5 }) };
+        let plain = Shape::new(&[8, 5, 3], Layout::ChannelsLast).unwrap();
+        for shape in [plain.clone().with_views(views).unwrap(), plain] {
+            let (dims, layout, views) = parts(&shape);
+            assert_eq!(shape_name(&dims, &layout, &views), shape.to_string());
+        }
+    }
 
     /// What was recorded long ago is read, and what is written has the same keys.
     #[test]

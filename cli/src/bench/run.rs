@@ -6,23 +6,23 @@ use super::clock::FEATURES;
 use super::copy::CopyKernel;
 use super::epilogue::Epilogues;
 use super::machine::{processor, today};
-use super::record::{FusedRow, Record, Row, SCHEMA};
+use super::record::{BenchRow, FusedRow, Record, SCHEMA};
 use super::session::Session;
 use super::subjects::{Subject, subjects};
 use super::table::print;
-use super::tensors::Tensors;
+use super::tensors::TensorSets;
 use super::verify::WrongResult;
 use crate::deadline::Deadline;
-use crate::output::{Claim, Folder, Kind, OutputError, Replaces, progress, read_tuning};
-use crate::{AnyError, Verdict};
+use crate::output::{Claim, Folder, OutputError, Replaces, ReportKind, progress, read_tuning};
+use crate::{AnyError, ExitStatus};
 use batchnorm_wgpu::{Choice, DType, Operation, Options, Shape};
 use indicatif::ProgressBar;
 use std::path::Path;
 
 /// What a run found.
 #[derive(Default)]
-struct Found {
-    rows: Vec<Row>,
+struct BenchResults {
+    rows: Vec<BenchRow>,
     fused: Vec<FusedRow>,
     failures: Vec<String>,
     /// Whether one of the failures is a result that is wrong.
@@ -32,7 +32,7 @@ struct Found {
 }
 
 /// A run under way.
-struct Run<'a> {
+struct BenchRun<'a> {
     session: Session<'a>,
     arguments: &'a BenchArgs,
     epilogues: &'a Epilogues,
@@ -41,11 +41,11 @@ struct Run<'a> {
     date: String,
     json: Option<Claim>,
     bar: ProgressBar,
-    found: Found,
+    found: BenchResults,
 }
 
 /// Verifies and times every operation.
-pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
+pub fn run(arguments: &BenchArgs) -> Result<ExitStatus, AnyError> {
     let deadline = arguments.limit.start();
     let json = Claim::report(arguments.json.as_deref(), RECORD)?;
     let gpu = arguments.adapter.open_with(FEATURES)?;
@@ -60,8 +60,8 @@ pub fn run(arguments: &BenchArgs) -> Result<Verdict, AnyError> {
     let epilogues = Epilogues::new(&gpu, &copy, if arguments.fused { &dtypes } else { &[] })?;
     let timed = pairs(&subjects, &dtypes);
     let bar = progress(steps(arguments, &timed), &gpu.key());
-    let found = Found { failures: too_large, ..Found::default() };
-    let mut run = Run { session, arguments, epilogues: &epilogues, deadline, date, json, bar, found };
+    let found = BenchResults { failures: too_large, ..BenchResults::default() };
+    let mut run = BenchRun { session, arguments, epilogues: &epilogues, deadline, date, json, bar, found };
     run.time_all(&timed)?;
     run.bar.finish_and_clear();
     deliver(&run, file)
@@ -84,8 +84,8 @@ fn steps(arguments: &BenchArgs, timed: &[(&Shape, DType)]) -> u64 {
 }
 
 /// Writes, prints and judges what was found. What could be timed is delivered whatever failed.
-fn deliver(run: &Run<'_>, file: Option<Claim>) -> Result<Verdict, AnyError> {
-    let (record, Run { found, arguments, json, .. }) = (run.record(), run);
+fn deliver(run: &BenchRun<'_>, file: Option<Claim>) -> Result<ExitStatus, AnyError> {
+    let (record, BenchRun { found, arguments, json, .. }) = (run.record(), run);
     if !record.is_empty() {
         [json, &file].into_iter().flatten().try_for_each(|file| file.write_json(&record))?;
     }
@@ -103,10 +103,10 @@ fn deliver(run: &Run<'_>, file: Option<Claim>) -> Result<Verdict, AnyError> {
     }
     let failures = format!("not timed:\n  {}", found.failures.join("\n  "));
     match found.failures.is_empty() {
-        true => Ok(Verdict::Passed),
+        true => Ok(ExitStatus::Passed),
         false if found.wrong => {
             eprintln!("{failures}");
-            Ok(Verdict::Failed)
+            Ok(ExitStatus::Failed)
         }
         false => Err(failures.into()),
     }
@@ -122,7 +122,7 @@ fn save_so_far(record: &Record, json: Option<&Claim>) -> Result<(), AnyError> {
 }
 
 /// What the records look like.
-const RECORD: Kind = Kind::Json(&["schema", "adapter", "copy", "rows"]);
+const RECORD: ReportKind = ReportKind::Json(&["schema", "adapter", "copy", "rows"]);
 
 /// The file of a record, named after the day on which the timing began.
 fn record_file(folder: &Path, adapter: &str, date: &str) -> Result<Claim, OutputError> {
@@ -130,7 +130,7 @@ fn record_file(folder: &Path, adapter: &str, date: &str) -> Result<Claim, Output
     Claim::new(&path, Replaces::Reports(RECORD), Folder::Made)
 }
 
-impl Run<'_> {
+impl BenchRun<'_> {
     fn time_all(&mut self, timed: &[(&Shape, DType)]) -> Result<(), AnyError> {
         for &(shape, dtype) in timed {
             self.time(shape, dtype);
@@ -172,10 +172,11 @@ impl Run<'_> {
         &mut self,
         shape: &Shape,
         dtype: DType,
-        mut work: impl FnMut(&mut Self, &Tensors, Operation, &str),
+        mut work: impl FnMut(&mut Self, &TensorSets, Operation, &str),
     ) {
         self.session.turn_to_another_shape();
-        let tensors = self.unless_late(&format!("{shape} {dtype}"), |session| Tensors::new(session.gpu, shape, dtype));
+        let tensors =
+            self.unless_late(&format!("{shape} {dtype}"), |session| TensorSets::new(session.gpu, shape, dtype));
         for operation in self.arguments.operations() {
             if let Some(tensors) = &tensors {
                 let what = format!("{operation} {shape} {dtype}");
@@ -194,7 +195,7 @@ impl Run<'_> {
         }
         let choice = self.arguments.choice(dtype);
         let what = format!("fused {shape} {dtype}");
-        let tensors = self.unless_late(&what, |session| Tensors::apart(session.gpu, shape, dtype));
+        let tensors = self.unless_late(&what, |session| TensorSets::apart(session.gpu, shape, dtype));
         for (operation, fusion) in fusions {
             if let Some(tensors) = &tensors {
                 let what = format!("{operation} {} {shape} {dtype}", fusion.name());

@@ -3,8 +3,8 @@
 use super::candidates::{self, Others};
 use super::clock::{Stopwatch, encoding, quantile};
 use super::copy::CopyKernel;
-use super::record::{Clock, Copy, PlanFigures, Row, dims_and_layout};
-use super::tensors::{Tensors, Use, job};
+use super::record::{BenchRow, Clock, Copy, PlanFigures, parts};
+use super::tensors::{TensorSets, Use, job};
 use super::verify::verify;
 use crate::AnyError;
 use batchnorm_wgpu::host::Gpu;
@@ -71,7 +71,7 @@ impl<'a> Session<'a> {
     }
 
     /// Plans to be timed beside the chosen one.
-    pub fn others(&self, tensors: &Tensors, operation: Operation, choice: &Choice, others: Others) -> Vec<Choice> {
+    pub fn others(&self, tensors: &TensorSets, operation: Operation, choice: &Choice, others: Others) -> Vec<Choice> {
         let (shape, dtype) = (tensors.shape(), tensors.dtype());
         let config = Config { dtype, ..Config::default() };
         let plan =
@@ -97,11 +97,11 @@ impl<'a> Session<'a> {
     /// An operation with a plan of its own, timed in turn with the copy kernel. Its results are verified first.
     pub fn row(
         &mut self,
-        tensors: &Tensors,
+        tensors: &TensorSets,
         operation: Operation,
         choice: &Choice,
         chosen: bool,
-    ) -> Result<Row, AnyError> {
+    ) -> Result<BenchRow, AnyError> {
         let (shape, dtype) = (tensors.shape(), tensors.dtype());
         let config = Config { dtype, ..Config::default() };
         let layer = self.layer(shape, &config, choice)?;
@@ -114,11 +114,12 @@ impl<'a> Session<'a> {
         let microseconds = samples[1].timing();
         let bytes = shape.elements() as u64 * dtype.size();
         let moved = u64::from(operation.least_moves()) * bytes;
-        let (dims, layout) = dims_and_layout(shape);
-        Ok(Row {
+        let (dims, layout, views) = parts(shape);
+        Ok(BenchRow {
             operation,
             dims,
             layout,
+            views,
             dtype,
             bytes,
             chosen,

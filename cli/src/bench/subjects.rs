@@ -1,8 +1,9 @@
 //! What is timed: operations and shapes.
 
 use crate::AnyError;
+use crate::asked::AskedShape;
 use batchnorm_wgpu::host::Gpu;
-use batchnorm_wgpu::{DType, Layout, Operation, Shape, wgpu};
+use batchnorm_wgpu::{DType, Layout, Operation, Shape, View, Views, wgpu};
 
 /// Shapes that a software adapter can do in seconds: those that peers are measured with, then tails, few channels, small.
 const SMALL: [(&[usize], Layout); 12] = [
@@ -42,6 +43,10 @@ const LARGE: [(&[usize], Layout); 18] = [
     (&[256, 4096], Layout::ChannelsFirst),
 ];
 
+/// DenseNet's: x is the first of the channels that a block's layers have appended to one tensor.
+const CONCATENATED: [(&[usize], Layout, usize); 2] =
+    [(&[32, 128, 28, 28], Layout::ChannelsFirst, 256), (&[32, 28, 28, 128], Layout::ChannelsLast, 256)];
+
 /// Operations that are timed.
 pub const OPERATIONS: [Operation; 4] =
     [Operation::ForwardTraining, Operation::BackwardTraining, Operation::Inference, Operation::BackwardFrozen];
@@ -67,7 +72,7 @@ impl Subject {
 
 /// The subjects for an adapter: those of the list that a buffer holds, the large ones only where `large`. With `texts`,
 /// separated by commas, those that the texts name, in that order: a shape written out, such as `8x3x5x5`; or the shapes of
-/// the list that contain the text. After colons may stand a layout and dtypes, such as `8x5x5x3:channels_last:f16`.
+/// the list that contain the text. After colons may stand what an [`AskedShape`] takes, such as `8x5x5x3:channels_last:f16`.
 ///
 /// Besides, what is too large for the adapter, in words.
 pub fn subjects(gpu: &Gpu, large: bool, texts: Option<&str>) -> Result<(Vec<Subject>, Vec<String>), AnyError> {
@@ -76,19 +81,24 @@ pub fn subjects(gpu: &Gpu, large: bool, texts: Option<&str>) -> Result<(Vec<Subj
     let most = if software { buffer.min(SOFTWARE_BYTES) } else { buffer };
     let shapes = |list: &[(&[usize], Layout)]| -> Result<Vec<Shape>, AnyError> {
         let shapes = list.iter().map(|(dims, layout)| Shape::new(dims, *layout)).collect::<Result<Vec<_>, _>>()?;
-        Ok(shapes.into_iter().filter(|shape| shape.elements() as u64 * 4 <= most).collect())
+        Ok(shapes.into_iter().filter(|shape| largest_tensor(shape) * 4 <= most).collect())
     };
     let mut offered = shapes(&SMALL)?;
     if large {
         offered.extend(shapes(&LARGE)?);
+        for (dims, layout, of) in CONCATENATED {
+            let x = Some(View { first: 0, of });
+            let shape = Shape::new(dims, layout)?.with_views(Views { x, ..Views::default() })?;
+            offered.extend((largest_tensor(&shape) * 4 <= most).then_some(shape));
+        }
     }
     let Some(texts) = texts else {
         return Ok((offered.into_iter().map(|shape| Subject { shape, dtypes: Vec::new() }).collect(), Vec::new()));
     };
     let (mut subjects, mut too_large): (Vec<Subject>, Vec<String>) = Default::default();
-    for wanted in texts.split(',').map(Wanted::parse) {
-        let wanted = wanted?;
-        let (name, dtypes, found) = (wanted.name, &wanted.dtypes, wanted.among(&offered)?);
+    for text in texts.split(',') {
+        let asked = AskedShape::parse(text).map_err(|error| format!("{text}: {error}"))?;
+        let (name, dtypes, found) = (&asked.text, &asked.dtypes, among(&asked, &offered)?);
         if found.is_empty() {
             let names: Vec<String> = offered.iter().map(Shape::to_string).collect();
             return Err(format!(
@@ -98,9 +108,9 @@ pub fn subjects(gpu: &Gpu, large: bool, texts: Option<&str>) -> Result<(Vec<Subj
             .into());
         }
         for shape in found {
-            let asked = if dtypes.is_empty() { vec![None] } else { dtypes.iter().copied().map(Some).collect() };
-            for dtype in asked {
-                if shape.elements() as u64 * dtype.map_or(4, DType::size) > most {
+            let dtypes = if dtypes.is_empty() { vec![None] } else { dtypes.iter().copied().map(Some).collect() };
+            for dtype in dtypes {
+                if largest_tensor(&shape) * dtype.map_or(4, DType::size) > most {
                     let dtype = dtype.map_or("", DType::name);
                     too_large
                         .push(format!("{shape} {dtype}: expected at most {} MB on this adapter", most / 1_000_000));
@@ -120,52 +130,32 @@ pub fn subjects(gpu: &Gpu, large: bool, texts: Option<&str>) -> Result<(Vec<Subj
     Ok((subjects, too_large))
 }
 
-/// What a text of `--shapes` asks for.
-#[derive(Debug, PartialEq)]
-struct Wanted<'a> {
-    name: &'a str,
-    layout: Option<Layout>,
-    dtypes: Vec<DType>,
+/// The shape that is meant to the last dimension, else those that contain the text, else the one that it writes out. All with
+/// the views that the text asks for, if any.
+fn among(asked: &AskedShape, offered: &[Shape]) -> Result<Vec<Shape>, AnyError> {
+    let dims = asked.dims().filter(|dims| dims.len() > 1);
+    let of_layout = |shape: &&Shape| asked.layout.is_none_or(|layout| shape.layout() == layout);
+    let exact = |shape: &&Shape| dims.as_deref() == Some(shape.dims()) && shape.views() == Views::default();
+    if let Some(shape) = offered.iter().filter(of_layout).find(exact) {
+        return Ok(vec![asked.shape(shape.dims(), shape.layout())?]);
+    }
+    let has_views = asked.views != Views::default();
+    let contains = |shape: &&Shape| !has_views && shape.to_string().contains(&asked.text);
+    let containing: Vec<Shape> = offered.iter().filter(of_layout).filter(contains).cloned().collect();
+    match dims {
+        Some(dims) if containing.is_empty() || asked.layout.is_some() => {
+            Ok(vec![asked.shape(&dims, asked.layout.unwrap_or_default())?])
+        }
+        None if has_views => Err(format!("{}: expected a shape, such as 8x3x5x5, before views", asked.text).into()),
+        _ => Ok(containing),
+    }
 }
 
-impl<'a> Wanted<'a> {
-    fn parse(text: &'a str) -> Result<Self, AnyError> {
-        let mut words = text.split(':');
-        let name = words.next().unwrap_or_default();
-        let mut wanted = Self { name, layout: None, dtypes: Vec::new() };
-        for word in words {
-            let dtype = DType::ALL.into_iter().find(|dtype| dtype.name() == word);
-            let layout = [Layout::ChannelsFirst, Layout::ChannelsLast].into_iter().find(|it| it.to_string() == word);
-            match (dtype, layout) {
-                (Some(dtype), _) => wanted.dtypes.push(dtype),
-                (None, Some(layout)) => wanted.layout = Some(layout),
-                (None, None) => {
-                    let expected = "channels_first, channels_last, f32, f16 or bf16 after a colon";
-                    return Err(format!("{text}: expected {expected}, got {word:?}").into());
-                }
-            }
-        }
-        Ok(wanted)
-    }
-
-    /// The shape that is meant to the last dimension, else those that contain the text, else the one that it writes out.
-    fn among(&self, offered: &[Shape]) -> Result<Vec<Shape>, AnyError> {
-        let dims: Option<Vec<usize>> = self.name.split('x').map(|text| text.parse().ok()).collect();
-        let dims = dims.filter(|dims| dims.len() > 1);
-        let of_layout = |shape: &&Shape| self.layout.is_none_or(|layout| shape.layout() == layout);
-        let exact = |shape: &&Shape| dims.as_deref().is_some_and(|dims| shape.dims() == dims);
-        if let Some(shape) = offered.iter().filter(of_layout).find(exact) {
-            return Ok(vec![shape.clone()]);
-        }
-        let contains = |shape: &&Shape| shape.to_string().contains(self.name);
-        let containing: Vec<Shape> = offered.iter().filter(of_layout).filter(contains).cloned().collect();
-        match dims {
-            Some(dims) if containing.is_empty() || self.layout.is_some() => {
-                Ok(vec![Shape::new(&dims, self.layout.unwrap_or_default())?])
-            }
-            _ => Ok(containing),
-        }
-    }
+/// Elements of the largest tensor that a layer of this shape has: of a view, those of the tensor that it is a part of.
+fn largest_tensor(shape: &Shape) -> u64 {
+    let Views { x, y, residual } = shape.views();
+    let of = [x, y, residual].into_iter().flatten().map(|view| view.of).max();
+    (shape.outer() * shape.inner() * of.unwrap_or(shape.channels())) as u64
 }
 
 /// Whether the shape is one of the small ones.
@@ -183,9 +173,10 @@ mod tests {
             Shape::new(&[32, 64, 32, 32], Layout::ChannelsFirst).unwrap(),
             Shape::new(&[8, 32, 64], Layout::ChannelsFirst).unwrap(),
             Shape::new(&[32, 28, 28, 64], Layout::ChannelsLast).unwrap(),
+            AskedShape::parse("8x64x4:x=0/256").unwrap().shape(&[8, 64, 4], Layout::ChannelsFirst).unwrap(),
         ];
         let found = |text| -> Vec<String> {
-            Wanted::parse(text).unwrap().among(&offered).unwrap().iter().map(Shape::to_string).collect()
+            among(&AskedShape::parse(text).unwrap(), &offered).unwrap().iter().map(Shape::to_string).collect()
         };
         assert_eq!(found("32x64"), ["32x64x32x32 channels_first", "8x32x64 channels_first"]);
         assert_eq!(found("8x32x64"), ["8x32x64 channels_first"]);
@@ -194,8 +185,15 @@ mod tests {
         assert_eq!(found("channels_last"), ["32x28x28x64 channels_last"]);
         assert_eq!(found("5x5x3:channels_last"), ["5x5x3 channels_last"]);
         assert_eq!(found("nothing"), [""; 0]);
-        assert_eq!(Wanted::parse("5x3:bf16:f16").unwrap().dtypes, [DType::Bf16, DType::F16]);
-        assert!(Wanted::parse("8x3:f64").is_err_and(|error| error.to_string().contains("got \"f64\"")));
-        assert!(Wanted::parse("8x0").unwrap().among(&offered).is_err());
+        assert_eq!(found("x=0/256"), ["8x64x4 channels_first x=0/256"]);
+        assert_eq!(found("8x64x4"), ["8x64x4 channels_first x=0/256"]);
+        assert_eq!(found("8x64x4:x=64/128:y=1/65"), ["8x64x4 channels_first x=64/128 y=1/65"]);
+        assert_eq!(found("32x64x32x32:x=64/128"), ["32x64x32x32 channels_first x=64/128"]);
+        for (text, said) in [("8x0", "at least one channel"), ("8x5:x=4/8", "within"), ("channels_last:x=0/8", "views")]
+        {
+            let refused = among(&AskedShape::parse(text).unwrap(), &offered);
+            assert!(refused.as_ref().is_err_and(|error| error.to_string().contains(said)), "{text}: {refused:?}");
+        }
+        assert_eq!(offered.each_ref().map(largest_tensor)[2..], [32 * 28 * 28 * 64, 8 * 256 * 4]);
     }
 }

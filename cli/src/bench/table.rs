@@ -1,6 +1,6 @@
 //! A record as tables for the terminal.
 
-use super::record::{FusedRow, PlanFigures, Record, Row};
+use super::record::{BenchRow, FusedRow, PlanFigures, Record};
 use super::subjects::OPERATIONS;
 use crate::output::figure;
 use crate::terminal::{Column, number, prose, table, text};
@@ -29,7 +29,7 @@ pub fn print(record: &Record) {
     }
 }
 
-fn print_rows(rows: &[Row]) {
+fn print_rows(rows: &[BenchRow]) {
     let lines = rows.iter().map(|row| {
         vec![
             row.operation.to_string(),
@@ -64,7 +64,7 @@ fn print_rows(rows: &[Row]) {
 }
 
 /// How the time of an element goes down with its bytes: a line for each operation, where f32 and another dtype were timed.
-fn print_dtypes(rows: &[Row]) {
+fn print_dtypes(rows: &[BenchRow]) {
     let others: Vec<DType> = DType::ALL.into_iter().filter(|&dtype| dtype != DType::F32).collect();
     let of = |operation| others.iter().map(move |&dtype| relative_to_f32(rows, operation, dtype)).collect::<Vec<_>>();
     let all: Vec<_> = OPERATIONS.into_iter().map(|operation| (operation, of(operation))).collect();
@@ -89,14 +89,15 @@ fn print_dtypes(rows: &[Row]) {
 
 /// The geometric mean, over the shapes that both were timed on, of the time of an element over that of an f32 one. Both are
 /// taken in times of the copy kernel, which was timed in turn with each: a machine may change its speed between the two.
-fn relative_to_f32(rows: &[Row], operation: Operation, dtype: DType) -> Option<f64> {
+fn relative_to_f32(rows: &[BenchRow], operation: Operation, dtype: DType) -> Option<f64> {
     let mut shapes: Vec<String> = Vec::new();
     let mut logarithms = Vec::new();
     for row in rows.iter().filter(|row| (row.operation, row.dtype) == (operation, dtype)) {
-        let same = |other: &&Row| (other.operation, other.dtype, other.shape()) == (operation, DType::F32, row.shape());
+        let same =
+            |other: &&BenchRow| (other.operation, other.dtype, other.shape()) == (operation, DType::F32, row.shape());
         // The first row of a shape is that of the plan that was asked for.
         if let Some(plain) = rows.iter().find(same).filter(|_| !shapes.contains(&row.shape())) {
-            let cost = |row: &Row| row.bytes as f64 / row.fraction_of_copy;
+            let cost = |row: &BenchRow| row.bytes as f64 / row.fraction_of_copy;
             logarithms.push((cost(row) / cost(plain)).ln());
             shapes.push(row.shape());
         }
@@ -151,7 +152,7 @@ mod tests {
     fn time_per_element_is_held_against_f32() {
         let timed = |dtype: DType, size, fraction| {
             let plain = row(Operation::Inference, &[size, 4], true, fraction, 4.0);
-            Row { dtype, bytes: plain.bytes / 4 * dtype.size(), ..plain }
+            BenchRow { dtype, bytes: plain.bytes / 4 * dtype.size(), ..plain }
         };
         let rows = [
             timed(DType::F32, 8, 0.5),

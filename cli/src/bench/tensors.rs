@@ -6,19 +6,20 @@ use super::epilogue::{Epilogue, Function};
 use crate::AnyError;
 use batchnorm_wgpu::host::{Gpu, guarded, storage, upload};
 use batchnorm_wgpu::{
-    Backward, BatchNorm, DType, ForwardTraining, Inference, Operation, RunningStatistics, Shape, Step, wgpu,
+    Backward, BatchNorm, DType, ForwardTraining, Inference, Operation, RunningStatistics, Shape, Step, View, Views,
+    wgpu,
 };
-use batchnorm_wgpu_check::compute::Dispatch;
+use batchnorm_wgpu_check::compute::BoundKernel;
 use batchnorm_wgpu_check::data::normal;
 
 /// Tensors for the operations on one shape, several sets of them.
-pub struct Tensors {
+pub struct TensorSets {
     shape: Shape,
     dtype: DType,
     sets: Vec<Set>,
 }
 
-/// Some tensors may be the same buffer: see [`Tensors::new`].
+/// Some tensors may be the same buffer: see [`TensorSets::new`].
 struct Set {
     x: wgpu::Buffer,
     dy: wgpu::Buffer,
@@ -45,7 +46,7 @@ pub enum Use {
     BehindGate,
 }
 
-impl Tensors {
+impl TensorSets {
     /// As many sets as no cache holds, for plain steps: y and dx share a buffer, since no step has both.
     pub fn new(gpu: &Gpu, shape: &Shape, dtype: DType) -> Result<Self, AnyError> {
         Self::arranged(gpu, shape, dtype, [0, 1, 2, 2, 0, 1])
@@ -59,15 +60,24 @@ impl Tensors {
     /// The buffers of a set in which x, dy, y, dx, the residual and dz lie, numbered from 0.
     fn arranged(gpu: &Gpu, shape: &Shape, dtype: DType, places: [usize; 6]) -> Result<Self, AnyError> {
         let number = places.iter().max().map_or(0, |last| last + 1);
-        let bytes = dtype.bytes(shape.elements()).next_multiple_of(16);
+        let Views { x, y, residual } = shape.views();
+        let of_view = |view: Option<View>| {
+            let channels = view.map_or(shape.channels(), |view| view.of);
+            dtype.bytes(shape.outer() * channels * shape.inner()).next_multiple_of(16)
+        };
+        // x, dy, y, dx, the residual and dz, which is the residual's gradient.
+        let tensors = [x, y, y, x, residual, residual].map(of_view);
+        let size =
+            |number| places.iter().zip(tensors).filter(|(place, _)| **place == number).map(|(_, bytes)| bytes).max();
+        let sizes: Vec<u64> = (0..number).filter_map(size).collect();
+        let bytes = sizes.iter().copied().max().unwrap_or_default();
         let pattern = upload(&gpu.device, &gpu.queue, "pattern", &encode(&normal(PATTERN, 7), dtype))?;
         let set = || -> Result<Set, AnyError> {
             let channels = shape.channels();
             let plane = || storage(&gpu.device, "parameters", channels as u64 * 4);
             let ones = vec![1f32; channels];
             let running = RunningStatistics::new(channels).to_bytes()?;
-            let buffer = |_| filled(gpu, &pattern, bytes);
-            let buffers = (0..number).map(buffer).collect::<Result<Vec<_>, _>>()?;
+            let buffers = sizes.iter().map(|&bytes| filled(gpu, &pattern, bytes)).collect::<Result<Vec<_>, _>>()?;
             let [x, dy, y, dx, residual, dz] = places.map(|place| buffers[place].clone());
             Ok(Set {
                 x,
@@ -95,7 +105,7 @@ impl Tensors {
     }
 
     /// An epilogue of `function`, bound to each set.
-    pub fn epilogues(&self, epilogue: &Epilogue, function: Function) -> Result<Vec<Dispatch>, AnyError> {
+    pub fn epilogues(&self, epilogue: &Epilogue, function: Function) -> Result<Vec<BoundKernel>, AnyError> {
         let bind = |set: &Set| match function {
             Function::Relu => epilogue.bind(&[&set.y]),
             Function::AddRelu => epilogue.bind(&[&set.y, &set.residual]),

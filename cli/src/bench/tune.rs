@@ -5,17 +5,17 @@ use super::clock::{FEATURES, Samples, Stopwatch};
 use super::copy::CopyKernel;
 use super::machine::{processor, today};
 use super::subjects::{OPERATIONS, Subject, subjects};
-use super::tensors::{Tensors, Use, job};
+use super::tensors::{TensorSets, Use, job};
 use super::verify::verify;
 use crate::adapter::AdapterArgs;
 use crate::deadline::TimeLimit;
 use crate::output::{Claim, Folder, progress};
 use crate::terminal::{number, table, text};
-use crate::{AnyError, Verdict};
+use crate::{AnyError, ExitStatus};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::kernels::Strategy;
 use batchnorm_wgpu::{
-    BatchNorm, Choice, Config, DType, Kernels, Operation, Preference, Shape, Step, Tuning, TuningPoint,
+    BatchNorm, Choice, Config, DType, Kernels, Operation, Preference, Shape, Step, Tuning, TuningPoint, Views,
 };
 use batchnorm_wgpu_check::suite::Expectations;
 use std::path::PathBuf;
@@ -56,11 +56,17 @@ struct Tuner<'a> {
 type Ranked = (Candidate, f64);
 
 /// Measures the candidates of every operation and shape.
-pub fn run(arguments: &TuneArgs) -> Result<Verdict, AnyError> {
+pub fn run(arguments: &TuneArgs) -> Result<ExitStatus, AnyError> {
     let deadline = arguments.limit.start();
     let file = Claim::result(&arguments.out, Folder::Exists)?;
     let gpu = arguments.adapter.open_with(FEATURES)?;
-    let (subjects, too_large) = subjects(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
+    let (mut subjects, too_large) = subjects(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
+    // A point of a tuning says nothing of views, which take the plans of whole tensors.
+    let is_whole = |subject: &Subject| subject.shape.views() == Views::default();
+    if let Some(Subject { shape, .. }) = subjects.iter().find(|it| arguments.shapes.is_some() && !is_whole(it)) {
+        return Err(format!("{shape}: expected whole tensors, which a tuning is for; leave out views").into());
+    }
+    subjects.retain(is_whole);
     let copy = CopyKernel::fastest(&gpu)?;
     let watch = Stopwatch::new(&gpu, &copy.job())?;
     let tuner = Tuner { gpu: &gpu, kernels: Kernels::new(&gpu.device), copy: &copy, watch };
@@ -73,7 +79,7 @@ pub fn run(arguments: &TuneArgs) -> Result<Verdict, AnyError> {
             left_out.push(shape.to_string());
             continue;
         }
-        let Some(tensors) = noted(&mut failures, &shape.to_string(), Tensors::new(&gpu, shape, DType::F32)) else {
+        let Some(tensors) = noted(&mut failures, &shape.to_string(), TensorSets::new(&gpu, shape, DType::F32)) else {
             continue;
         };
         for operation in OPERATIONS {
@@ -101,7 +107,7 @@ pub fn run(arguments: &TuneArgs) -> Result<Verdict, AnyError> {
     print(&tuning.points);
     eprintln!("tuning: {}; `bn bench --tuning {0}` goes by it", arguments.out.display());
     match failures.is_empty() {
-        true => Ok(Verdict::Passed),
+        true => Ok(ExitStatus::Passed),
         false => Err(format!("not measured:\n  {}", failures.join("\n  ")).into()),
     }
 }
@@ -112,7 +118,7 @@ fn noted<T>(failures: &mut Vec<String>, what: &str, outcome: Result<T, AnyError>
 }
 
 impl Tuner<'_> {
-    fn point(&self, tensors: &Tensors, operation: Operation) -> Result<TuningPoint, AnyError> {
+    fn point(&self, tensors: &TensorSets, operation: Operation) -> Result<TuningPoint, AnyError> {
         let shape = tensors.shape();
         let capabilities = self.kernels.capabilities();
         let all = candidates(operation, shape, capabilities);
@@ -148,7 +154,7 @@ impl Tuner<'_> {
     /// The candidates, the fastest first; all are timed in turn.
     fn rank(
         &self,
-        tensors: &Tensors,
+        tensors: &TensorSets,
         operation: Operation,
         candidates: Vec<Candidate>,
         rounds: usize,

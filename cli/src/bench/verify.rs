@@ -43,7 +43,7 @@ pub fn verify(
     }
 }
 
-/// The shape with fewer samples, and if those are few, with smaller ones: channels and layout stay.
+/// The shape with fewer samples, and if those are few, with smaller ones: channels, layout and views stay.
 fn cut(shape: &Shape) -> Result<Shape, AnyError> {
     const MOST_ELEMENTS: usize = 1 << 19;
     let mut dims = shape.dims().to_vec();
@@ -58,5 +58,5 @@ fn cut(shape: &Shape) -> Result<Shape, AnyError> {
             _ => break,
         }
     }
-    Ok(Shape::new(&dims, shape.layout())?)
+    Ok(Shape::new(&dims, shape.layout())?.with_views(shape.views())?)
 }

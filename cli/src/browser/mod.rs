@@ -9,15 +9,15 @@
 mod session;
 mod shaders;
 
-use crate::check::Files;
+use crate::check::ReportFiles;
 use crate::junit::{self, Status};
-use crate::output::{Kind, progress};
+use crate::output::{ReportKind, progress};
 use crate::terminal::{number, prose, table, text};
-use crate::{AnyError, Verdict};
+use crate::{AnyError, ExitStatus};
 use indicatif::ProgressBar;
 use serde::Serialize;
-use session::{Device, Finding, Job, Severity, Supervisor};
-use shaders::Shader;
+use session::{BrowserDevice, CompileJob, Finding, Severity, Supervisor};
+use shaders::BrowserShader;
 use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -32,22 +32,24 @@ const AS_F32: &str = "compiled with f32 in place of f16, which this device does 
 const PRINTED: usize = 10;
 
 /// What the reports look like, JSON and JUnit.
-pub const REPORTS: [Kind; 2] =
-    [Kind::Json(&["seconds", "kernels", "messages"]), Kind::Text("<testsuites name=\"bn check --browser\"")];
+pub const REPORTS: [ReportKind; 2] = [
+    ReportKind::Json(&["seconds", "kernels", "messages"]),
+    ReportKind::Text("<testsuites name=\"bn check --browser\""),
+];
 
 /// What the browser made of all shaders.
 #[derive(Serialize)]
-struct Report {
+struct BrowserReport {
     #[serde(flatten)]
-    device: Device,
+    device: BrowserDevice,
     seconds: f64,
-    kernels: Vec<Row>,
-    messages: Vec<Message>,
+    kernels: Vec<KernelRow>,
+    messages: Vec<KernelMessage>,
 }
 
 /// What it made of a kernel's.
 #[derive(Default, Serialize)]
-struct Row {
+struct KernelRow {
     kernel: String,
     texts: usize,
     /// Those of them that wanted f16 and were compiled with f32.
@@ -59,7 +61,7 @@ struct Row {
 
 /// What the compiler said, and of what.
 #[derive(Serialize)]
-struct Message {
+struct KernelMessage {
     shader: String,
     bindings: String,
     severity: Severity,
@@ -73,7 +75,7 @@ struct Message {
 ///
 /// # Errors
 /// No browser, one without WebGPU, or one that takes what it must refuse.
-pub fn run(program: Option<&Path>, filter: Option<&str>, files: &Files) -> Result<Verdict, AnyError> {
+pub fn run(program: Option<&Path>, filter: Option<&str>, files: &ReportFiles) -> Result<ExitStatus, AnyError> {
     let program = program.map_or_else(session::find, |path| Ok(path.into()))?;
     let mut shaders = shaders::all()?;
     shaders.retain(|shader| filter.is_none_or(|text| shader.name.contains(text)));
@@ -96,13 +98,13 @@ pub fn run(program: Option<&Path>, filter: Option<&str>, files: &Files) -> Resul
         junit::write(file, "bn check --browser", &[compilation.suite(&report)])?;
     }
     let failed = report.kernels.iter().any(|row| row.errors > 0);
-    Ok(if failed { Verdict::Failed } else { Verdict::Passed })
+    Ok(if failed { ExitStatus::Failed } else { ExitStatus::Passed })
 }
 
 /// The shaders on their way through the browser.
 struct Compilation {
-    shaders: Vec<Shader>,
-    device: Option<Device>,
+    shaders: Vec<BrowserShader>,
+    device: Option<BrowserDevice>,
     /// The number of the next shader that the page gets.
     next: usize,
     findings: HashMap<usize, Vec<session::Message>>,
@@ -110,8 +112,8 @@ struct Compilation {
 }
 
 impl Compilation {
-    fn new(shaders: Vec<Shader>) -> Self {
-        let shaders: Vec<Shader> = shaders::canaries().chain(shaders).collect();
+    fn new(shaders: Vec<BrowserShader>) -> Self {
+        let shaders: Vec<BrowserShader> = shaders::canaries().chain(shaders).collect();
         let bar = progress(shaders.len() as u64, "browser");
         Self { shaders, device: None, next: 0, findings: HashMap::new(), bar }
     }
@@ -121,23 +123,23 @@ impl Compilation {
     }
 
     /// Whether a shader is compiled with f32 for f16.
-    fn as_f32(&self, shader: &Shader) -> bool {
+    fn as_f32(&self, shader: &BrowserShader) -> bool {
         shader.wants_f16() && !self.has("shader-f16")
     }
 
     /// The shaders that count, with what was said of each.
-    fn judged(&self) -> impl Iterator<Item = (&Shader, &[session::Message])> {
+    fn judged(&self) -> impl Iterator<Item = (&BrowserShader, &[session::Message])> {
         let numbered = self.shaders.iter().enumerate().filter(|(_, shader)| !shader.canary);
         numbered.map(|(id, shader)| (shader, self.findings.get(&id).map_or(&[][..], Vec::as_slice)))
     }
 
-    fn report(&self, seconds: f64) -> Result<Report, AnyError> {
+    fn report(&self, seconds: f64) -> Result<BrowserReport, AnyError> {
         let device = self.device.clone().ok_or("the browser's page opened no device")?;
-        let mut kernels: Vec<Row> = Vec::new();
+        let mut kernels: Vec<KernelRow> = Vec::new();
         let mut messages = Vec::new();
         for (shader, said) in self.judged() {
             if kernels.last().is_none_or(|row| row.kernel != shader.kernel) {
-                kernels.push(Row { kernel: shader.kernel.clone(), ..Row::default() });
+                kernels.push(KernelRow { kernel: shader.kernel.clone(), ..KernelRow::default() });
             }
             if let Some(row) = kernels.last_mut() {
                 let count = |severity| said.iter().filter(|message| message.severity == severity).count();
@@ -147,7 +149,7 @@ impl Compilation {
                 row.errors += count(Severity::Error);
                 row.warnings += count(Severity::Warning);
             }
-            messages.extend(said.iter().map(|message| Message {
+            messages.extend(said.iter().map(|message| KernelMessage {
                 shader: shader.name.clone(),
                 bindings: shader.bindings.clone(),
                 severity: message.severity,
@@ -156,18 +158,18 @@ impl Compilation {
                 wgsl: message.line.checked_sub(1).and_then(|line| shader.wgsl.lines().nth(line)).unwrap_or("").into(),
             }));
         }
-        Ok(Report { device, seconds, kernels, messages })
+        Ok(BrowserReport { device, seconds, kernels, messages })
     }
 
     /// A case for each name, which fails with the errors of all its texts. One that was compiled with f32 for f16 counts
     /// as skipped.
-    fn suite(&self, report: &Report) -> junit::Suite {
-        let mut cases: Vec<junit::Case> = Vec::new();
+    fn suite(&self, report: &BrowserReport) -> junit::TestSuite {
+        let mut cases: Vec<junit::TestCase> = Vec::new();
         for (shader, said) in self.judged() {
             if cases.last().is_none_or(|case| case.name != shader.name) {
                 let (name, class) = (shader.name.clone(), format!("browser.{}", shader.kernel));
                 let status = if self.as_f32(shader) { Status::Skipped(AS_F32.into()) } else { Status::Passed };
-                cases.push(junit::Case { name, class, seconds: None, status });
+                cases.push(junit::TestCase { name, class, seconds: None, status });
             }
             let errors = said.iter().filter(|message| message.severity == Severity::Error);
             let errors: Vec<&str> = errors.map(|message| message.message.as_str()).collect();
@@ -175,12 +177,12 @@ impl Compilation {
                 case.status = Status::Failed(errors.join("\n"));
             }
         }
-        junit::Suite { name: "browser".into(), seconds: report.seconds, cases }
+        junit::TestSuite { name: "browser".into(), seconds: report.seconds, cases }
     }
 }
 
 impl Supervisor for Compilation {
-    fn open(&mut self, device: Device) -> Result<(), AnyError> {
+    fn open(&mut self, device: BrowserDevice) -> Result<(), AnyError> {
         self.device = Some(device);
         let lacking = self.shaders.iter().filter(|shader| shader.wants_subgroups).count();
         if lacking > 0 && !self.has("subgroups") {
@@ -192,13 +194,13 @@ impl Supervisor for Compilation {
         Ok(())
     }
 
-    fn jobs(&mut self) -> Vec<Job> {
+    fn jobs(&mut self) -> Vec<CompileJob> {
         let first = self.next;
         self.next = (first + CHUNK).min(self.shaders.len());
         let job = |id: usize| {
             let shader = &self.shaders[id];
             let wgsl = if self.as_f32(shader) { shader.text_as_f32() } else { shader.text() };
-            Job { id, wgsl, constants: shader.constants.clone() }
+            CompileJob { id, wgsl, constants: shader.constants.clone() }
         };
         (first..self.next).map(job).collect()
     }
@@ -222,11 +224,11 @@ impl Supervisor for Compilation {
     }
 }
 
-fn print(report: &Report) {
-    let Device { browser, adapter, features } = &report.device;
+fn print(report: &BrowserReport) {
+    let BrowserDevice { browser, adapter, features } = &report.device;
     println!("{}", prose(&format!("browser: {browser}\nadapter: {adapter}; features: {}", features.join(", "))));
     let cells = report.kernels.iter().map(|row| {
-        let Row { kernel, texts, f16_as_f32, pipelines, errors, warnings } = row;
+        let KernelRow { kernel, texts, f16_as_f32, pipelines, errors, warnings } = row;
         let verdict = if *errors == 0 { "ok" } else { "FAILED" };
         let numbers = [errors, warnings, texts, pipelines, f16_as_f32].map(usize::to_string);
         [vec![kernel.clone(), verdict.into()], numbers.into()].concat()
@@ -241,7 +243,7 @@ fn print(report: &Report) {
         number("f16 as f32").extra(),
     ];
     println!("{}", table(columns, cells));
-    for Message { shader, bindings, severity, message, line, wgsl } in report.messages.iter().take(PRINTED) {
+    for KernelMessage { shader, bindings, severity, message, line, wgsl } in report.messages.iter().take(PRINTED) {
         println!("{} {shader} ({bindings})\n       {message}", format!("{severity:?}").to_uppercase());
         if *line > 0 {
             println!("       line {line}: {}", wgsl.trim());
@@ -250,7 +252,7 @@ fn print(report: &Report) {
     if report.messages.len() > PRINTED {
         println!("... and {} more; --json FILE has all", report.messages.len() - PRINTED);
     }
-    let sum = |of: fn(&Row) -> usize| report.kernels.iter().map(of).sum::<usize>();
+    let sum = |of: fn(&KernelRow) -> usize| report.kernels.iter().map(of).sum::<usize>();
     let (texts, as_f32, pipelines) = (sum(|row| row.texts), sum(|row| row.f16_as_f32), sum(|row| row.pipelines));
     if as_f32 > 0 {
         println!("{as_f32} texts were {AS_F32}");
@@ -263,9 +265,9 @@ fn print(report: &Report) {
 mod tests {
     use super::*;
 
-    fn device(features: &[&str]) -> Device {
+    fn device(features: &[&str]) -> BrowserDevice {
         let features = features.iter().map(|&feature| feature.into()).collect();
-        Device { browser: "a browser".into(), adapter: "an adapter".into(), features }
+        BrowserDevice { browser: "a browser".into(), adapter: "an adapter".into(), features }
     }
 
     fn said(id: usize, severity: Severity) -> Finding {
@@ -289,13 +291,13 @@ mod tests {
     fn what_the_browser_refuses_is_counted() {
         let compilation = compiled(&["subgroups", "shader-f16"], 3);
         let report = compilation.report(1.0).unwrap();
-        let sum = |of: fn(&Row) -> usize| report.kernels.iter().map(of).sum::<usize>();
+        let sum = |of: fn(&KernelRow) -> usize| report.kernels.iter().map(of).sum::<usize>();
         let texts = compilation.shaders.len() - shaders::canaries().count();
         assert_eq!((sum(|row| row.errors), sum(|row| row.warnings)), (3, texts - 3));
         assert_eq!((sum(|row| row.texts), sum(|row| row.f16_as_f32)), (texts, 0));
         // A row for every kernel of the library and of the tool, canaries in none.
         assert_eq!(report.kernels.len(), batchnorm_wgpu::kernels::KERNELS.len() + 9);
-        let failed = |case: &&junit::Case| matches!(case.status, Status::Failed(_));
+        let failed = |case: &&junit::TestCase| matches!(case.status, Status::Failed(_));
         assert!(compilation.suite(&report).cases.iter().any(|case| failed(&case)));
     }
 
@@ -305,7 +307,7 @@ mod tests {
         let report = compilation.report(1.0).unwrap();
         let as_f32 = report.kernels.iter().map(|row| row.f16_as_f32).sum::<usize>();
         assert_eq!(as_f32, compilation.shaders.iter().filter(|shader| shader.wants_f16()).count());
-        let skipped = |case: &&junit::Case| matches!(case.status, Status::Skipped(_));
+        let skipped = |case: &&junit::TestCase| matches!(case.status, Status::Skipped(_));
         assert!(as_f32 > 0 && compilation.suite(&report).cases.iter().any(|case| skipped(&case)));
     }
 

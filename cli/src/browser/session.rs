@@ -35,7 +35,7 @@ const QUOTED: usize = 5;
 
 /// What a browser's WebGPU is.
 #[derive(Clone, Debug, Deserialize, Serialize)]
-pub struct Device {
+pub struct BrowserDevice {
     /// The browser's name for itself.
     pub browser: String,
     /// The adapter: vendor, architecture, description.
@@ -46,7 +46,7 @@ pub struct Device {
 
 /// What the page is given to compile.
 #[derive(Clone, Debug, Serialize)]
-pub struct Job {
+pub struct CompileJob {
     /// Its number.
     pub id: usize,
     /// WGSL.
@@ -93,9 +93,9 @@ pub trait Supervisor {
     ///
     /// # Errors
     /// A device that will not do.
-    fn open(&mut self, device: Device) -> Result<(), AnyError>;
+    fn open(&mut self, device: BrowserDevice) -> Result<(), AnyError>;
     /// The next jobs; none when there are no more.
-    fn jobs(&mut self) -> Vec<Job>;
+    fn jobs(&mut self) -> Vec<CompileJob>;
     /// What came of some jobs.
     ///
     /// # Errors
@@ -239,10 +239,10 @@ mod tests {
     struct Idle;
 
     impl Supervisor for Idle {
-        fn open(&mut self, _: Device) -> Result<(), AnyError> {
+        fn open(&mut self, _: BrowserDevice) -> Result<(), AnyError> {
             Ok(())
         }
-        fn jobs(&mut self) -> Vec<Job> {
+        fn jobs(&mut self) -> Vec<CompileJob> {
             Vec::new()
         }
         fn take(&mut self, _: Vec<Finding>) -> Result<(), AnyError> {

@@ -11,7 +11,7 @@ pub type Constants = BTreeMap<String, f64>;
 
 /// A shader as a browser gets it.
 #[derive(Clone, Debug)]
-pub struct Shader {
+pub struct BrowserShader {
     /// The kernel, under which it is counted.
     pub kernel: String,
     /// The variant.
@@ -51,9 +51,9 @@ fn main() {}
 ";
 
 /// What the browser must refuse, or its other verdicts mean nothing.
-pub fn canaries() -> impl Iterator<Item = Shader> {
+pub fn canaries() -> impl Iterator<Item = BrowserShader> {
     let canaries = [("barrier_not_uniform", NOT_UNIFORM, 64.0), ("workgroup_too_large", TOO_LARGE, 512.0)];
-    canaries.into_iter().map(|(name, wgsl, workgroup)| Shader {
+    canaries.into_iter().map(|(name, wgsl, workgroup)| BrowserShader {
         constants: Some(overrides(wgsl, |_| true).map(|name| (name.into(), workgroup)).collect()),
         canary: true,
         ..own((name.into(), wgsl.into()))
@@ -66,13 +66,13 @@ pub fn canaries() -> impl Iterator<Item = Shader> {
 ///
 /// # Errors
 /// [`batchnorm_wgpu::Error`] if there were no plan for default limits.
-pub fn all() -> Result<Vec<Shader>, AnyError> {
+pub fn all() -> Result<Vec<BrowserShader>, AnyError> {
     let plan = widest_plan()?;
     let mut made = HashSet::new();
     let variants = Variant::all().map(|variant| {
         let name = variant.name();
         let constants = plan.constants().map(|(name, value)| (name.to_owned(), value));
-        Shader {
+        BrowserShader {
             kernel: variant.kernel.name.into(),
             bindings: bindings(&variant),
             wgsl: variant.wgsl().into(),
@@ -107,10 +107,10 @@ fn bindings(variant: &Variant) -> String {
 }
 
 /// A shader of the tool. What its overrides are set to depends on sizes; here all are the same.
-fn own((name, wgsl): (String, String)) -> Shader {
+fn own((name, wgsl): (String, String)) -> BrowserShader {
     const SIZE: f64 = 64.0;
     let constants = overrides(&wgsl, |line| !line.contains('=')).map(|name| (name.to_owned(), SIZE)).collect();
-    Shader {
+    BrowserShader {
         kernel: name.split('.').next().unwrap_or_default().into(),
         name,
         bindings: String::new(),
@@ -129,7 +129,7 @@ fn overrides(wgsl: &str, test: fn(&str) -> bool) -> impl Iterator<Item = &str> {
 
 const ENABLE_F16: &str = "enable f16;\n";
 
-impl Shader {
+impl BrowserShader {
     /// Whether it wants WGSL's own f16.
     pub fn wants_f16(&self) -> bool {
         self.wgsl.contains(ENABLE_F16)
@@ -153,7 +153,7 @@ mod tests {
 
     #[test]
     fn naga_takes_the_canaries() {
-        for Shader { name, wgsl, .. } in canaries() {
+        for BrowserShader { name, wgsl, .. } in canaries() {
             let module = naga::front::wgsl::parse_str(&wgsl).unwrap();
             let allowed = naga::valid::Capabilities::empty();
             let valid = naga::valid::Validator::new(naga::valid::ValidationFlags::all(), allowed).validate(&module);
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(texts.len(), all.len());
         let of_tool = bench::shaders().count() + train::shaders().count();
         let kinds: HashSet<_> = Variant::apart().map(|variant| pipeline_of(&variant)).collect();
-        let with_pipeline: Vec<&Shader> = all.iter().filter(|shader| shader.constants.is_some()).collect();
+        let with_pipeline: Vec<&BrowserShader> = all.iter().filter(|shader| shader.constants.is_some()).collect();
         assert_eq!(with_pipeline.len(), kinds.len() + of_tool);
         assert!(with_pipeline.iter().all(|shader| !shader.name.contains("from_y")));
         assert!(Variant::apart().all(|variant| texts.contains(variant.wgsl().as_str())));

@@ -1,11 +1,11 @@
 //! `bn check --golden`: golden cases of other implementations against the GPU.
 
-use crate::check::Files;
+use crate::check::ReportFiles;
 use crate::deadline::Deadline;
 use crate::junit::{self, Status};
-use crate::output::{Kind, progress};
+use crate::output::{ReportKind, progress};
 use crate::terminal::{Column, number, prose, table, text};
-use crate::{AnyError, Verdict};
+use crate::{AnyError, ExitStatus};
 use batchnorm_wgpu::Kernels;
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu_check::golden::{GoldenOutcome, Judged};
@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// What is run.
-pub struct Request<'a> {
+pub struct GoldenRequest<'a> {
     /// A file, or a folder of files.
     pub cases: &'a Path,
     /// Only files whose name contains this text.
@@ -26,8 +26,10 @@ pub struct Request<'a> {
 }
 
 /// What the reports look like, JSON and JUnit.
-pub const REPORTS: [Kind; 2] =
-    [Kind::Json(&["adapter", "unsupported", "files"]), Kind::Text("<testsuites name=\"bn check --golden\"")];
+pub const REPORTS: [ReportKind; 2] = [
+    ReportKind::Json(&["adapter", "unsupported", "files"]),
+    ReportKind::Text("<testsuites name=\"bn check --golden\""),
+];
 
 /// How a file fared.
 #[derive(Clone, Copy, PartialEq, Eq, Serialize)]
@@ -40,7 +42,7 @@ enum Fared {
 
 /// What came of one file.
 #[derive(Serialize)]
-struct Row {
+struct FileRow {
     case: String,
     file: PathBuf,
     verdict: Fared,
@@ -53,7 +55,7 @@ struct Row {
 
 /// What came of the files on one adapter.
 #[derive(Serialize)]
-struct Report {
+struct GoldenReport {
     adapter: String,
     name: String,
     driver: String,
@@ -63,15 +65,15 @@ struct Report {
     unsupported: usize,
     /// Files that the time limit left out.
     left_out: usize,
-    files: Vec<Row>,
+    files: Vec<FileRow>,
 }
 
 /// Runs the cases on every adapter. A file that is no case is a failure, and the others still run.
-pub fn run(gpus: &[Gpu], request: &Request<'_>, to: &Files) -> Result<Verdict, AnyError> {
+pub fn run(gpus: &[Gpu], request: &GoldenRequest<'_>, to: &ReportFiles) -> Result<ExitStatus, AnyError> {
     let files = files(request.cases, request.filter)?;
     let mut reports = Vec::new();
     for gpu in gpus {
-        let report = Report::new(gpu, &files, request.deadline);
+        let report = GoldenReport::new(gpu, &files, request.deadline);
         if report.files.is_empty() {
             return Err("no file was read before the time limit; give it more seconds".into());
         }
@@ -87,8 +89,8 @@ pub fn run(gpus: &[Gpu], request: &Request<'_>, to: &Files) -> Result<Verdict, A
         let suites: Vec<_> = reports.iter().map(|report| report.suite(request.allow_unsupported)).collect();
         junit::write(file, "bn check --golden", &suites)?;
     }
-    let failed = |report: &Report| report.failed > 0 || (report.unsupported > 0 && !request.allow_unsupported);
-    Ok(if reports.iter().any(failed) { Verdict::Failed } else { Verdict::Passed })
+    let failed = |report: &GoldenReport| report.failed > 0 || (report.unsupported > 0 && !request.allow_unsupported);
+    Ok(if reports.iter().any(failed) { ExitStatus::Failed } else { ExitStatus::Passed })
 }
 
 /// The files to run, in order.
@@ -121,7 +123,7 @@ fn stem(file: &Path) -> String {
     file.file_stem().unwrap_or(file.as_os_str()).to_string_lossy().into_owned()
 }
 
-impl Row {
+impl FileRow {
     fn new(file: &Path, outcome: GoldenOutcome, seconds: f64) -> Self {
         let verdict = match &outcome {
             GoldenOutcome::Passed(_) => Fared::Pass,
@@ -188,18 +190,18 @@ fn columns() -> [Column; 7] {
     ]
 }
 
-impl Report {
+impl GoldenReport {
     fn new(gpu: &Gpu, files: &[PathBuf], deadline: Deadline) -> Self {
         let kernels = Kernels::new(&gpu.device);
         let bar = progress(files.len() as u64, &gpu.key());
         let begin = Instant::now();
-        let rows: Vec<Row> = bar
+        let rows: Vec<FileRow> = bar
             .wrap_iter(files.iter())
             .take_while(|_| !deadline.passed())
             .map(|file| {
                 let begin = Instant::now();
                 let outcome = GoldenOutcome::of(file, &kernels, &gpu.queue);
-                Row::new(file, outcome, begin.elapsed().as_secs_f64())
+                FileRow::new(file, outcome, begin.elapsed().as_secs_f64())
             })
             .collect();
         bar.finish_and_clear();
@@ -220,8 +222,8 @@ impl Report {
     /// A line for each file, then what is to be said of those that did not pass.
     fn print(&self) {
         println!("{}", prose(&format!("{}: {} {}", self.adapter, self.name, self.driver)));
-        println!("{}", table(columns(), self.files.iter().map(Row::cells)));
-        self.files.iter().filter_map(Row::remark).for_each(|remark| println!("{remark}"));
+        println!("{}", table(columns(), self.files.iter().map(FileRow::cells)));
+        self.files.iter().filter_map(FileRow::remark).for_each(|remark| println!("{remark}"));
         let Self { passed, failed, unsupported, seconds, .. } = self;
         println!("{}: {passed} passed, {failed} failed, {unsupported} unsupported, in {seconds:.1} s", self.adapter);
         if self.left_out > 0 {
@@ -231,10 +233,10 @@ impl Report {
     }
 }
 
-impl Report {
+impl GoldenReport {
     /// An unsupported case is skipped where that is allowed, and otherwise a failure.
-    fn suite(&self, allow_unsupported: bool) -> junit::Suite {
-        let case = |row: &Row| {
+    fn suite(&self, allow_unsupported: bool) -> junit::TestSuite {
+        let case = |row: &FileRow| {
             let reason = row.reason.clone().unwrap_or_default();
             let status = match row.verdict {
                 Fared::Pass => Status::Passed,
@@ -243,8 +245,12 @@ impl Report {
                 Fared::Fail => Status::Failed(reason),
             };
             let class = format!("{}.golden", self.adapter);
-            junit::Case { name: row.case.clone(), class, seconds: Some(row.seconds), status }
+            junit::TestCase { name: row.case.clone(), class, seconds: Some(row.seconds), status }
         };
-        junit::Suite { name: self.adapter.clone(), seconds: self.seconds, cases: self.files.iter().map(case).collect() }
+        junit::TestSuite {
+            name: self.adapter.clone(),
+            seconds: self.seconds,
+            cases: self.files.iter().map(case).collect(),
+        }
     }
 }

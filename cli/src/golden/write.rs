@@ -4,7 +4,7 @@ use crate::activation::ActivationArgs;
 use crate::names::{average, dtype, layout};
 use crate::output::{self, Claim, Folder};
 use crate::terminal::{number, prose, table, text};
-use crate::{AnyError, Verdict};
+use crate::{AnyError, ExitStatus};
 use batchnorm_wgpu::{Average, Config, DType, Layout, RunningPolicy, Shape};
 use batchnorm_wgpu_check::case::{Case, Operation};
 use batchnorm_wgpu_check::data::Data;
@@ -96,7 +96,7 @@ fn layouts(name: &str) -> Result<Several<Layout>, String> {
 }
 
 /// Writes the cases, all or none.
-pub fn run(arguments: &GoldenArgs) -> Result<Verdict, AnyError> {
+pub fn run(arguments: &GoldenArgs) -> Result<ExitStatus, AnyError> {
     let recipes = if arguments.set { seeded_set(arguments) } else { arguments.recipes()? };
     let files = places(&arguments.out, &recipes)?;
     let claims = files.iter().map(|file| Claim::result(file, Folder::Made)).collect::<Result<Vec<_>, _>>()?;
@@ -108,7 +108,7 @@ pub fn run(arguments: &GoldenArgs) -> Result<Verdict, AnyError> {
     println!("{}", table(columns, rows.map(|(recipe, (file, contents))| row(recipe, file, contents))));
     let written = format!("wrote {} cases; `bn check --golden {}` runs them", files.len(), arguments.out.display());
     println!("{}", prose(&written));
-    Ok(Verdict::Passed)
+    Ok(ExitStatus::Passed)
 }
 
 fn row(recipe: &Recipe, file: &Path, contents: &[u8]) -> Vec<String> {

@@ -4,9 +4,9 @@ mod pool;
 mod worker;
 
 use crate::adapter::AdapterArgs;
-use crate::output::{Claim, Kind, progress};
+use crate::output::{Claim, ReportKind, progress};
 use crate::terminal::{number, table, text};
-use crate::{AnyError, Verdict as Ending};
+use crate::{AnyError, ExitStatus};
 use batchnorm_wgpu_check::mutant::{Equivalent, Mutant};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ pub struct MutateArgs {
 /// What became of a mutant.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "verdict")]
-enum Verdict {
+enum MutantFate {
     /// A case failed.
     Killed {
         /// Its id.
@@ -86,7 +86,7 @@ enum Answer {
     /// The process waits for its first mutant, or the next case runs.
     Alive,
     /// All that were needed ran.
-    Verdict(Verdict),
+    Fate(MutantFate),
     /// A case fails without a mutant too.
     Unsound {
         /// Its id.
@@ -98,11 +98,11 @@ enum Answer {
 
 /// A mutant and what became of it.
 #[derive(Serialize)]
-struct Outcome<'a> {
+struct JudgedMutant<'a> {
     #[serde(flatten)]
     mutant: &'a Mutant,
     #[serde(flatten)]
-    verdict: Verdict,
+    verdict: MutantFate,
 }
 
 /// How many of a file's mutants met which end.
@@ -115,12 +115,12 @@ struct Score {
 }
 
 impl Score {
-    fn add(&mut self, verdict: &Verdict) {
+    fn add(&mut self, verdict: &MutantFate) {
         let count = match verdict {
-            Verdict::Killed { .. } | Verdict::Crashed | Verdict::Hung => &mut self.killed,
-            Verdict::Survived { .. } => &mut self.survived,
-            Verdict::Equivalent { .. } => &mut self.equivalent,
-            Verdict::Invalid { .. } => &mut self.invalid,
+            MutantFate::Killed { .. } | MutantFate::Crashed | MutantFate::Hung => &mut self.killed,
+            MutantFate::Survived { .. } => &mut self.survived,
+            MutantFate::Equivalent { .. } => &mut self.equivalent,
+            MutantFate::Invalid { .. } => &mut self.invalid,
         };
         *count += 1;
     }
@@ -141,22 +141,22 @@ impl Score {
 }
 
 #[derive(Serialize)]
-struct Report<'a> {
+struct MutationReport<'a> {
     adapter: String,
     score: Score,
-    mutants: &'a [Outcome<'a>],
+    mutants: &'a [JudgedMutant<'a>],
 }
 
 /// What the report looks like.
-const REPORT: Kind = Kind::Json(&["adapter", "score", "mutants"]);
+const REPORT: ReportKind = ReportKind::Json(&["adapter", "score", "mutants"]);
 
 /// Runs the mutants.
-pub fn run(arguments: &MutateArgs) -> Result<Ending, AnyError> {
+pub fn run(arguments: &MutateArgs) -> Result<ExitStatus, AnyError> {
     let json = Claim::report(arguments.json.as_deref(), REPORT)?;
     let gpu = arguments.adapter.open()?;
     if arguments.worker {
         worker::run(&gpu, arguments.cases.unwrap_or(usize::MAX))?;
-        return Ok(Ending::Passed);
+        return Ok(ExitStatus::Passed);
     }
     let known = if arguments.equivalents { Vec::new() } else { Equivalent::known()? };
     let all = Mutant::all();
@@ -168,32 +168,32 @@ pub fn run(arguments: &MutateArgs) -> Result<Ending, AnyError> {
     }
     if arguments.list {
         chosen.iter().for_each(|&i| println!("{i:>5} {}", all[i]));
-        return Ok(Ending::Passed);
+        return Ok(ExitStatus::Passed);
     }
     let equivalent = |&i: &usize| {
         let reason = known.iter().find(|equivalent| equivalent.is(&all[i]))?.reason.clone();
-        Some((i, Verdict::Equivalent { reason }))
+        Some((i, MutantFate::Equivalent { reason }))
     };
-    let mut verdicts: Vec<(usize, Verdict)> = chosen.iter().filter_map(equivalent).collect();
+    let mut verdicts: Vec<(usize, MutantFate)> = chosen.iter().filter_map(equivalent).collect();
     let rest: Vec<usize> = chosen.iter().filter(|i| equivalent(i).is_none()).copied().collect();
 
     let bar = progress(rest.len() as u64, &gpu.key());
     let mut worker = ["mutate", "--worker", "--adapter", &gpu.key()].map(str::to_owned).to_vec();
     worker.extend(arguments.cases.into_iter().flat_map(|cases| ["--cases".to_owned(), cases.to_string()]));
     verdicts.extend(pool::judge(&rest, &worker, arguments.jobs.into(), |i, verdict| {
-        if matches!(verdict, Verdict::Survived { .. }) {
+        if matches!(verdict, MutantFate::Survived { .. }) {
             bar.suspend(|| eprintln!("survived: {}", all[i]));
         }
         bar.inc(1);
     })?);
     bar.finish_and_clear();
     verdicts.sort_by_key(|(i, _)| *i);
-    let outcomes: Vec<Outcome> =
-        verdicts.into_iter().map(|(i, verdict)| Outcome { mutant: &all[i], verdict }).collect();
+    let outcomes: Vec<JudgedMutant> =
+        verdicts.into_iter().map(|(i, verdict)| JudgedMutant { mutant: &all[i], verdict }).collect();
     finish(&gpu.key(), &outcomes, json.as_ref())
 }
 
-fn finish(adapter: &str, outcomes: &[Outcome<'_>], json: Option<&Claim>) -> Result<Ending, AnyError> {
+fn finish(adapter: &str, outcomes: &[JudgedMutant<'_>], json: Option<&Claim>) -> Result<ExitStatus, AnyError> {
     let mut whole = Score::default();
     let mut files: BTreeMap<&str, Score> = BTreeMap::new();
     for outcome in outcomes {
@@ -201,15 +201,15 @@ fn finish(adapter: &str, outcomes: &[Outcome<'_>], json: Option<&Claim>) -> Resu
         files.entry(outcome.mutant.file).or_default().add(&outcome.verdict);
     }
     if let Some(json) = json {
-        json.write_json(&Report { adapter: adapter.to_owned(), score: whole, mutants: outcomes })?;
+        json.write_json(&MutationReport { adapter: adapter.to_owned(), score: whole, mutants: outcomes })?;
     }
     if !json.is_some_and(Claim::is_standard_output) {
         print(whole, &files, outcomes);
     }
-    Ok(if whole.survived == 0 { Ending::Passed } else { Ending::Failed })
+    Ok(if whole.survived == 0 { ExitStatus::Passed } else { ExitStatus::Failed })
 }
 
-fn print(whole: Score, files: &BTreeMap<&str, Score>, outcomes: &[Outcome<'_>]) {
+fn print(whole: Score, files: &BTreeMap<&str, Score>, outcomes: &[JudgedMutant<'_>]) {
     let rows = files.iter().map(|(file, score)| score.cells(file)).chain([whole.cells("all")]);
     let columns = [
         text("file"),
@@ -221,7 +221,7 @@ fn print(whole: Score, files: &BTreeMap<&str, Score>, outcomes: &[Outcome<'_>]) 
     ];
     println!("{}", table(columns, rows));
     for outcome in outcomes {
-        if let Verdict::Survived { cases } = outcome.verdict {
+        if let MutantFate::Survived { cases } = outcome.verdict {
             println!("SURVIVED {cases} cases: {}", outcome.mutant);
         }
     }

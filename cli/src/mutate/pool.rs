@@ -1,6 +1,6 @@
 //! Processes that run mutants, and what becomes of those that stop answering.
 
-use super::{Answer, Verdict};
+use super::{Answer, MutantFate};
 use crate::AnyError;
 use std::io::{BufRead, BufReader, Write};
 use std::panic::resume_unwind;
@@ -44,13 +44,13 @@ impl Process {
         }
     }
 
-    fn ask(&mut self, mutant: usize) -> Result<Verdict, AnyError> {
+    fn ask(&mut self, mutant: usize) -> Result<MutantFate, AnyError> {
         if writeln!(self.questions, "{mutant}").is_err() {
-            return Ok(Verdict::Crashed);
+            return Ok(MutantFate::Crashed);
         }
         loop {
             match self.answers.recv_timeout(SILENCE) {
-                Ok(Answer::Verdict(verdict)) => return Ok(verdict),
+                Ok(Answer::Fate(verdict)) => return Ok(verdict),
                 Ok(Answer::Alive) => {}
                 Ok(Answer::Unsound { case, reason }) => {
                     return Err(format!(
@@ -58,8 +58,8 @@ impl Process {
                     )
                     .into());
                 }
-                Err(RecvTimeoutError::Timeout) => return Ok(Verdict::Hung),
-                Err(RecvTimeoutError::Disconnected) => return Ok(Verdict::Crashed),
+                Err(RecvTimeoutError::Timeout) => return Ok(MutantFate::Hung),
+                Err(RecvTimeoutError::Disconnected) => return Ok(MutantFate::Crashed),
             }
         }
     }
@@ -87,8 +87,8 @@ pub fn judge(
     mutants: &[usize],
     arguments: &[String],
     jobs: usize,
-    done: impl Fn(usize, &Verdict) + Sync,
-) -> Result<Vec<(usize, Verdict)>, AnyError> {
+    done: impl Fn(usize, &MutantFate) + Sync,
+) -> Result<Vec<(usize, MutantFate)>, AnyError> {
     let (next, verdicts) = (Mutex::new(mutants.iter()), Mutex::new(Vec::new()));
     let job = || -> Result<(), AnyError> {
         let _last = EndsAll(&next);
@@ -96,7 +96,7 @@ pub fn judge(
         while let Some(&mutant) = { next.lock().unwrap_or_else(PoisonError::into_inner).next() } {
             let verdict = process.ask(mutant)?;
             done(mutant, &verdict);
-            if matches!(verdict, Verdict::Hung | Verdict::Crashed) {
+            if matches!(verdict, MutantFate::Hung | MutantFate::Crashed) {
                 process = Process::start(arguments)?;
             }
             verdicts.lock().unwrap_or_else(PoisonError::into_inner).push((mutant, verdict));

@@ -1,6 +1,6 @@
 //! The process that runs mutants. A mutant may hang or crash its driver, so the command that asks for it lives elsewhere.
 
-use super::{Answer, Verdict};
+use super::{Answer, MutantFate};
 use crate::AnyError;
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::{Kernels, wgpu};
@@ -14,7 +14,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::BufRead;
 
 /// A case, and what it runs.
-struct Candidate {
+struct TriedCase {
     case: Case,
     /// Which device.
     device: usize,
@@ -27,7 +27,7 @@ struct Worker {
     /// The shaders as they are, on each of them.
     unchanged: [Kernels; 2],
     /// In the order in which they are tried, but for those that killed a mutant of late.
-    candidates: Vec<Candidate>,
+    candidates: Vec<TriedCase>,
     /// Cases that killed mutants and pass without one, the last one first.
     killers: Vec<usize>,
     expectations: Expectations,
@@ -59,11 +59,11 @@ fn say(answer: &Answer) -> Result<(), AnyError> {
 impl Worker {
     fn new(gpu: &Gpu, most: usize) -> Result<Self, AnyError> {
         let small = Gpu::from_adapter(&gpu.adapter, part_limits(gpu.device.limits()), gpu.device.features())?;
-        let of = |device: usize, kernels: &Kernels, cases: Vec<Case>| -> batchnorm_wgpu::Result<Vec<Candidate>> {
+        let of = |device: usize, kernels: &Kernels, cases: Vec<Case>| -> batchnorm_wgpu::Result<Vec<TriedCase>> {
             let candidate = |case: Case| {
                 let variants = [case.variants_before(kernels)?, case.variants(kernels)?].concat();
                 let variants = variants.iter().map(|variant| variant.name()).collect();
-                Ok(Candidate { case, device, variants })
+                Ok(TriedCase { case, device, variants })
             };
             cases.into_iter().map(candidate).collect()
         };
@@ -84,7 +84,7 @@ impl Worker {
     /// Runs cases that have the mutant's line until one fails.
     fn judge(&mut self, mutant: &Mutant) -> Result<Answer, AnyError> {
         if let Some(found) = self.convert(mutant) {
-            return Ok(Answer::Verdict(found));
+            return Ok(Answer::Fate(found));
         }
         let reached = |i: &usize| self.candidates[*i].variants.iter().any(|name| self.reach.has(mutant, name));
         // Those that found another mutant just now find most.
@@ -96,16 +96,16 @@ impl Worker {
             say(&Answer::Alive)?;
             let outcome = self.run(i, &kernels);
             match outcome.failure {
-                Some(reason) if outcome.refused => return Ok(Answer::Verdict(Verdict::Invalid { reason })),
+                Some(reason) if outcome.refused => return Ok(Answer::Fate(MutantFate::Invalid { reason })),
                 Some(_) => return Ok(self.killed(i)),
                 None => {}
             }
         }
-        Ok(Answer::Verdict(Verdict::Survived { cases: order.len() }))
+        Ok(Answer::Fate(MutantFate::Survived { cases: order.len() }))
     }
 
     fn run(&mut self, i: usize, kernels: &[Kernels; 2]) -> Outcome {
-        let Candidate { case, device, .. } = &self.candidates[i];
+        let TriedCase { case, device, .. } = &self.candidates[i];
         let queue = self.devices[*device].1.clone();
         Suite::new(kernels[*device].clone(), queue, &mut self.expectations).run(case)
     }
@@ -120,15 +120,15 @@ impl Worker {
         }
         self.killers.retain(|&killer| killer != i);
         self.killers.insert(0, i);
-        Answer::Verdict(Verdict::Killed { case: self.candidates[i].case.to_string() })
+        Answer::Fate(MutantFate::Killed { case: self.candidates[i].case.to_string() })
     }
 
     /// The verdict on a mutant of the conversions that their exhaustive test finds.
-    fn convert(&self, mutant: &Mutant) -> Option<Verdict> {
+    fn convert(&self, mutant: &Mutant) -> Option<MutantFate> {
         conversion::is_tested(mutant.file).then_some(())?;
         let (device, queue) = &self.devices[0];
         match conversion::check(device, queue, &|source| mutant.text_of(source)) {
-            Err(wrong @ ConversionError::Wrong { .. }) => Some(Verdict::Killed { case: wrong.to_string() }),
+            Err(wrong @ ConversionError::Wrong { .. }) => Some(MutantFate::Killed { case: wrong.to_string() }),
             // What does not compile is seen again by the cases.
             Ok(()) | Err(ConversionError::Library(_)) => None,
         }
@@ -137,21 +137,21 @@ impl Worker {
 
 /// Orders cases so that any number of the first ones runs every program of kernels, with every policy, about equally often.
 /// Those of one program come in no order, lest a hundred neighbours in the matrix, much alike, come before all others.
-fn in_turns(mut candidates: Vec<Candidate>) -> Vec<Candidate> {
+fn in_turns(mut candidates: Vec<TriedCase>) -> Vec<TriedCase> {
     candidates.sort_by_cached_key(|candidate| {
         let mut hasher = DefaultHasher::new();
         candidate.case.to_string().hash(&mut hasher);
         hasher.finish()
     });
     let mut turns: HashMap<String, usize> = HashMap::new();
-    let mut turn_of = |candidate: &Candidate| {
+    let mut turn_of = |candidate: &TriedCase| {
         let kernels: Vec<_> = candidate.variants.iter().map(|name| name.split('.').next()).collect();
         let program = format!("{} {kernels:?} {:?}", candidate.device, candidate.case.config.running);
         let turn = turns.entry(program).or_default();
         *turn += 1;
         *turn
     };
-    let mut ranked: Vec<(usize, Candidate)> =
+    let mut ranked: Vec<(usize, TriedCase)> =
         candidates.into_iter().map(|candidate| (turn_of(&candidate), candidate)).collect();
     ranked.sort_by_key(|(turn, _)| *turn);
     ranked.into_iter().map(|(_, candidate)| candidate).collect()

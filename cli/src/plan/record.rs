@@ -1,11 +1,13 @@
 //! What `bn plan --json` prints.
 
+use super::programs::Programs;
 use batchnorm_wgpu::kernels::Access;
 use batchnorm_wgpu::plan::{Parameter, Params};
-use batchnorm_wgpu::program::{Bound, Dispatch, Program, Stage};
-use batchnorm_wgpu::{DType, Error, Operation, Plan, Shape};
+use batchnorm_wgpu::program::{Bound, Dispatch, Stage};
+use batchnorm_wgpu::{DType, Error, Operation, Plan, Shape, View, Views};
 use serde::Serialize;
 use serde_json::Value;
+use std::collections::BTreeMap;
 
 /// An operation on tensors of a shape, and what it dispatches or why it is refused.
 pub struct Planned<'a> {
@@ -16,20 +18,30 @@ pub struct Planned<'a> {
     /// What is done.
     pub operation: Operation,
     /// What it dispatches.
-    pub program: Result<Program, Error>,
+    pub programs: Result<Programs, Error>,
 }
 
 /// The same for a file. It has a plan and dispatches, or the reason why it is refused.
 #[derive(Serialize)]
-pub struct Record<'a> {
+pub struct OperationRecord<'a> {
     dims: &'a [usize],
     layout: String,
+    /// Tensors that are channels of wider ones.
+    views: BTreeMap<&'static str, ViewRecord>,
+    /// Samples of a micro-batch, where the batch comes in several.
+    micro_batches: Option<usize>,
     dtype: &'static str,
     operation: &'static str,
     device: &'a str,
     plan: Option<PlanRecord<'a>>,
     dispatches: Vec<DispatchRecord>,
     refused: Option<String>,
+}
+
+#[derive(Serialize)]
+struct ViewRecord {
+    first: usize,
+    of: usize,
 }
 
 #[derive(Serialize)]
@@ -42,6 +54,8 @@ struct PlanRecord<'a> {
 
 #[derive(Serialize)]
 struct DispatchRecord {
+    /// Whose tensors it binds, from 0; 0 where the batch comes in one.
+    micro_batch: usize,
     stage: &'static str,
     kernel: String,
     workgroup_size: u32,
@@ -63,19 +77,25 @@ struct BindingRecord {
     bytes: u64,
 }
 
-impl<'a> Record<'a> {
+impl<'a> OperationRecord<'a> {
     /// Of what is planned for a device.
     pub fn new(planned: &'a Planned<'_>, device: &'a str) -> Self {
-        let program = planned.program.as_ref();
+        let programs = planned.programs.as_ref();
+        let Views { x, y, residual } = planned.shape.views();
+        let views = [("x", x), ("y", y), ("residual", residual)].into_iter();
         Self {
             dims: planned.shape.dims(),
             layout: planned.shape.layout().to_string(),
+            views: views
+                .filter_map(|(name, view)| view.map(|View { first, of }| (name, ViewRecord { first, of })))
+                .collect(),
+            micro_batches: programs.ok().and_then(|programs| programs.micro_batches).map(|micro| micro.samples),
             dtype: planned.dtype.name(),
             operation: planned.operation.name(),
             device,
-            plan: program.ok().map(|program| PlanRecord::from(&program.plan)),
-            dispatches: program.map_or(Vec::new(), |program| program.dispatches.iter().map(Into::into).collect()),
-            refused: program.err().map(ToString::to_string),
+            plan: programs.ok().map(|programs| PlanRecord::from(&programs.plan)),
+            dispatches: programs.map_or(Vec::new(), |programs| programs.dispatches.iter().map(Into::into).collect()),
+            refused: programs.err().map(ToString::to_string),
         }
     }
 }
@@ -86,14 +106,15 @@ impl<'a> From<&'a Plan> for PlanRecord<'a> {
     }
 }
 
-impl From<&Dispatch> for DispatchRecord {
-    fn from(dispatch: &Dispatch) -> Self {
+impl From<&(usize, Dispatch)> for DispatchRecord {
+    fn from((micro_batch, dispatch): &(usize, Dispatch)) -> Self {
         let stage = match dispatch.stage {
             Stage::Reduce => "reduce",
             Stage::Settle => "settle",
             Stage::Apply => "apply",
         };
         Self {
+            micro_batch: *micro_batch,
             stage,
             kernel: dispatch.variant.name(),
             workgroup_size: dispatch.workgroup_size,

@@ -1,22 +1,22 @@
 //! A plan in words.
 
+use super::programs::{MicroBatches, Programs};
 use batchnorm_wgpu::kernels::{Geometry, Reduction, Strategy, Variant};
-use batchnorm_wgpu::program::Program;
 use batchnorm_wgpu::{Operation, Plan};
 use std::fmt::Display;
 
 /// How an operation goes about its tensors, who owns what, and how much is moved.
-pub fn sentences(operation: Operation, program: &Program) -> String {
-    let plan = &program.plan;
+pub fn sentences(operation: Operation, programs: &Programs) -> String {
+    let plan = &programs.plan;
     let held = plan.approach.held();
-    let reduces = program.dispatches.iter().any(|dispatch| dispatch.variant.kernel.reduces);
-    let all = [strategy(plan, program.dispatches.len()), values(plan), workgroups(plan)];
+    let reduces = programs.dispatches.iter().any(|(_, dispatch)| dispatch.variant.kernel.reduces);
+    let all = [strategy(plan, programs.dispatches.len()), values(plan, programs), workgroups(plan)];
     let rest = [
         (plan.strategy() == Strategy::Split).then(|| splits(plan)),
         (held > 0).then(|| format!("A lane holds up to {held} values in registers.")),
         reduces.then(|| reduction(plan)),
         plan.approach.reverse().then(|| "The second dispatch goes backwards.".into()),
-        Some(moves(operation, program)),
+        Some(moves(operation, programs)),
     ];
     all.into_iter().chain(rest.into_iter().flatten()).collect::<Vec<_>>().join(" ")
 }
@@ -31,7 +31,7 @@ fn strategy(plan: &Plan, dispatches: usize) -> String {
     format!("Strategy {}: {what}; {}.", plan.strategy(), count(dispatches, "dispatch", "dispatches"))
 }
 
-fn values(plan: &Plan) -> String {
+fn values(plan: &Plan, programs: &Programs) -> String {
     let what = match plan.geometry {
         Geometry::Scalar => "one element",
         Geometry::Planes4 => "four neighbouring elements of a channel",
@@ -43,7 +43,13 @@ fn values(plan: &Plan) -> String {
     if plan.fold > 1 {
         text += &format!(", {} samples side by side counting as one", plan.fold);
     }
-    if plan.parts > 1 {
+    if let Some(MicroBatches { samples, count: number }) = programs.micro_batches {
+        text += &format!(
+            ", in {number} micro-batches of up to {samples} samples, up to {} each, which are reduced one after the other before \
+             the first is finished",
+            count(plan.part_values, "value", "values")
+        );
+    } else if plan.parts > 1 {
         text += &format!(", in {} parts of up to {} each, since a binding holds no more", plan.parts, plan.part_values);
     }
     text + "."
@@ -83,8 +89,8 @@ fn reduction(plan: &Plan) -> String {
 }
 
 /// Of a tensor in parts, each kernel is counted once: every dispatch has its own elements.
-fn moves(operation: Operation, program: &Program) -> String {
-    let mut kernels: Vec<&Variant> = program.dispatches.iter().map(|dispatch| &dispatch.variant).collect();
+fn moves(operation: Operation, programs: &Programs) -> String {
+    let mut kernels: Vec<&Variant> = programs.dispatches.iter().map(|(_, dispatch)| &dispatch.variant).collect();
     kernels.dedup();
     let moved: u32 = kernels.iter().map(|variant| variant.moves()).sum();
     let least = operation.least_moves();

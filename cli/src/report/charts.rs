@@ -2,7 +2,7 @@
 
 use super::read::{chosen, chosen_of, f32_lines, median};
 use super::{digits, plan};
-use crate::bench::record::{Record, Row};
+use crate::bench::record::{BenchRow, Record};
 use crate::chart::{AREA, Axis, Chart, colour, legend, place};
 use batchnorm_wgpu::Operation;
 use maud::{Markup, html};
@@ -36,7 +36,7 @@ fn bytes(value: f64) -> String {
 }
 
 /// What a mark shows when pointed at.
-fn tooltip(record: &Record, row: &Row) -> String {
+fn tooltip(record: &Record, row: &BenchRow) -> String {
     format!(
         "{}, {} {}: {:.2} of copy, {} us, {} GB/s\n{}",
         record.adapter,
@@ -51,7 +51,7 @@ fn tooltip(record: &Record, row: &Row) -> String {
 
 /// A bar for every shape and adapter that has a chosen row of `operation`. `None` where none has.
 pub fn bars(records: &[Record], operation: Operation) -> Option<Markup> {
-    let shapes: Vec<&Row> = f32_lines(records).into_iter().filter(|line| line.operation == operation).collect();
+    let shapes: Vec<&BenchRow> = f32_lines(records).into_iter().filter(|line| line.operation == operation).collect();
     let groups: Vec<Group> = shapes.iter().map(|line| Group::of(records, line)).collect();
     let largest = groups.iter().flat_map(|it| &it.bars).map(|(_, _, row)| row.fraction_of_copy).reduce(f64::max)?;
     let bottom = BAR_TOP + groups.iter().map(Group::height).sum::<f64>();
@@ -78,7 +78,7 @@ pub fn bars(records: &[Record], operation: Operation) -> Option<Markup> {
 struct Group<'a> {
     shape: String,
     /// Place in the legend, record and row.
-    bars: Vec<(usize, &'a Record, &'a Row)>,
+    bars: Vec<(usize, &'a Record, &'a BenchRow)>,
 }
 
 impl<'a> Group<'a> {
@@ -87,7 +87,7 @@ impl<'a> Group<'a> {
     /// From a bar to the next.
     const STEP: f64 = 13.0;
 
-    fn of(records: &'a [Record], line: &Row) -> Self {
+    fn of(records: &'a [Record], line: &BenchRow) -> Self {
         let bar = |(number, record)| chosen(record, line).map(|row| (number, record, row));
         Self { shape: line.shape(), bars: records.iter().enumerate().filter_map(bar).collect() }
     }
@@ -117,14 +117,14 @@ impl<'a> Group<'a> {
 }
 
 /// Picoseconds for each byte of x.
-fn picoseconds(row: &Row) -> f64 {
+fn picoseconds(row: &BenchRow) -> f64 {
     row.microseconds.median * 1e6 / row.bytes as f64
 }
 
 /// Time per byte against tensor size, a line for each adapter, and one where its copy kernel's speed would lie. `None`
 /// where no record has the operation.
 pub fn sizes(records: &[Record], operation: Operation) -> Option<Markup> {
-    let series: Vec<(usize, &Record, Vec<&Row>)> =
+    let series: Vec<(usize, &Record, Vec<&BenchRow>)> =
         records.iter().enumerate().map(|(number, record)| (number, record, chosen_of(record, operation))).collect();
     let all = || series.iter().flat_map(|(_, _, rows)| rows);
     all().next()?;
@@ -154,13 +154,13 @@ fn copy_picoseconds(record: &Record, operation: Operation) -> f64 {
 }
 
 /// A point for the shapes of about one size, between 1.4 times less and more than a power of two: their medians.
-fn by_size(rows: &[&Row]) -> Vec<(f64, f64)> {
-    let mut sizes: BTreeMap<i64, Vec<&Row>> = BTreeMap::new();
+fn by_size(rows: &[&BenchRow]) -> Vec<(f64, f64)> {
+    let mut sizes: BTreeMap<i64, Vec<&BenchRow>> = BTreeMap::new();
     for row in rows {
         sizes.entry((row.bytes as f64).log2().round() as i64).or_default().push(row);
     }
-    let medians = |of: &[&Row], figure: fn(&Row) -> f64| median(of.iter().map(|row| figure(row)).collect());
-    let point = |of: &Vec<&Row>| Some((medians(of, |row| row.bytes as f64)?, medians(of, picoseconds)?));
+    let medians = |of: &[&BenchRow], figure: fn(&BenchRow) -> f64| median(of.iter().map(|row| figure(row)).collect());
+    let point = |of: &Vec<&BenchRow>| Some((medians(of, |row| row.bytes as f64)?, medians(of, picoseconds)?));
     sizes.values().filter_map(point).collect()
 }
 
@@ -203,7 +203,7 @@ fn circumstances(record: &Record) -> String {
 }
 
 /// A median for each record.
-fn medians(history: &[&Record], lines: &[&Row], operation: Operation) -> Vec<f64> {
+fn medians(history: &[&Record], lines: &[&BenchRow], operation: Operation) -> Vec<f64> {
     let of = |record: &&Record| {
         let rows = lines.iter().filter(|line| line.operation == operation).filter_map(|line| chosen(record, line));
         median(rows.map(|row| row.fraction_of_copy).collect())

@@ -3,7 +3,7 @@
 use super::charts::{bars, over_time, sizes, two_pass_limit};
 use super::read::{Records, chosen_of, median, order, same_case};
 use super::{FUSED_HEADER, count, digits, fused_cells, plan, strategy};
-use crate::bench::record::{Record, Row};
+use crate::bench::record::{BenchRow, Record};
 use crate::chart::{legend, page_style};
 use batchnorm_wgpu::Operation;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -200,10 +200,10 @@ fn history(records: &Records) -> Markup {
 }
 
 /// Rows of one operation on one shape with several plans, the fastest first.
-type Contest<'a> = Vec<&'a Row>;
+type ComparedPlans<'a> = Vec<&'a BenchRow>;
 
-fn contests(record: &Record, operation: Operation) -> Vec<Contest<'_>> {
-    let mut rows: Vec<&Row> = record.rows.iter().filter(|row| row.operation == operation).collect();
+fn contests(record: &Record, operation: Operation) -> Vec<ComparedPlans<'_>> {
+    let mut rows: Vec<&BenchRow> = record.rows.iter().filter(|row| row.operation == operation).collect();
     rows.sort_by(|a, b| order(a, b).then(a.microseconds.median.total_cmp(&b.microseconds.median)));
     let groups = rows.chunk_by(|a, b| same_case(a, b));
     groups.filter(|group| group.iter().any(|row| !row.chosen)).map(<[_]>::to_vec).collect()
@@ -234,7 +234,7 @@ fn plans(records: &[Record]) -> Markup {
 }
 
 /// How often the choice was right.
-fn verdict(contests: &[Contest]) -> String {
+fn verdict(contests: &[ComparedPlans]) -> String {
     let pairs = contests.iter().filter_map(|rows| Some((rows.iter().find(|row| row.chosen)?, rows.first()?)));
     let times: Vec<_> = pairs.map(|(chosen, best)| (chosen.microseconds, best.microseconds)).collect();
     let near =
@@ -247,7 +247,7 @@ fn verdict(contests: &[Contest]) -> String {
     )
 }
 
-fn plan_table(contests: &[Contest]) -> Markup {
+fn plan_table(contests: &[ComparedPlans]) -> Markup {
     let header = [
         "shape",
         "",
@@ -275,7 +275,7 @@ fn plan_table(contests: &[Contest]) -> Markup {
     table(&header, 5, body)
 }
 
-fn plan_cells(row: &Row, best: bool) -> Markup {
+fn plan_cells(row: &BenchRow, best: bool) -> Markup {
     let plan = &row.plan;
     html! {
         td { @if row.chosen { "chosen" } }
@@ -334,7 +334,7 @@ fn figures(record: &Record) -> Markup {
         "of copy",
         "encode us",
     ];
-    let mut rows: Vec<&Row> = record.rows.iter().collect();
+    let mut rows: Vec<&BenchRow> = record.rows.iter().collect();
     // The chosen plan first, others in the order of the file.
     rows.sort_by(|a, b| order(a, b).then(b.chosen.cmp(&a.chosen)));
     let body = html! { @for row in &rows { (figure_row(row)) } };
@@ -346,7 +346,7 @@ fn figures(record: &Record) -> Markup {
     }
 }
 
-fn figure_row(row: &Row) -> Markup {
+fn figure_row(row: &BenchRow) -> Markup {
     html! {
         tr.chosen[row.chosen] {
             th scope="row" { (row.operation) }

@@ -3,7 +3,7 @@
 
 use super::read::{chosen, lines};
 use super::{FUSED_HEADER, digits, fused_cells};
-use crate::bench::record::{FusedRow, Record, Row};
+use crate::bench::record::{BenchRow, FusedRow, Record};
 
 const ABOUT: &str = "# Benchmarks
 
@@ -53,8 +53,8 @@ fn adapter(record: &Record) -> Vec<String> {
 }
 
 /// The line of one operation on one shape.
-fn figures(line: &Row, records: &[Record]) -> Vec<String> {
-    let cell = |row: &Row| format!("{:.2}, {} us", row.fraction_of_copy, digits(row.microseconds.median));
+fn figures(line: &BenchRow, records: &[Record]) -> Vec<String> {
+    let cell = |row: &BenchRow| format!("{:.2}, {} us", row.fraction_of_copy, digits(row.microseconds.median));
     let cells = records.iter().map(|record| chosen(record, line).map_or("-".into(), cell));
     [line.operation.name().into(), line.case()].into_iter().chain(cells).collect()
 }

@@ -5,10 +5,10 @@ mod html;
 mod markdown;
 mod read;
 
-use crate::bench::record::{FusedRow, Row};
-use crate::output::{Claim, Kind};
+use crate::bench::record::{BenchRow, FusedRow};
+use crate::output::{Claim, ReportKind};
 use crate::terminal::prose;
-use crate::{AnyError, Verdict};
+use crate::{AnyError, ExitStatus};
 use std::path::{Path, PathBuf};
 
 /// Arguments of `bn report`.
@@ -26,12 +26,12 @@ pub struct ReportArgs {
 }
 
 /// What the page and the table look like.
-const PAGE: Kind = Kind::Text("<title>Batch normalization benchmarks</title>");
-const TABLE: Kind = Kind::Text("# Benchmarks\n\nWritten by `bn report`.");
+const PAGE: ReportKind = ReportKind::Text("<title>Batch normalization benchmarks</title>");
+const TABLE: ReportKind = ReportKind::Text("# Benchmarks\n\nWritten by `bn report`.");
 
 /// Reads the records and writes the page and the table. Files that are no records are left out of both, and are an
 /// error once the others are written.
-pub fn run(arguments: &ReportArgs) -> Result<Verdict, AnyError> {
+pub fn run(arguments: &ReportArgs) -> Result<ExitStatus, AnyError> {
     let ReportArgs { directory, html, markdown } = arguments;
     let html = Claim::report(Some(html), PAGE)?;
     let markdown = Claim::report(markdown.as_deref(), TABLE)?;
@@ -50,7 +50,7 @@ pub fn run(arguments: &ReportArgs) -> Result<Verdict, AnyError> {
     } else {
         println!("{}", prose(&summary));
     }
-    read.left_out(directory).map_or(Ok(Verdict::Passed), |error| Err(error.into()))
+    read.left_out(directory).map_or(Ok(ExitStatus::Passed), |error| Err(error.into()))
 }
 
 /// What was read and written.
@@ -86,7 +86,7 @@ fn digits(value: f64) -> String {
 }
 
 /// The numbers of a row's plan in one line.
-fn plan(row: &Row) -> String {
+fn plan(row: &BenchRow) -> String {
     let plan = &row.plan;
     let mut text = format!(
         "{} {} {}, {} workgroups of {}",
@@ -103,7 +103,7 @@ fn plan(row: &Row) -> String {
 }
 
 /// The strategy of a row's plan, and whether its second dispatch goes backwards.
-fn strategy(row: &Row) -> String {
+fn strategy(row: &BenchRow) -> String {
     format!("{}{}", row.plan.preference.strategy(), if row.plan.reverse() { ", reverse" } else { "" })
 }
 
@@ -144,7 +144,7 @@ pub mod tests {
     use batchnorm_wgpu::{Choice, DType, Operation, Preference};
 
     /// A record of `rows`.
-    pub fn record(adapter: &str, date: &str, rows: Vec<Row>) -> Record {
+    pub fn record(adapter: &str, date: &str, rows: Vec<BenchRow>) -> Record {
         Record {
             schema: SCHEMA.into(),
             date: date.into(),
@@ -170,6 +170,7 @@ pub mod tests {
             operation: Operation::Inference,
             dims: vec![8, 4],
             layout: "channels_first".into(),
+            views: String::new(),
             dtype: DType::F16,
             fusion: Fusion::ReluResidual,
             fused_microseconds: timing(fused),
@@ -181,17 +182,18 @@ pub mod tests {
     }
 
     /// A row of `operation` on `dims`.
-    pub fn row(operation: Operation, dims: &[usize], chosen: bool, fraction: f64, median: f64) -> Row {
+    pub fn row(operation: Operation, dims: &[usize], chosen: bool, fraction: f64, median: f64) -> BenchRow {
         let choice = Choice {
             geometry: Some(Geometry::Scalar),
             reduction: Some(Reduction::Tree),
             workgroup_size: Some(128),
             ..Choice::split(None, true)
         };
-        Row {
+        BenchRow {
             operation,
             dims: dims.to_vec(),
             layout: "channels_first".into(),
+            views: String::new(),
             dtype: DType::F32,
             bytes: 4 * dims.iter().product::<usize>() as u64,
             chosen,
@@ -223,7 +225,7 @@ pub mod tests {
         assert!(empty.contains("bn bench --record"), "{empty}");
         let good = record("one", "2026-01-02", vec![row(Operation::Inference, &[2, 3], true, 0.5, 1.0)]);
         std::fs::write(directory.join("deep/er/good.json"), serde_json::to_string(&good).unwrap()).unwrap();
-        assert_eq!(run(&arguments).unwrap(), Verdict::Passed);
+        assert_eq!(run(&arguments).unwrap(), ExitStatus::Passed);
         std::fs::write(directory.join("wrong.json"), "{\"schema\": \"another-1\"}").unwrap();
         let wrong = run(&arguments).unwrap_err().to_string();
         assert!(wrong.contains("wrong.json: expected") && wrong.contains("another-1"), "{wrong}");

@@ -2,7 +2,7 @@
 
 use super::count;
 use crate::AnyError;
-use crate::bench::record::{Record, Row, SCHEMA};
+use crate::bench::record::{BenchRow, Record, SCHEMA};
 use batchnorm_wgpu::{DType, Operation};
 use serde_json::Value;
 use std::cmp::Ordering;
@@ -134,38 +134,42 @@ impl Records {
 
 /// Rows go by operation, by dtype, by size and by shape, whatever the order in the files: figures of two days then stand in
 /// the same line.
-pub fn order(a: &Row, b: &Row) -> Ordering {
-    let place = |row: &Row| Operation::ALL.iter().position(|&it| it == row.operation);
-    let dtype = |row: &Row| DType::ALL.iter().position(|&it| it == row.dtype);
-    let key = |row: &Row| (place(row), dtype(row), row.bytes);
-    key(a).cmp(&key(b)).then_with(|| a.dims.cmp(&b.dims)).then_with(|| a.layout.cmp(&b.layout))
+pub fn order(a: &BenchRow, b: &BenchRow) -> Ordering {
+    let place = |row: &BenchRow| Operation::ALL.iter().position(|&it| it == row.operation);
+    let dtype = |row: &BenchRow| DType::ALL.iter().position(|&it| it == row.dtype);
+    let key = |row: &BenchRow| (place(row), dtype(row), row.bytes);
+    key(a)
+        .cmp(&key(b))
+        .then_with(|| a.dims.cmp(&b.dims))
+        .then_with(|| (&a.layout, &a.views).cmp(&(&b.layout, &b.views)))
 }
 
 /// One row for each operation and shape that any of the records has a chosen row of, in order.
-pub fn lines<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<&'a Row> {
-    let mut lines: Vec<&Row> = records.into_iter().flat_map(|record| &record.rows).filter(|row| row.chosen).collect();
+pub fn lines<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<&'a BenchRow> {
+    let mut lines: Vec<&BenchRow> =
+        records.into_iter().flat_map(|record| &record.rows).filter(|row| row.chosen).collect();
     lines.sort_by(|a, b| order(a, b));
     lines.dedup_by(|a, b| same_case(a, b));
     lines
 }
 
 /// Those of f32 tensors, which charts compare.
-pub fn f32_lines<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<&'a Row> {
+pub fn f32_lines<'a>(records: impl IntoIterator<Item = &'a Record>) -> Vec<&'a BenchRow> {
     lines(records).into_iter().filter(|row| row.dtype == DType::F32).collect()
 }
 
 /// Whether two rows are of one operation on one shape and dtype.
-pub fn same_case(a: &Row, b: &Row) -> bool {
+pub fn same_case(a: &BenchRow, b: &BenchRow) -> bool {
     order(a, b).is_eq()
 }
 
 /// The figures of the plan that the library chooses for the operation, shape and dtype of `line`.
-pub fn chosen<'a>(record: &'a Record, line: &Row) -> Option<&'a Row> {
+pub fn chosen<'a>(record: &'a Record, line: &BenchRow) -> Option<&'a BenchRow> {
     record.rows.iter().find(|row| row.chosen && same_case(row, line))
 }
 
 /// The chosen rows of an operation on f32 tensors, in order.
-pub fn chosen_of(record: &Record, operation: Operation) -> Vec<&Row> {
+pub fn chosen_of(record: &Record, operation: Operation) -> Vec<&BenchRow> {
     f32_lines([record]).into_iter().filter(|row| row.operation == operation).collect()
 }
 
@@ -216,9 +220,9 @@ mod tests {
     #[test]
     fn dtypes_are_apart_and_only_f32_is_charted() {
         let plain = row(Operation::Inference, &[2, 3], true, 0.5, 1.0);
-        let half = Row { dtype: DType::F16, bytes: plain.bytes / 2, ..plain.clone() };
+        let half = BenchRow { dtype: DType::F16, bytes: plain.bytes / 2, ..plain.clone() };
         let record = sample("a", "2026-01-01", vec![half, plain]);
-        let cases: Vec<String> = lines([&record]).into_iter().map(Row::case).collect();
+        let cases: Vec<String> = lines([&record]).into_iter().map(BenchRow::case).collect();
         assert_eq!(cases, ["2x3 channels_first", "2x3 channels_first f16"]);
         assert_eq!(chosen_of(&record, Operation::Inference).len(), 1);
     }

@@ -1,6 +1,6 @@
 //! What goes into an operation: which tensors, from where, and how they must look.
 
-use super::source::{Files, Found, Source};
+use super::source::{Files, FoundTensor, TensorSource};
 use crate::activation::ActivationArgs;
 use crate::{AnyError, names};
 use batchnorm_wgpu::checkpoint::spellings;
@@ -17,28 +17,28 @@ use std::path::PathBuf;
 pub struct TensorArgs {
     /// The input, of rank 2 or more; every tensor of its shape has the same type as x
     #[arg(long, value_name = "FILE")]
-    x: Option<Source>,
+    x: Option<TensorSource>,
     /// The gradient of y, for the backward operations
     #[arg(long, value_name = "FILE")]
-    dy: Option<Source>,
+    dy: Option<TensorSource>,
     /// The residual, which is added before the activation
     #[arg(long, value_name = "FILE")]
-    residual: Option<Source>,
+    residual: Option<TensorSource>,
     /// gamma, one value per channel [default: 1]
     #[arg(long, value_name = "FILE")]
-    weight: Option<Source>,
+    weight: Option<TensorSource>,
     /// beta, one value per channel [default: 0]
     #[arg(long, value_name = "FILE")]
-    bias: Option<Source>,
+    bias: Option<TensorSource>,
     /// The running mean, one value per channel [default in training: 0, as in a new layer]
     #[arg(long, value_name = "FILE")]
-    running_mean: Option<Source>,
+    running_mean: Option<TensorSource>,
     /// The running variance, one value per channel [default in training: 1, as in a new layer]
     #[arg(long, value_name = "FILE")]
-    running_var: Option<Source>,
+    running_var: Option<TensorSource>,
     /// The number of batches in the running statistics, one whole number [default: 0]
     #[arg(long, value_name = "FILE")]
-    num_batches_tracked: Option<Source>,
+    num_batches_tracked: Option<TensorSource>,
     /// Take the tensors that are not given above from this .safetensors file, as far as the operation takes them and the file
     /// has them. gamma, beta, moving_mean and moving_variance are names too. A tensor of one value per channel that nothing
     /// takes is refused while weight or bias is absent
@@ -108,7 +108,7 @@ fn need(operation: Operation, input: &str) -> Need {
 }
 
 impl TensorArgs {
-    fn source(&self, input: &str) -> Option<&Source> {
+    fn source(&self, input: &str) -> Option<&TensorSource> {
         let options = [
             &self.x,
             &self.dy,
@@ -166,7 +166,7 @@ impl Taken {
 /// [`Config::check`] refuses; a tensor that looks like a parameter and that nothing took.
 pub fn read(operation: Operation, tensors: &TensorArgs, layer: &LayerArgs) -> Result<(Inputs, Taken), AnyError> {
     let mut reader =
-        Reader { operation, tensors, files: Files::default(), taken: Taken::default(), from: HashSet::new() };
+        InputReader { operation, tensors, files: Files::default(), taken: Taken::default(), from: HashSet::new() };
     reader.refuse_unused()?;
     layer.activation.check()?;
     let x = match reader.take("x")? {
@@ -205,7 +205,7 @@ pub fn read(operation: Operation, tensors: &TensorArgs, layer: &LayerArgs) -> Re
 }
 
 /// Reads tensors as the operation asks for them.
-struct Reader<'a> {
+struct InputReader<'a> {
     operation: Operation,
     tensors: &'a TensorArgs,
     files: Files,
@@ -214,7 +214,7 @@ struct Reader<'a> {
     from: HashSet<String>,
 }
 
-impl Reader<'_> {
+impl InputReader<'_> {
     /// An option that would have no effect is a mistake.
     fn refuse_unused(&self) -> Result<(), AnyError> {
         let unused = |name: &&&str| need(self.operation, name) == Need::Unused && self.tensors.source(name).is_some();
@@ -224,7 +224,7 @@ impl Reader<'_> {
     }
 
     /// A tensor that the operation takes; `None` where it is not given and need not be.
-    fn take(&mut self, name: &'static str) -> Result<Option<Tensor>, AnyError> {
+    fn take(&mut self, name: &'static str) -> Result<Option<InputTensor>, AnyError> {
         let found = match need(self.operation, name) {
             Need::Unused => None,
             Need::Optional => self.find(name)?,
@@ -234,22 +234,22 @@ impl Reader<'_> {
             },
         };
         Ok(found.map(|found| {
-            let Found { source, place } = &found;
+            let FoundTensor { source, place } = &found;
             let (dtype, shape) = (format!("{:?}", place.dtype), place.dims.clone());
             self.taken.inputs.push(Input { name, source: source.to_string(), dtype, shape });
-            Tensor { place: format!("{name} ({source})"), found }
+            InputTensor { place: format!("{name} ({source})"), found }
         }))
     }
 
     /// The tensor of an option, or else of the file of `--from`.
-    fn find(&mut self, name: &'static str) -> Result<Option<Found>, AnyError> {
+    fn find(&mut self, name: &'static str) -> Result<Option<FoundTensor>, AnyError> {
         if let Some(source) = self.tensors.source(name) {
             let found = self.files.tensor(source, name).map_err(|error| format!("{}: {error}", option(name)))?;
             return Ok(Some(found));
         }
         let Some(file) = &self.tensors.from else { return Ok(None) };
         let found = self.files.find(file, &self.tensors.prefix, name)?;
-        if let Some(Found { source: Source::Safetensors { name: Some(name), .. }, .. }) = &found {
+        if let Some(FoundTensor { source: TensorSource::Safetensors { name: Some(name), .. }, .. }) = &found {
             self.from.insert(name.clone());
         }
         Ok(found)
@@ -345,12 +345,12 @@ fn option(input: &str) -> String {
 }
 
 /// A tensor and where it came from, for messages.
-struct Tensor {
+struct InputTensor {
     place: String,
-    found: Found,
+    found: FoundTensor,
 }
 
-impl Tensor {
+impl InputTensor {
     fn dtype(&self) -> Dtype {
         self.found.place.dtype
     }

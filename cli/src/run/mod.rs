@@ -8,15 +8,15 @@ mod skipped;
 mod source;
 
 use crate::adapter::AdapterArgs;
-use crate::output::{Claim, Kind};
-use crate::{AnyError, Verdict, names};
+use crate::output::{Claim, ReportKind};
+use crate::{AnyError, ExitStatus, names};
 use batchnorm_wgpu::{Kernels, Operation};
 use batchnorm_wgpu_check::case::Setup;
 use batchnorm_wgpu_check::judge::expected;
 use batchnorm_wgpu_check::run::{first_parts, run as run_on};
 use inputs::{LayerArgs, TensorArgs};
 use outputs::Target;
-use report::{Held, Output, Report};
+use report::{Held, ReportedOutput, RunReport};
 use std::path::PathBuf;
 
 const NOTES: &str = "\
@@ -106,11 +106,11 @@ struct OutputArgs {
 }
 
 /// What the reports look like, of a run and of `--list`.
-const REPORT: Kind = Kind::Json(&["operation", "adapter", "outputs"]);
-const LIST: Kind = Kind::Json(&["name", "dtype", "shape"]);
+const REPORT: ReportKind = ReportKind::Json(&["operation", "adapter", "outputs"]);
+const LIST: ReportKind = ReportKind::Json(&["name", "dtype", "shape"]);
 
 /// Runs an operation, or lists what a file holds.
-pub fn run(arguments: &RunArgs) -> Result<Verdict, AnyError> {
+pub fn run(arguments: &RunArgs) -> Result<ExitStatus, AnyError> {
     let RunArgs { operation, list, tensors, layer, run } = arguments;
     match (list, operation) {
         (Some(file), _) => list::run(file, Claim::report(run.json.as_deref(), LIST)?.as_ref()),
@@ -124,7 +124,7 @@ fn run_operation(
     tensors: &TensorArgs,
     layer: &LayerArgs,
     arguments: &OutputArgs,
-) -> Result<Verdict, AnyError> {
+) -> Result<ExitStatus, AnyError> {
     let OutputArgs { adapter, out, add_to, compare, json } = arguments;
     let json = Claim::report(json.as_deref(), REPORT)?;
     let target = out.clone().or(add_to.clone().map(Target::Added));
@@ -145,12 +145,12 @@ fn run_operation(
     let reported = outcomes.iter().map(|outcome| {
         let expected = expected.iter().find(|expected| expected.name == outcome.name);
         let held = expected.map(|expected| Held::new(&expected.compare(&results), &outcome.dims));
-        Output::new(outcome, target.as_ref(), held)
+        ReportedOutput::new(outcome, target.as_ref(), held)
     });
-    let report = Report::new(operation, &gpu, &inputs, taken, &results, reported.collect());
+    let report = RunReport::new(operation, &gpu, &inputs, taken, &results, reported.collect());
     match json {
         Some(json) => json.write_json(&report)?,
         None => report.print(),
     }
-    Ok(if report.passed == Some(false) { Verdict::Failed } else { Verdict::Passed })
+    Ok(if report.passed == Some(false) { ExitStatus::Failed } else { ExitStatus::Passed })
 }

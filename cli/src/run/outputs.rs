@@ -30,7 +30,7 @@ pub fn names(operation: Operation) -> &'static [&'static str] {
 const TENSORS: [&str; 3] = ["y", "dx", "dresidual"];
 
 /// A result, as a file holds it.
-pub struct Outcome<'a> {
+pub struct ResultTensor<'a> {
     /// Its name.
     pub name: &'static str,
     /// The type of its elements.
@@ -46,7 +46,7 @@ enum Values<'a> {
     Small(Vec<f64>),
 }
 
-impl Outcome<'_> {
+impl ResultTensor<'_> {
     fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         match &self.values {
             Values::Tensor(values) => encode(self.dtype, values.iter().map(|&value| value.into()), out),
@@ -61,11 +61,11 @@ impl Outcome<'_> {
 }
 
 /// The results that came.
-pub fn outcomes<'a>(operation: Operation, results: &'a Results, shape: &Shape, dtype: DType) -> Vec<Outcome<'a>> {
+pub fn outcomes<'a>(operation: Operation, results: &'a Results, shape: &Shape, dtype: DType) -> Vec<ResultTensor<'a>> {
     names(operation).iter().filter_map(|&name| outcome(name, results, shape, dtype)).collect()
 }
 
-fn outcome<'a>(name: &'static str, results: &'a Results, shape: &Shape, dtype: DType) -> Option<Outcome<'a>> {
+fn outcome<'a>(name: &'static str, results: &'a Results, shape: &Shape, dtype: DType) -> Option<ResultTensor<'a>> {
     let tensor = |values: &'a Vec<f32>| (file_dtype(dtype), shape.dims().to_vec(), Values::Tensor(values));
     let channels = |values: &'a Vec<f32>| (Dtype::F32, vec![shape.channels()], Values::Tensor(values));
     let running = results.running.as_ref();
@@ -82,7 +82,7 @@ fn outcome<'a>(name: &'static str, results: &'a Results, shape: &Shape, dtype: D
         "dbias" => channels(results.dbeta.as_ref()?),
         _ => return None,
     };
-    Some(Outcome { name, dtype, dims, values })
+    Some(ResultTensor { name, dtype, dims, values })
 }
 
 /// Where results are written.
@@ -158,14 +158,14 @@ impl Claimed {
     ///
     /// # Errors
     /// A file that cannot be written, or that came to be while the results were computed.
-    pub fn write(&self, outcomes: &[Outcome<'_>]) -> Result<(), AnyError> {
+    pub fn write(&self, outcomes: &[ResultTensor<'_>]) -> Result<(), AnyError> {
         match self {
             Self::Npy(claims) => claims.iter().try_for_each(|(name, claim)| {
                 let outcome = outcomes.iter().find(|outcome| outcome.name == *name);
                 outcome.map_or(Ok(()), |outcome| write_npy(claim, outcome))
             }),
             Self::Safetensors(claim) => {
-                let entering = outcomes.iter().map(Outcome::entering).collect();
+                let entering = outcomes.iter().map(ResultTensor::entering).collect();
                 Ok(claim.write_by(|out| write_safetensors(out, &BTreeMap::new(), entering))?)
             }
             Self::Added(claim) => add(claim, outcomes),
@@ -173,7 +173,7 @@ impl Claimed {
     }
 }
 
-fn write_npy(claim: &Claim, outcome: &Outcome<'_>) -> Result<(), AnyError> {
+fn write_npy(claim: &Claim, outcome: &ResultTensor<'_>) -> Result<(), AnyError> {
     let mut header = Vec::new();
     write_npy_header(outcome.dtype, &outcome.dims, &mut header)?;
     Ok(claim.write_by(|out| {
@@ -201,7 +201,7 @@ fn check_added(file: &Path, results: &[&str]) -> Result<(), AnyError> {
 }
 
 /// Writes a file anew with its own tensors and texts, and the results.
-fn add(claim: &Claim, outcomes: &[Outcome<'_>]) -> Result<(), AnyError> {
+fn add(claim: &Claim, outcomes: &[ResultTensor<'_>]) -> Result<(), AnyError> {
     let file = claim.path();
     // Something may have been added since the claim.
     check_added(file, &outcomes.iter().map(|outcome| outcome.name).collect::<Vec<_>>())?;
@@ -209,7 +209,7 @@ fn add(claim: &Claim, outcomes: &[Outcome<'_>]) -> Result<(), AnyError> {
     let kept = |name: &String| outcomes.iter().all(|outcome| outcome.name != name);
     let names = there.names().into_iter().filter(kept);
     let mut entering: Vec<_> = names.filter_map(|name| Some(copied(file, there.kept(&name)?, name))).collect();
-    entering.extend(outcomes.iter().map(Outcome::entering));
+    entering.extend(outcomes.iter().map(ResultTensor::entering));
     Ok(claim.write_by(|out| write_safetensors(out, &there.metadata(), entering))?)
 }
 

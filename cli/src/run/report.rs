@@ -1,7 +1,7 @@
 //! What ran and what came of it, for people and for machines.
 
 use super::inputs::Taken;
-use super::outputs::{Outcome, Target};
+use super::outputs::{ResultTensor, Target};
 use super::skipped::Skipped;
 use crate::output::figure;
 use crate::terminal::{Column, number, prose, table, text};
@@ -15,7 +15,7 @@ use serde::Serialize;
 
 /// A run.
 #[derive(Serialize)]
-pub struct Report {
+pub struct RunReport {
     operation: Operation,
     /// The adapter's short name.
     adapter: String,
@@ -33,7 +33,7 @@ pub struct Report {
     negative_slope: Option<f64>,
     #[serde(flatten)]
     taken: Taken,
-    outputs: Vec<Output>,
+    outputs: Vec<ReportedOutput>,
     /// Number of channels whose running statistics stayed as they were.
     skipped_channels: usize,
     /// Which they are, by the reason.
@@ -44,7 +44,7 @@ pub struct Report {
 
 /// A result.
 #[derive(Serialize)]
-pub struct Output {
+pub struct ReportedOutput {
     name: &'static str,
     dtype: String,
     shape: Vec<usize>,
@@ -58,14 +58,14 @@ pub struct Output {
 #[derive(Serialize)]
 pub struct Held {
     passed: bool,
-    verdict: Verdict,
+    verdict: Judgement,
     /// Elements outside the bound.
     failures: usize,
     /// Elements that are NaN or infinite, or stayed as they were, where float64 has another number: f32 does not hold what
     /// leads to it.
     not_representable: usize,
     /// The first of them.
-    first_not_representable: Option<Place>,
+    first_not_representable: Option<PlacedElement>,
     /// Other elements for which nothing is promised, since the inputs may overflow f32 on the way.
     unbounded: usize,
     /// Elements that are NaN, as in float64.
@@ -77,7 +77,7 @@ pub struct Held {
     /// Largest error over largest value.
     error_over_max: f64,
     /// The element with the largest error over bound.
-    worst: Option<Worst>,
+    worst: Option<WorstElement>,
     /// What else is wrong.
     failure: Option<String>,
 }
@@ -85,7 +85,7 @@ pub struct Held {
 /// A verdict in a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
-enum Verdict {
+enum Judgement {
     /// Every element is within its bound, as far as it has one.
     Pass,
     /// An element is outside its bound.
@@ -96,7 +96,7 @@ enum Verdict {
     NoBound,
 }
 
-impl Verdict {
+impl Judgement {
     fn of(outcome: &Comparison) -> Self {
         match outcome {
             _ if outcome.failures > 0 => Self::Failed,
@@ -118,13 +118,13 @@ impl Verdict {
 
 /// Where an element lies, what it is and what it should be.
 #[derive(Serialize)]
-struct Place {
+struct PlacedElement {
     position: Vec<usize>,
     got: f64,
     want: f64,
 }
 
-impl Place {
+impl PlacedElement {
     fn new(Element { index, got, want }: Element, dims: &[usize]) -> Self {
         Self { position: position(index, dims), got, want }
     }
@@ -132,9 +132,9 @@ impl Place {
 
 /// The element with the largest error over bound.
 #[derive(Serialize)]
-struct Worst {
+struct WorstElement {
     #[serde(flatten)]
-    place: Place,
+    place: PlacedElement,
     bound: f64,
 }
 
@@ -144,27 +144,24 @@ impl Held {
         match comparison {
             Ok(outcome) => Self {
                 passed: outcome.passed(),
-                verdict: Verdict::of(outcome),
+                verdict: Judgement::of(outcome),
                 failures: outcome.failures,
                 not_representable: outcome.unrepresentable,
-                first_not_representable: outcome.first_unrepresentable.map(|element| Place::new(element, dims)),
+                first_not_representable: outcome.first_unrepresentable.map(|element| PlacedElement::new(element, dims)),
                 unbounded: outcome.unbounded,
                 nan: outcome.nan,
                 infinite: outcome.infinite,
                 worst_ratio: outcome.worst_ratio,
-                error_over_max: outcome.max_error_over_max,
-                worst: Some(Worst {
-                    place: Place::new(
-                        Element { index: outcome.worst_index, got: outcome.worst_got, want: outcome.worst_want },
-                        dims,
-                    ),
+                error_over_max: outcome.error_over_max(),
+                worst: outcome.worst().map(|element| WorstElement {
+                    place: PlacedElement::new(element, dims),
                     bound: outcome.worst_tolerance,
                 }),
                 failure: None,
             },
             Err(failure) => Self {
                 passed: false,
-                verdict: Verdict::Failed,
+                verdict: Judgement::Failed,
                 failures: 0,
                 not_representable: 0,
                 first_not_representable: None,
@@ -182,7 +179,8 @@ impl Held {
     fn cells(&self) -> Vec<String> {
         let unrepresentable = self.first_not_representable.as_ref().filter(|_| self.failures == 0);
         let shown = unrepresentable.or(self.worst.as_ref().map(|worst| &worst.place));
-        let shown = shown.map(|Place { position, got, want }| format!("{position:?}: got {got:.8e}, want {want:.8e}"));
+        let shown =
+            shown.map(|PlacedElement { position, got, want }| format!("{position:?}: got {got:.8e}, want {want:.8e}"));
         let shown = shown.or(self.failure.clone()).unwrap_or_default();
         vec![self.words(), figure(self.worst_ratio), figure(self.error_over_max), shown]
     }
@@ -191,13 +189,13 @@ impl Held {
     fn words(&self) -> String {
         let counted = |count: usize, of: &str| (count > 0).then(|| format!("{count} {of}"));
         let (unrepresentable, unbounded) = match self.verdict {
-            Verdict::NotRepresentable => {
+            Judgement::NotRepresentable => {
                 (format!("{}: {}", self.verdict.name(), self.not_representable), self.unbounded)
             }
-            Verdict::NoBound => (self.verdict.name().into(), 0),
-            Verdict::Pass | Verdict::Failed => (self.verdict.name().into(), self.unbounded),
+            Judgement::NoBound => (self.verdict.name().into(), 0),
+            Judgement::Pass | Judgement::Failed => (self.verdict.name().into(), self.unbounded),
         };
-        let failed_too = if self.verdict == Verdict::Failed { self.not_representable } else { 0 };
+        let failed_too = if self.verdict == Judgement::Failed { self.not_representable } else { 0 };
         let as_wanted = [counted(self.nan, "NaN"), counted(self.infinite, "infinite")];
         let as_wanted: Vec<String> = as_wanted.into_iter().flatten().collect();
         let counts = [
@@ -209,7 +207,7 @@ impl Held {
     }
 }
 
-impl Report {
+impl RunReport {
     /// The report of a run.
     pub fn new(
         operation: Operation,
@@ -217,7 +215,7 @@ impl Report {
         inputs: &Inputs,
         taken: Taken,
         results: &Results,
-        outputs: Vec<Output>,
+        outputs: Vec<ReportedOutput>,
     ) -> Self {
         let compared: Vec<&Held> = outputs.iter().filter_map(|output| output.compared.as_ref()).collect();
         let passed = (!compared.is_empty()).then(|| compared.iter().all(|held| held.passed));
@@ -255,7 +253,7 @@ impl Report {
         let written = self.outputs.iter().any(|output| output.file.is_some());
         columns.extend(written.then(|| text("to").extra()));
         columns.extend(self.passed.into_iter().flat_map(|_| compared()));
-        println!("{}", table(columns, self.outputs.iter().map(Output::cells)));
+        println!("{}", table(columns, self.outputs.iter().map(ReportedOutput::cells)));
         self.skipped.iter().for_each(|skipped| println!("{}", prose(&skipped.message())));
     }
 }
@@ -270,9 +268,9 @@ fn compared() -> [Column; 4] {
     ]
 }
 
-impl Output {
+impl ReportedOutput {
     /// A result, where it went and how it compares.
-    pub fn new(outcome: &Outcome<'_>, out: Option<&Target>, compared: Option<Held>) -> Self {
+    pub fn new(outcome: &ResultTensor<'_>, out: Option<&Target>, compared: Option<Held>) -> Self {
         Self {
             name: outcome.name,
             dtype: format!("{:?}", outcome.dtype),

@@ -2,7 +2,7 @@
 
 use crate::AnyError;
 use batchnorm_wgpu::checkpoint::{Foreign, spellings};
-use batchnorm_wgpu_check::stored::{Place, Tensors, npy_place};
+use batchnorm_wgpu_check::stored::{Tensors, UnreadTensor, npy_place};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::fmt;
@@ -13,7 +13,7 @@ use std::str::FromStr;
 
 /// A tensor in a file: `FILE.npy`, `FILE.safetensors` or `FILE.safetensors:NAME`.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Source {
+pub enum TensorSource {
     /// The only tensor of a `.npy` file.
     Npy(PathBuf),
     /// One of the tensors of a `.safetensors` file; without a name, the one that is called like the input.
@@ -25,7 +25,7 @@ pub enum Source {
     },
 }
 
-impl FromStr for Source {
+impl FromStr for TensorSource {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -58,7 +58,7 @@ fn foreign(ending: &str) -> Option<Foreign> {
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for TensorSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Npy(file) | Self::Safetensors { file, name: None } => write!(f, "{}", file.display()),
@@ -69,16 +69,16 @@ impl fmt::Display for Source {
 
 /// A tensor that was found, still in its file.
 #[derive(Debug)]
-pub struct Found {
+pub struct FoundTensor {
     /// Where, with its name.
-    pub source: Source,
-    pub place: Place,
+    pub source: TensorSource,
+    pub place: UnreadTensor,
 }
 
-impl Found {
+impl FoundTensor {
     fn file(&self) -> &Path {
         match &self.source {
-            Source::Npy(file) | Source::Safetensors { file, .. } => file,
+            TensorSource::Npy(file) | TensorSource::Safetensors { file, .. } => file,
         }
     }
 
@@ -103,18 +103,18 @@ impl Files {
     ///
     /// # Errors
     /// A file that cannot be read or is damaged; a name that the file does not have, with those that it has.
-    pub fn tensor(&mut self, source: &Source, input: &str) -> Result<Found, AnyError> {
+    pub fn tensor(&mut self, source: &TensorSource, input: &str) -> Result<FoundTensor, AnyError> {
         let (file, found) = match source {
-            Source::Npy(path) => {
+            TensorSource::Npy(path) => {
                 let (mut file, size) = open(path)?;
                 let place = npy_place(&mut file, size).map_err(|error| format!("{}: {error}", path.display()))?;
-                return Ok(Found { source: source.clone(), place });
+                return Ok(FoundTensor { source: source.clone(), place });
             }
-            Source::Safetensors { file, name: Some(name) } => (file, self.named(file, name)?),
-            Source::Safetensors { file, name: None } => (file, self.find(file, "", input)?),
+            TensorSource::Safetensors { file, name: Some(name) } => (file, self.named(file, name)?),
+            TensorSource::Safetensors { file, name: None } => (file, self.find(file, "", input)?),
         };
         let wanted = match source {
-            Source::Safetensors { name: Some(name), .. } => name,
+            TensorSource::Safetensors { name: Some(name), .. } => name,
             _ => input,
         };
         match found {
@@ -129,7 +129,7 @@ impl Files {
     ///
     /// # Errors
     /// A file that cannot be read or is damaged; several tensors that could be meant.
-    pub fn find(&mut self, file: &Path, prefix: &str, input: &str) -> Result<Option<Found>, AnyError> {
+    pub fn find(&mut self, file: &Path, prefix: &str, input: &str) -> Result<Option<FoundTensor>, AnyError> {
         let mut all = Vec::new();
         for name in spellings(input) {
             all.extend(self.named(file, &format!("{prefix}{name}"))?);
@@ -146,9 +146,9 @@ impl Files {
         }
     }
 
-    fn named(&mut self, file: &Path, name: &str) -> Result<Option<Found>, AnyError> {
-        let source = Source::Safetensors { file: file.into(), name: Some(name.into()) };
-        Ok(self.header(file)?.place(name).map(|place| Found { source, place }))
+    fn named(&mut self, file: &Path, name: &str) -> Result<Option<FoundTensor>, AnyError> {
+        let source = TensorSource::Safetensors { file: file.into(), name: Some(name.into()) };
+        Ok(self.header(file)?.place(name).map(|place| FoundTensor { source, place }))
     }
 
     /// The names of a `.safetensors` file in a sentence: all, or those that are most like the one that is wanted.
@@ -227,20 +227,22 @@ mod tests {
 
     #[test]
     fn reads_what_it_prints() {
-        let named =
-            |file: &str, name: Option<&str>| Source::Safetensors { file: file.into(), name: name.map(str::to_owned) };
+        let named = |file: &str, name: Option<&str>| TensorSource::Safetensors {
+            file: file.into(),
+            name: name.map(str::to_owned),
+        };
         for (text, source) in [
-            ("dir/x.npy", Source::Npy("dir/x.npy".into())),
-            ("C:\\x.npy", Source::Npy("C:\\x.npy".into())),
+            ("dir/x.npy", TensorSource::Npy("dir/x.npy".into())),
+            ("C:\\x.npy", TensorSource::Npy("C:\\x.npy".into())),
             ("C:\\a.safetensors", named("C:\\a.safetensors", None)),
             ("a.safetensors:bn1.weight", named("a.safetensors", Some("bn1.weight"))),
             ("C:\\a.safetensors:x:0", named("C:\\a.safetensors", Some("x:0"))),
         ] {
-            assert_eq!(text.parse::<Source>().unwrap(), source);
+            assert_eq!(text.parse::<TensorSource>().unwrap(), source);
             assert_eq!(source.to_string(), text);
         }
-        assert!("x.npz".parse::<Source>().unwrap_err().contains("numpy.save"));
-        assert!("x.pt".parse::<Source>().unwrap_err().contains("save_file"));
-        assert!("x".parse::<Source>().is_err());
+        assert!("x.npz".parse::<TensorSource>().unwrap_err().contains("numpy.save"));
+        assert!("x.pt".parse::<TensorSource>().unwrap_err().contains("save_file"));
+        assert!("x".parse::<TensorSource>().is_err());
     }
 }

@@ -3,7 +3,7 @@
 mod translate;
 
 use crate::output::{Claim, Folder};
-use crate::{AnyError, Verdict};
+use crate::{AnyError, ExitStatus};
 use batchnorm_wgpu::kernels::{KERNELS, Place, Shader, Variant};
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
@@ -78,7 +78,7 @@ fn workgroup_size(text: &str) -> Result<u32, String> {
 }
 
 /// Prints a shader, or the names of all.
-pub fn run(arguments: &ShaderArgs) -> Result<Verdict, AnyError> {
+pub fn run(arguments: &ShaderArgs) -> Result<ExitStatus, AnyError> {
     let name = arguments.name.as_deref().unwrap_or_default();
     if arguments.list {
         let names: Vec<String> = names().filter(|known| known.starts_with(name)).collect();
@@ -86,7 +86,7 @@ pub fn run(arguments: &ShaderArgs) -> Result<Verdict, AnyError> {
             return Err(unknown(name));
         }
         println!("{}", names.join("\n"));
-        return Ok(Verdict::Passed);
+        return Ok(ExitStatus::Passed);
     }
     let variant = arguments.applied_to(find(name)?)?;
     let file = arguments.out.as_deref().map(|path| Claim::result(path, Folder::Exists)).transpose()?;
@@ -95,7 +95,7 @@ pub fn run(arguments: &ShaderArgs) -> Result<Verdict, AnyError> {
         Some(file) => file.write(&contents)?,
         None => print!("{}", String::from_utf8_lossy(&contents)),
     }
-    Ok(Verdict::Passed)
+    Ok(ExitStatus::Passed)
 }
 
 fn names() -> impl Iterator<Item = String> {

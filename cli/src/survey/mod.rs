@@ -9,14 +9,14 @@ use crate::adapter::AdapterArgs;
 use crate::bench::record::Record;
 use crate::bench::{processor, today};
 use crate::output::replace;
-use crate::{AnyError, Verdict};
+use crate::{AnyError, ExitStatus};
 use batchnorm_wgpu::wgpu;
-use results::{Checks, Folder, Peer, Peers, Survey, load};
+use results::{Checks, Peer, Peers, Survey, SurveyFolder, load};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
-use step::{Done, Ending, Log};
-use summary::Found;
+use step::{Done, Log, StepEnd};
+use summary::SurveyResults;
 
 /// Arguments of `bn survey`.
 #[derive(clap::Args)]
@@ -122,9 +122,9 @@ fn inner_limit(limit: Duration) -> f64 {
 }
 
 /// A survey under way.
-struct Run<'a> {
+struct SurveyRun<'a> {
     arguments: &'a SurveyArgs,
-    folder: Folder,
+    folder: SurveyFolder,
     log: Log,
     end: Instant,
     program: PathBuf,
@@ -135,12 +135,12 @@ struct Run<'a> {
 }
 
 /// Runs the steps and sums them up.
-pub fn run(arguments: &SurveyArgs) -> Result<Verdict, AnyError> {
+pub fn run(arguments: &SurveyArgs) -> Result<ExitStatus, AnyError> {
     let end = Instant::now() + Duration::from_secs_f64(arguments.minutes * 60.0);
     let gpu = arguments.adapter.open()?;
     let software = gpu.info.device_type == wgpu::DeviceType::Cpu;
-    let folder = Folder::create(&arguments.out)?;
-    let mut run = Run {
+    let folder = SurveyFolder::create(&arguments.out)?;
+    let mut run = SurveyRun {
         arguments,
         log: Log::create(folder.path("log.txt"))?,
         folder,
@@ -181,7 +181,7 @@ fn environment() -> Vec<String> {
     found
 }
 
-impl Run<'_> {
+impl SurveyRun<'_> {
     /// Which adapters there are, what the card is, and whether there is PyTorch.
     fn look_around(&mut self) -> Result<(), AnyError> {
         let seconds = Duration::from_secs(30);
@@ -194,14 +194,14 @@ impl Run<'_> {
             "--query-gpu=name,driver_version,memory.total,clocks.max.sm,clocks.max.mem,power.limit,pcie.link.gen.max",
         ]);
         let done = self.log.run("nvidia-smi", smi.arg("--format=csv"), seconds, Some(&output));
-        let good = done.ending == Ending::Good;
+        let good = done.ending == StepEnd::Good;
         self.survey.nvidia_smi = std::fs::read_to_string(&output).ok().filter(|_| good);
         let question =
             "import torch; print(torch.__version__, torch.cuda.is_available() and torch.cuda.get_device_name())";
         let mut python = Command::new(&self.arguments.python);
         let done = self.log.run("PyTorch's version", python.args(["-c", question]), 2 * seconds, Some(&output));
         self.survey.pytorch = match (&done.ending, std::fs::read_to_string(&output)) {
-            (Ending::Good, Ok(text)) => text.trim().replace(" False", ", without CUDA"),
+            (StepEnd::Good, Ok(text)) => text.trim().replace(" False", ", without CUDA"),
             _ => "not there".into(),
         };
         std::fs::remove_file(&output).ok();
@@ -311,9 +311,9 @@ impl Run<'_> {
         }
     }
 
-    fn sum_up(&self) -> Result<Verdict, AnyError> {
+    fn sum_up(&self) -> Result<ExitStatus, AnyError> {
         let [bench, tuned] = ["bench.json", "tuned.json"].map(|name| load::<Record>(&self.folder.path(name)));
-        let found = Found {
+        let found = SurveyResults {
             survey: &self.survey,
             checks: &self.checks,
             bench: bench.as_ref(),
@@ -323,7 +323,7 @@ impl Run<'_> {
         replace(&self.folder.path("summary.txt"), summary::text(&found).as_bytes())?;
         print!("{}", summary::text_to_width(&found));
         eprintln!("results: {}", self.arguments.out.display());
-        Ok(if summary::passed(&found) { Verdict::Passed } else { Verdict::Failed })
+        Ok(if summary::passed(&found) { ExitStatus::Passed } else { ExitStatus::Failed })
     }
 
     /// This program, for the adapter of the survey.

@@ -1,7 +1,7 @@
 //! The files of a survey, as its steps write them and its summary reads them.
 
 use super::step::Done;
-use crate::bench::record::{Record, Row, Timing};
+use crate::bench::record::{BenchRow, Record, Timing};
 use crate::output::replace;
 use crate::{AnyError, names};
 use batchnorm_wgpu::{DType, Operation};
@@ -11,9 +11,9 @@ use serde_json::Value;
 use std::path::{Path, PathBuf};
 
 /// The folder of the results.
-pub struct Folder(PathBuf);
+pub struct SurveyFolder(PathBuf);
 
-impl Folder {
+impl SurveyFolder {
     /// A folder that is made now, or an empty one.
     pub fn create(path: &Path) -> Result<Self, AnyError> {
         let failed = |error: std::io::Error| format!("cannot create {}: {error}", path.display());
@@ -123,10 +123,14 @@ impl Peer {
         self.peer.ends_with("channels-last")
     }
 
-    fn microseconds(&self, row: &Row) -> Option<f64> {
+    fn microseconds(&self, row: &BenchRow) -> Option<f64> {
         let mut dims = row.dims.clone();
         if row.layout == "channels_last" {
             dims[1..].rotate_right(1);
+        }
+        // Others have no views.
+        if !row.views.is_empty() {
+            return None;
         }
         // Without positions both layouts are one.
         if dims.len() > 2 && self.is_channels_last() != (row.layout == "channels_last") {
@@ -142,7 +146,7 @@ impl Peer {
 impl Peers {
     /// The fastest of the others on the operation, shape, layout and dtype of a row: its name, and its time over ours. Both
     /// are means over the rounds.
-    pub fn best(&self, row: &Row) -> Option<(String, f64)> {
+    pub fn best(&self, row: &BenchRow) -> Option<(String, f64)> {
         let mean = |values: Vec<f64>| (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64);
         let rounds = self.ours.iter().filter_map(|record| find(record, row)).map(|row| row.microseconds.median);
         let ours = mean(rounds.collect())?;
@@ -159,16 +163,16 @@ impl Peers {
 }
 
 /// The row of the chosen plan for the operation, shape and dtype of another.
-pub fn find<'a>(record: &'a Record, like: &Row) -> Option<&'a Row> {
+pub fn find<'a>(record: &'a Record, like: &BenchRow) -> Option<&'a BenchRow> {
     record.rows.iter().find(|row| row.chosen && same(row, like))
 }
 
 /// Whether two rows are of one operation on one shape and dtype.
-pub fn same(one: &Row, other: &Row) -> bool {
-    (one.operation, &one.dims, &one.layout, one.dtype) == (other.operation, &other.dims, &other.layout, other.dtype)
+pub fn same(one: &BenchRow, other: &BenchRow) -> bool {
+    (one.operation, one.case()) == (other.operation, other.case())
 }
 
 /// The chosen rows of an operation, in order.
-pub fn chosen(record: &Record, operation: Operation) -> impl Iterator<Item = &Row> {
+pub fn chosen(record: &Record, operation: Operation) -> impl Iterator<Item = &BenchRow> {
     record.rows.iter().filter(move |row| row.chosen && row.operation == operation)
 }

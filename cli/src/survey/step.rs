@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 /// How a step ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "how", content = "what")]
-pub enum Ending {
+pub enum StepEnd {
     /// With exit code 0.
     Good,
     /// With another exit code.
@@ -36,13 +36,13 @@ pub struct Done {
     /// Seconds that it took.
     pub seconds: f64,
     /// How it ended.
-    pub ending: Ending,
+    pub ending: StepEnd,
 }
 
 impl Done {
     /// A step that was not begun.
     pub fn left_out(name: &str, why: impl ToString) -> Self {
-        let ending = Ending::LeftOut(why.to_string());
+        let ending = StepEnd::LeftOut(why.to_string());
         Self { name: name.into(), command: String::new(), limit: 0.0, seconds: 0.0, ending }
     }
 
@@ -50,11 +50,11 @@ impl Done {
     pub fn trouble(&self) -> Option<String> {
         let Self { name, limit, .. } = self;
         match &self.ending {
-            Ending::Good => None,
-            Ending::Failed(code) => Some(format!("{name}: exit code {code}; log.txt says why")),
-            Ending::Crashed => Some(format!("{name}: crashed; log.txt may say why")),
-            Ending::OutOfTime => Some(format!("{name}: stopped after its {limit:.0} s")),
-            Ending::LeftOut(why) => Some(format!("{name}: left out: {why}")),
+            StepEnd::Good => None,
+            StepEnd::Failed(code) => Some(format!("{name}: exit code {code}; log.txt says why")),
+            StepEnd::Crashed => Some(format!("{name}: crashed; log.txt may say why")),
+            StepEnd::OutOfTime => Some(format!("{name}: stopped after its {limit:.0} s")),
+            StepEnd::LeftOut(why) => Some(format!("{name}: left out: {why}")),
         }
     }
 }
@@ -94,31 +94,31 @@ impl Log {
         Done { name: name.into(), command: text, limit: limit.as_secs_f64(), seconds, ending }
     }
 
-    fn ending(&self, command: &mut Command, end: Instant, output: Option<&Path>) -> Ending {
+    fn ending(&self, command: &mut Command, end: Instant, output: Option<&Path>) -> StepEnd {
         let files = || -> std::io::Result<(Stdio, Stdio)> {
             let own = output.map(File::create).transpose()?;
             Ok((own.map_or_else(|| self.open(), Ok)?.into(), self.open()?.into()))
         };
         let (out, errors) = match files() {
             Ok(files) => files,
-            Err(error) => return Ending::LeftOut(format!("its output cannot be written: {error}")),
+            Err(error) => return StepEnd::LeftOut(format!("its output cannot be written: {error}")),
         };
         // A group of its own, so that what it starts can be ended with it.
         #[cfg(unix)]
         std::os::unix::process::CommandExt::process_group(command, 0);
         let mut child = match command.stdin(Stdio::null()).stdout(out).stderr(errors).spawn() {
             Ok(child) => child,
-            Err(error) => return Ending::LeftOut(error.to_string()),
+            Err(error) => return StepEnd::LeftOut(error.to_string()),
         };
         loop {
             match child.try_wait() {
-                Ok(Some(status)) if status.success() => return Ending::Good,
-                Ok(Some(status)) => return status.code().map_or(Ending::Crashed, Ending::Failed),
+                Ok(Some(status)) if status.success() => return StepEnd::Good,
+                Ok(Some(status)) => return status.code().map_or(StepEnd::Crashed, StepEnd::Failed),
                 Ok(None) if Instant::now() < end => std::thread::sleep(Duration::from_millis(20)),
                 // Out of time, or out of reach.
                 Ok(None) | Err(_) => {
                     end_all(&mut child);
-                    return Ending::OutOfTime;
+                    return StepEnd::OutOfTime;
                 }
             }
         }
@@ -150,14 +150,14 @@ mod tests {
             let mut command = Command::new("sh");
             log.run("step", command.args(["-c", script]), Duration::from_secs_f64(limit), Some(&output)).ending
         };
-        assert_eq!(run("echo hello", 20.0), Ending::Good);
+        assert_eq!(run("echo hello", 20.0), StepEnd::Good);
         assert_eq!(std::fs::read_to_string(&output).unwrap(), "hello\n");
-        assert_eq!(run("echo trouble >&2; exit 3", 20.0), Ending::Failed(3));
-        assert_eq!(run("kill -9 $$", 20.0), Ending::Crashed);
-        assert_eq!(run("exec sleep 60", 0.1), Ending::OutOfTime);
+        assert_eq!(run("echo trouble >&2; exit 3", 20.0), StepEnd::Failed(3));
+        assert_eq!(run("kill -9 $$", 20.0), StepEnd::Crashed);
+        assert_eq!(run("exec sleep 60", 0.1), StepEnd::OutOfTime);
         // What a step started ends with it.
         let pid = folder.path().join("pid");
-        assert_eq!(run(&format!("sleep 60 & echo $! >{}; wait", pid.display()), 0.5), Ending::OutOfTime);
+        assert_eq!(run(&format!("sleep 60 & echo $! >{}; wait", pid.display()), 0.5), StepEnd::OutOfTime);
         std::thread::sleep(Duration::from_millis(200));
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", std::fs::read_to_string(&pid).unwrap().trim()));
         assert!(stat.as_ref().map_or(true, |stat| stat.contains(") Z ")), "{stat:?}");

@@ -1,8 +1,8 @@
 //! The summary of a survey: at most forty lines.
 
 use super::results::{Checks, Peers, Survey, chosen, find, same};
-use super::step::Ending;
-use crate::bench::record::{Record, Row};
+use super::step::StepEnd;
+use crate::bench::record::{BenchRow, Record};
 use crate::terminal::{Column, number, prose, table, text as column, whole_table};
 use batchnorm_wgpu::Operation::{BackwardTraining, ForwardTraining, Inference};
 use batchnorm_wgpu::{DType, Operation};
@@ -21,7 +21,7 @@ const PLAUSIBLE: [f64; 2] = [0.2, 1.15];
 
 /// All that a survey found.
 #[derive(Clone, Copy)]
-pub struct Found<'a> {
+pub struct SurveyResults<'a> {
     pub survey: &'a Survey,
     pub checks: &'a Checks,
     pub bench: Option<&'a Record>,
@@ -30,19 +30,19 @@ pub struct Found<'a> {
 }
 
 /// The text for the file, with every column.
-pub fn text(found: &Found<'_>) -> String {
+pub fn text(found: &SurveyResults<'_>) -> String {
     drawn(found, whole_table)
 }
 
 /// The text for a terminal, which may have no room for every column.
-pub fn text_to_width(found: &Found<'_>) -> String {
+pub fn text_to_width(found: &SurveyResults<'_>) -> String {
     let text = drawn(found, table);
     // Tables have their width already.
     let fitted = |line: &str| if line.starts_with(['┌', '│', '╞', '└']) { line.into() } else { prose(line) };
     text.lines().map(fitted).collect::<Vec<_>>().join("\n") + "\n"
 }
 
-fn drawn(found: &Found<'_>, draw: fn(Vec<Column>, Vec<Vec<String>>) -> String) -> String {
+fn drawn(found: &SurveyResults<'_>, draw: fn(Vec<Column>, Vec<Vec<String>>) -> String) -> String {
     let mut lines = head(found);
     if let Some(bench) = found.bench {
         lines.push(String::new());
@@ -61,7 +61,7 @@ fn drawn(found: &Found<'_>, draw: fn(Vec<Column>, Vec<Vec<String>>) -> String) -
     lines.join("\n") + "\n"
 }
 
-fn head(found: &Found<'_>) -> Vec<String> {
+fn head(found: &SurveyResults<'_>) -> Vec<String> {
     let Survey { date, version, minutes, processor, adapter, steps, pytorch, .. } = found.survey;
     let took: f64 = steps.iter().map(|step| step.seconds).sum();
     let mut lines = vec![match found.bench {
@@ -105,19 +105,20 @@ fn matrix(report: &Value) -> String {
 }
 
 /// A line for each shape: forward, backward and inference.
-fn figures(bench: &Record, found: &Found<'_>, draw: fn(Vec<Column>, Vec<Vec<String>>) -> String) -> String {
+fn figures(bench: &Record, found: &SurveyResults<'_>, draw: fn(Vec<Column>, Vec<Vec<String>>) -> String) -> String {
     let lines = chosen(bench, ForwardTraining).take(SHAPES).map(|forward| {
-        let of =
-            |operation| bench.rows.iter().find(|row| row.chosen && same(row, &Row { operation, ..forward.clone() }));
+        let of = |operation| {
+            bench.rows.iter().find(|row| row.chosen && same(row, &BenchRow { operation, ..forward.clone() }))
+        };
         let rows = [Some(forward), of(BackwardTraining)];
-        let time = |row: Option<&Row>| row.map_or("-".into(), |row| format!("{:.0}", row.microseconds.median));
-        let fraction = |row: Option<&Row>| row.map_or("-".into(), |row| format!("{:.2}", row.fraction_of_copy));
-        let peer = |row: Option<&Row>| {
+        let time = |row: Option<&BenchRow>| row.map_or("-".into(), |row| format!("{:.0}", row.microseconds.median));
+        let fraction = |row: Option<&BenchRow>| row.map_or("-".into(), |row| format!("{:.2}", row.fraction_of_copy));
+        let peer = |row: Option<&BenchRow>| {
             row.and_then(|row| found.peers.best(row)).map_or("-".into(), |(name, ratio)| {
                 format!("{ratio:.2} {}", name.trim_start_matches("pytorch-").trim_start_matches("cuda-"))
             })
         };
-        let plan = |row: Option<&Row>| {
+        let plan = |row: Option<&BenchRow>| {
             row.and_then(|row| best_plan(bench, row)).map_or("-".into(), |(ratio, _)| format!("{ratio:.2}"))
         };
         let inference = of(Inference);
@@ -147,16 +148,17 @@ fn figures(bench: &Record, found: &Found<'_>, draw: fn(Vec<Column>, Vec<Vec<Stri
     format!("{}\n{legend}", draw(columns, lines.collect()))
 }
 
-fn label(row: &Row) -> String {
+fn label(row: &BenchRow) -> String {
     let dims = row.dims.iter().map(usize::to_string).collect::<Vec<_>>().join("x");
     let last = if row.layout == "channels_last" { " last" } else { "" };
     let dtype = if row.dtype == DType::F32 { String::new() } else { format!(" {}", row.dtype) };
-    format!("{dims}{last}{dtype}")
+    let views = if row.views.is_empty() { String::new() } else { format!(" {}", row.views) };
+    format!("{dims}{last}{views}{dtype}")
 }
 
 /// The time of a chosen plan over that of the fastest that was forced, and the name of the faster; none where none was forced.
 /// Both in times of the copy kernel, which took turns with each.
-fn best_plan(record: &Record, row: &Row) -> Option<(f64, String)> {
+fn best_plan(record: &Record, row: &BenchRow) -> Option<(f64, String)> {
     let forced = record.rows.iter().filter(|other| !other.chosen && same(other, row));
     let best = forced.max_by(|one, other| one.fraction_of_copy.total_cmp(&other.fraction_of_copy))?;
     let held = best.plan.held().map_or_else(String::new, |held| format!(" {held}"));
@@ -167,7 +169,7 @@ fn best_plan(record: &Record, row: &Row) -> Option<(f64, String)> {
     }
 }
 
-fn surprises(found: &Found<'_>) -> Vec<String> {
+fn surprises(found: &SurveyResults<'_>) -> Vec<String> {
     let mut all = Vec::new();
     for (report, what) in [(&found.checks.golden, "files"), (&found.checks.matrix, "outcomes")] {
         let items = report.get(0).and_then(|report| report[what].as_array()).map_or(&[][..], Vec::as_slice);
@@ -230,9 +232,9 @@ fn short(text: &str) -> String {
 }
 
 /// Whether golden cases and cross-check were judged, and nothing was found wrong by them or by the bench.
-pub fn passed(found: &Found<'_>) -> bool {
+pub fn passed(found: &SurveyResults<'_>) -> bool {
     let judged = |report: &Value| report.get(0).is_some();
-    let wrong = found.survey.steps.iter().any(|step| step.ending == Ending::Failed(MISMATCH));
+    let wrong = found.survey.steps.iter().any(|step| step.ending == StepEnd::Failed(MISMATCH));
     judged(&found.checks.golden) && judged(&found.checks.matrix) && !wrong
 }
 
@@ -258,9 +260,10 @@ mod tests {
     #[test]
     fn the_best_peer_is_of_the_same_layout_and_of_all_rounds() {
         let first = row(ForwardTraining, &[8, 4, 5, 5], true, 0.5, 10.0);
-        let last = Row { layout: "channels_last".into(), dims: vec![8, 5, 5, 4], ..first.clone() };
+        let last = BenchRow { layout: "channels_last".into(), dims: vec![8, 5, 5, 4], ..first.clone() };
         let ours = |median| {
-            let timed = |row: &Row| Row { microseconds: Timing { median, ..row.microseconds }, ..row.clone() };
+            let timed =
+                |row: &BenchRow| BenchRow { microseconds: Timing { median, ..row.microseconds }, ..row.clone() };
             record("a", "2026-01-01", vec![timed(&first), timed(&last)])
         };
         let others = |native, cudnn, channels_last| {
@@ -286,7 +289,7 @@ mod tests {
         let mut bench = record("a", "2026-01-01", rows);
         bench.not_timed = vec!["inference 9x9: out of memory".into()];
         let tuned = record("a", "2026-01-01", vec![row(ForwardTraining, &[8, 4], true, 0.8, 5.0)]);
-        let failed = Done { ending: Ending::OutOfTime, limit: 7.0, ..Done::left_out("tune", "") };
+        let failed = Done { ending: StepEnd::OutOfTime, limit: 7.0, ..Done::left_out("tune", "") };
         let survey = Survey { adapter: "a".into(), steps: vec![failed], ..Survey::default() };
         let checks = Checks {
             golden: json!([{ "passed": 24, "failed": 1, "unsupported": 0, "left_out": 0, "files": [
@@ -295,7 +298,8 @@ mod tests {
                 { "case": "c", "failure": null }, { "case": "d", "failure": "dx[0]: NaN" }] }]),
         };
         let peers = Peers { ours: vec![bench.clone()], others: vec![vec![peer("pytorch-cuda-cudnn", "8x4", 5.0)]] };
-        let found = Found { survey: &survey, checks: &checks, bench: Some(&bench), peers: &peers, tuned: Some(&tuned) };
+        let found =
+            SurveyResults { survey: &survey, checks: &checks, bench: Some(&bench), peers: &peers, tuned: Some(&tuned) };
         let text = text(&found);
         assert_eq!(text.lines().count(), LINES, "{text}");
         for line in [
@@ -320,7 +324,7 @@ mod tests {
 
     #[test]
     fn nothing_found_is_said_too() {
-        let found = Found {
+        let found = SurveyResults {
             survey: &Survey::default(),
             checks: &Checks::default(),
             bench: None,
@@ -331,9 +335,9 @@ mod tests {
         assert!(text.contains("golden cases: did not run") && text.contains("nothing was timed"), "{text}");
         assert!(!passed(&found));
         let checks = Checks { golden: json!([{}]), matrix: json!([{}]) };
-        assert!(passed(&Found { checks: &checks, ..found }));
-        let wrong = Done { ending: Ending::Failed(1), ..Done::left_out("bench", "") };
+        assert!(passed(&SurveyResults { checks: &checks, ..found }));
+        let wrong = Done { ending: StepEnd::Failed(1), ..Done::left_out("bench", "") };
         let survey = Survey { steps: vec![wrong], ..Survey::default() };
-        assert!(!passed(&Found { survey: &survey, checks: &checks, ..found }));
+        assert!(!passed(&SurveyResults { survey: &survey, checks: &checks, ..found }));
     }
 }

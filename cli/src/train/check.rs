@@ -4,19 +4,19 @@ use super::{
     contest::Contest,
     data::{CLASSES, Mnist, PIXELS},
     error::TrainError,
-    gpu::Gpu,
+    gpu::TrainDevice,
     kernels::Batch,
     normalization::BatchNormStage,
     parameters::{HIDDEN, LAYERS, SIZES},
     recording::Arrays,
-    stages::{self, Expected},
+    stages::{self, BoundedValues},
 };
-use batchnorm_wgpu::{RunningStatistics, reference::bound, wgpu};
+use batchnorm_wgpu::{RunningStatistics, reference::bound::Comparison, wgpu};
 use std::ops::Range;
 
 /// How one quantity compared, over all layers.
 #[derive(Clone, Debug, serde::Serialize)]
-pub struct Row {
+pub struct QuantityRow {
     /// What was compared.
     pub quantity: &'static str,
     /// How many values.
@@ -31,22 +31,30 @@ pub struct Row {
     pub passed: bool,
 }
 
-/// Compares, and keeps one row per quantity in the order of their first mention.
+/// How every quantity compared, in the order of their first mention.
 #[derive(Default)]
-struct Judge {
-    rows: Vec<Row>,
+struct Quantities {
+    quantities: Vec<(&'static str, Comparison)>,
 }
 
-impl Judge {
-    /// Compares `actual` with `expected`.
+impl Quantities {
+    /// Compares `actual` with `expected`, which goes on with what the quantity had before.
     fn compare(
         &mut self,
         quantity: &'static str,
         actual: &[f64],
-        expected: &Expected,
+        expected: &BoundedValues,
     ) -> Result<(), batchnorm_wgpu::Error> {
-        let outcome = bound::compare(actual, &expected.values, &expected.bounds)?;
-        let mut row = Row {
+        let outcome = expected.compare(actual)?;
+        match self.quantities.iter_mut().find(|(known, _)| *known == quantity) {
+            Some((_, known)) => *known = known.followed_by(outcome),
+            None => self.quantities.push((quantity, outcome)),
+        }
+        Ok(())
+    }
+
+    fn rows(&self) -> Vec<QuantityRow> {
+        let row = |&(quantity, outcome): &(&'static str, Comparison)| QuantityRow {
             quantity,
             values: outcome.elements,
             error: outcome.worst_error,
@@ -54,18 +62,7 @@ impl Judge {
             share: outcome.worst_ratio,
             passed: outcome.passed(),
         };
-        match self.rows.iter_mut().find(|row| row.quantity == quantity) {
-            Some(known) => {
-                row.values += known.values;
-                row.passed &= known.passed;
-                if row.share <= known.share {
-                    (row.error, row.bound, row.share) = (known.error, known.bound, known.share);
-                }
-                *known = row;
-            }
-            None => self.rows.push(row),
-        }
-        Ok(())
+        self.quantities.iter().map(row).collect()
     }
 }
 
@@ -81,7 +78,7 @@ struct State {
 ///
 /// # Errors
 /// [`TrainError`] when the device fails.
-pub fn check_step(gpu: Gpu<'_>, contest: &Contest<'_>, mnist: &Mnist) -> Result<Vec<Row>, TrainError> {
+pub fn check_step(gpu: TrainDevice<'_>, contest: &Contest<'_>, mnist: &Mnist) -> Result<Vec<QuantityRow>, TrainError> {
     let contestant = &contest.batch_norm;
     let before = read_state(gpu, contest)?;
     // The last batch: a wrong offset into anything would go unseen in the first.
@@ -101,7 +98,7 @@ pub fn check_step(gpu: Gpu<'_>, contest: &Contest<'_>, mnist: &Mnist) -> Result<
         gradients: wide(&gpu.read_as::<f32>(&contestant.network.gradients)?),
         before,
         after,
-        judge: Judge::default(),
+        judge: Quantities::default(),
     };
     step.check_gather(mnist, batch)?;
     for layer in 0..LAYERS {
@@ -112,11 +109,11 @@ pub fn check_step(gpu: Gpu<'_>, contest: &Contest<'_>, mnist: &Mnist) -> Result<
         step.check_backward(layer)?;
     }
     step.check_descent(batch.rate)?;
-    Ok(step.judge.rows)
+    Ok(step.judge.rows())
 }
 
 /// Reads parameters and running statistics.
-fn read_state(gpu: Gpu<'_>, contest: &Contest<'_>) -> Result<State, TrainError> {
+fn read_state(gpu: TrainDevice<'_>, contest: &Contest<'_>) -> Result<State, TrainError> {
     let snapshot = contest.batch_norm.network.snapshot(gpu)?;
     Ok(State { values: wide(&snapshot.values), running: snapshot.running })
 }
@@ -128,14 +125,14 @@ fn wide(values: &[f32]) -> Vec<f64> {
 
 /// The step under examination.
 struct TakenStep<'s> {
-    gpu: Gpu<'s>,
+    gpu: TrainDevice<'s>,
     arrays: &'s Arrays,
     contest: &'s Contest<'s>,
     rows: usize,
     before: State,
     after: State,
     gradients: Vec<f64>,
-    judge: Judge,
+    judge: Quantities,
 }
 
 impl TakenStep<'_> {
@@ -159,7 +156,7 @@ impl TakenStep<'_> {
         let actual: Vec<u32> = self.gpu.read_as(&self.arrays.labels)?;
         let actual: Vec<f64> = actual.into_iter().map(f64::from).collect();
         self.judge.compare("images x", &self.read(&self.arrays.x)?, &expected)?;
-        self.judge.compare("labels", &actual, &Expected { values: labels, bounds: vec![0.0; self.rows] })?;
+        self.judge.compare("labels", &actual, &BoundedValues::exact(labels))?;
         Ok(())
     }
 
@@ -208,7 +205,7 @@ impl TakenStep<'_> {
         let slot = 2 * batch.slot as usize;
         let (total, correct) = (f64::from(f32::from_bits(metrics[slot])), f64::from(metrics[slot + 1]));
         self.judge.compare("loss", &[total], &loss.total)?;
-        let expected = Expected { values: vec![f64::from(loss.correct)], bounds: vec![0.0] };
+        let expected = BoundedValues::exact(vec![f64::from(loss.correct)]);
         self.judge.compare("correct rows", &[correct], &expected)?;
         self.judge.compare("softmax, dlogits", &self.read(&self.arrays.dlogits)?, &loss.dlogits)?;
         Ok(())
@@ -266,16 +263,19 @@ mod tests {
 
     #[test]
     fn the_judge_keeps_the_worst_of_every_quantity() {
-        let expected = |bound: f64| Expected { values: vec![1.0, 2.0], bounds: vec![bound, bound] };
-        let mut judge = Judge::default();
+        let expected = |bound: f64| BoundedValues { values: vec![1.0, 2.0], bounds: vec![bound, bound] };
+        let mut judge = Quantities::default();
         judge.compare("q", &[1.0, 2.25], &expected(0.5)).unwrap();
         judge.compare("q", &[1.125, 2.0], &expected(0.5)).unwrap();
-        assert_eq!((judge.rows[0].values, judge.rows[0].error, judge.rows[0].passed), (4, 0.25, true));
+        let row = &judge.rows()[0];
+        assert_eq!((row.values, row.error, row.bound, row.share, row.passed), (4, 0.25, 0.5, 0.5, true));
         judge.compare("q", &[1.0, 3.0], &expected(0.5)).unwrap();
         judge.compare("q", &[1.0, 2.0], &expected(0.5)).unwrap();
-        assert_eq!((judge.rows[0].error, judge.rows[0].passed), (1.0, false));
+        let row = &judge.rows()[0];
+        assert_eq!((row.values, row.error, row.share, row.passed), (8, 1.0, 2.0, false));
         judge.compare("nan", &[f64::NAN, 2.0], &expected(0.5)).unwrap();
-        assert!(!judge.rows[1].passed);
+        judge.compare("nan", &[1.0, 2.0], &expected(0.5)).unwrap();
+        assert!(!judge.rows()[1].passed);
         assert!(judge.compare("short", &[1.0], &expected(0.5)).is_err());
     }
 }

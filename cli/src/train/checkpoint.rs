@@ -7,7 +7,7 @@
 use super::{
     data::{Images, Mnist},
     error::{Difference, TrainError},
-    history::{Epoch, Figures, Settings},
+    history::{Epoch, Figures, TrainSettings},
     network::Snapshot,
     parameters::{Parameters, SIZES},
 };
@@ -25,7 +25,7 @@ const TRAINING: &str = "batchnorm-train-1";
 
 /// A network's place in the file.
 #[derive(Clone, Copy, Debug)]
-pub struct Place {
+pub struct SavedNetwork {
     /// What people call the network.
     pub name: &'static str,
     prefix: &'static str,
@@ -33,12 +33,12 @@ pub struct Place {
 }
 
 /// The networks of a file.
-const PLACES: [Place; 2] = [
-    Place { name: "plain", prefix: "plain.", batch_norm: false },
-    Place { name: "batch norm", prefix: "batch_norm.", batch_norm: true },
+const PLACES: [SavedNetwork; 2] = [
+    SavedNetwork { name: "plain", prefix: "plain.", batch_norm: false },
+    SavedNetwork { name: "batch norm", prefix: "batch_norm.", batch_norm: true },
 ];
 
-impl Place {
+impl SavedNetwork {
     /// The prefix of layer `layer` of a kind, `fc` or `bn`.
     fn layer(&self, kind: &str, layer: usize) -> String {
         format!("{}{kind}{}.", self.prefix, layer + 1)
@@ -56,7 +56,7 @@ pub struct Checkpoint {
 
 /// What a run needs to go on, beside the tensors.
 #[derive(Debug, Serialize, Deserialize)]
-struct Training {
+struct TrainingState {
     settings: BTreeMap<String, String>,
     /// The epochs of both networks, in the order of `PLACES`.
     epochs: [Vec<EpochBits>; 2],
@@ -80,8 +80,8 @@ fn from_bits(bits: &EpochBits) -> Epoch {
 ///
 /// # Errors
 /// [`TrainError`] when the file cannot be written.
-pub fn save(file: &Claim, checkpoint: &Checkpoint, settings: &Settings, mnist: &Mnist) -> Result<(), TrainError> {
-    let training = Training {
+pub fn save(file: &Claim, checkpoint: &Checkpoint, settings: &TrainSettings, mnist: &Mnist) -> Result<(), TrainError> {
+    let training = TrainingState {
         settings: described(settings, mnist),
         epochs: checkpoint.epochs.each_ref().map(|epochs| epochs.iter().map(to_bits).collect()),
         running: [running_words(&checkpoint.snapshots[0])?, running_words(&checkpoint.snapshots[1])?],
@@ -98,15 +98,15 @@ pub fn save(file: &Claim, checkpoint: &Checkpoint, settings: &Settings, mnist: &
 ///
 /// # Errors
 /// [`TrainError`] when the file cannot be read, is damaged, holds no training state, or that of another run.
-pub fn resume(file: &Path, settings: &Settings, mnist: &Mnist) -> Result<Checkpoint, TrainError> {
+pub fn resume(file: &Path, settings: &TrainSettings, mnist: &Mnist) -> Result<Checkpoint, TrainError> {
     let bytes = read(file)?;
     let no_training = |found: String| TrainError::Training { file: file.into(), found };
     let reader = Reader::new(&bytes).map_err(of(file))?;
     let training = reader.metadata(TRAINING).ok_or_else(|| no_training("none".into()))?;
-    let training: Training = serde_json::from_str(training).map_err(|error| no_training(error.to_string()))?;
+    let training: TrainingState = serde_json::from_str(training).map_err(|error| no_training(error.to_string()))?;
     let differences = differences(&training.settings, &described(settings, mnist));
     if !differences.is_empty() {
-        return Err(TrainError::Settings { file: file.into(), differences });
+        return Err(TrainError::TrainSettings { file: file.into(), differences });
     }
     let [plain, batch_norm] = training.epochs.map(|epochs| epochs.iter().map(from_bits).collect::<Vec<_>>());
     if plain.len() != batch_norm.len() || plain.len() > settings.epochs as usize {
@@ -126,18 +126,18 @@ pub fn resume(file: &Path, settings: &Settings, mnist: &Mnist) -> Result<Checkpo
 ///
 /// # Errors
 /// [`TrainError`] when the file cannot be read, is damaged, or holds other tensors.
-pub fn load(file: &Path) -> Result<Vec<(Place, Snapshot)>, TrainError> {
+pub fn load(file: &Path) -> Result<Vec<(SavedNetwork, Snapshot)>, TrainError> {
     let bytes = read(file)?;
     let reader = Reader::new(&bytes).map_err(of(file))?;
-    let present = |place: &Place| reader.remaining(place.prefix).next().is_some();
-    let places: Vec<Place> = PLACES.into_iter().filter(present).collect();
+    let present = |place: &SavedNetwork| reader.remaining(place.prefix).next().is_some();
+    let places: Vec<SavedNetwork> = PLACES.into_iter().filter(present).collect();
     // A file with neither lacks both.
     let places = if places.is_empty() { PLACES.to_vec() } else { places };
     // Evaluation needs no count, and PyTorch wrote none before 0.4.1.
     let parts = Parts { tracked: false, ..Parts::default() };
     let snapshots = take_all(reader, &places, parts).map_err(of(file))?;
     let networks: Vec<_> = places.into_iter().zip(snapshots).collect();
-    let unusable = |(place, snapshot): &(Place, Snapshot)| {
+    let unusable = |(place, snapshot): &(SavedNetwork, Snapshot)| {
         let of_layer = |(layer, running): (usize, &RunningStatistics)| {
             let (name, channel, value) = running.first_unusable()?;
             Some(TrainError::Statistics { file: file.into(), name: place.layer("bn", layer) + name, channel, value })
@@ -157,7 +157,7 @@ fn of<E: Into<Error>>(file: &Path) -> impl Fn(E) -> TrainError {
 }
 
 /// What the course of training depends on, by option.
-fn described(settings: &Settings, mnist: &Mnist) -> BTreeMap<String, String> {
+fn described(settings: &TrainSettings, mnist: &Mnist) -> BTreeMap<String, String> {
     let mut sum = Crc::new();
     for Images { pixels, labels } in [&mnist.train, &mnist.test] {
         sum.update(pixels);
@@ -197,7 +197,7 @@ fn exact_running(read: &[RunningStatistics], words: &[Vec<u32>]) -> Option<Vec<R
     read.iter().map(named).eq(exact.iter().map(named)).then_some(exact)
 }
 
-fn put(file: &mut Writer, place: &Place, snapshot: &Snapshot) -> Result<(), Error> {
+fn put(file: &mut Writer, place: &SavedNetwork, snapshot: &Snapshot) -> Result<(), Error> {
     for (layer, slices) in Parameters::new(place.batch_norm).layers.iter().enumerate() {
         let (inputs, outputs) = (SIZES[layer], SIZES[layer + 1]);
         let (linear, weights) = (place.layer("fc", layer), &snapshot.values[slices.weights.clone()]);
@@ -218,14 +218,14 @@ fn put(file: &mut Writer, place: &Place, snapshot: &Snapshot) -> Result<(), Erro
 }
 
 /// The networks of several places, which must be all that there is. An error lists what is wrong with any of them.
-fn take_all(mut file: Reader<'_>, places: &[Place], parts: Parts) -> Result<Vec<Snapshot>, Contents> {
+fn take_all(mut file: Reader<'_>, places: &[SavedNetwork], parts: Parts) -> Result<Vec<Snapshot>, Contents> {
     let mut faults = Contents::default();
     let snapshots = places.iter().filter_map(|place| faults.gather(take(&mut file, place, parts))).collect();
     faults.gather(file.finish());
     faults.into_result().map(|()| snapshots)
 }
 
-fn take(file: &mut Reader<'_>, place: &Place, parts: Parts) -> Result<Snapshot, Contents> {
+fn take(file: &mut Reader<'_>, place: &SavedNetwork, parts: Parts) -> Result<Snapshot, Contents> {
     let parameters = Parameters::new(place.batch_norm);
     let mut faults = Contents::default();
     let (mut values, mut running) = (vec![0.0; parameters.count], Vec::new());

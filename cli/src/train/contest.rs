@@ -4,9 +4,9 @@ use super::{
     checkpoint::Checkpoint,
     data::{Images, Mnist},
     error::TrainError,
-    gpu::Gpu,
-    history::{Epoch, Figures, History, Settings},
-    kernels::{Kernel, Pipelines},
+    gpu::TrainDevice,
+    history::{Epoch, Figures, History, TrainSettings},
+    kernels::{NetworkKernel, Pipelines},
     network::{Builder, Network, ResidentImages, Snapshot},
     parameters::initial_weights,
     recording::Recording,
@@ -34,8 +34,8 @@ pub struct Contestant {
 
 /// Both networks and their data on the GPU.
 pub struct Contest<'a> {
-    gpu: Gpu<'a>,
-    settings: Settings,
+    gpu: TrainDevice<'a>,
+    settings: TrainSettings,
     random: ChaCha8Rng,
     /// What came of training so far.
     pub history: History,
@@ -54,10 +54,10 @@ impl<'a> Contest<'a> {
     /// # Errors
     /// [`TrainError`] when the data hold less than a batch or the device refuses something.
     pub fn new(
-        gpu: Gpu<'a>,
+        gpu: TrainDevice<'a>,
         mnist: &Mnist,
-        settings: &Settings,
-        source: impl Fn(Kernel) -> String,
+        settings: &TrainSettings,
+        source: impl Fn(NetworkKernel) -> String,
     ) -> Result<Self, TrainError> {
         let (images, batch) = (mnist.train.count(), settings.batch);
         if images < batch {
@@ -156,7 +156,7 @@ impl<'a> Contest<'a> {
 
 impl Contestant {
     /// Trains for an epoch and evaluates. Returns the figures and the seconds of training.
-    fn epoch(&self, gpu: Gpu<'_>, progress: &Progress) -> Result<(Epoch, f64), TrainError> {
+    fn epoch(&self, gpu: TrainDevice<'_>, progress: &Progress) -> Result<(Epoch, f64), TrainError> {
         let start = Instant::now();
         run(gpu, &self.training, |batches| progress.advance(batches))?;
         let train = figures(gpu, &self.training)?;
@@ -168,7 +168,7 @@ impl Contestant {
     ///
     /// # Errors
     /// [`TrainError::Device`] when the device fails.
-    pub fn evaluate(&self, gpu: Gpu<'_>) -> Result<Figures, TrainError> {
+    pub fn evaluate(&self, gpu: TrainDevice<'_>) -> Result<Figures, TrainError> {
         measure(gpu, &self.evaluation)
     }
 }
@@ -177,7 +177,7 @@ impl Contestant {
 ///
 /// # Errors
 /// [`TrainError`] when the device refuses something or fails.
-pub fn evaluate(gpu: Gpu<'_>, images: &Images, snapshot: &Snapshot) -> Result<Figures, TrainError> {
+pub fn evaluate(gpu: TrainDevice<'_>, images: &Images, snapshot: &Snapshot) -> Result<Figures, TrainError> {
     gpu.checked("evaluating", || {
         let pipelines = Pipelines::new(gpu.device, |kernel| kernel.source().into());
         let mut builder = Builder { gpu, pipelines, batch_norm: Kernels::new(gpu.device) };
@@ -188,13 +188,13 @@ pub fn evaluate(gpu: Gpu<'_>, images: &Images, snapshot: &Snapshot) -> Result<Fi
 }
 
 /// Runs a recording over all its batches and reads back what it counted.
-fn measure(gpu: Gpu<'_>, recording: &Recording) -> Result<Figures, TrainError> {
+fn measure(gpu: TrainDevice<'_>, recording: &Recording) -> Result<Figures, TrainError> {
     run(gpu, recording, |_| ())?;
     figures(gpu, recording)
 }
 
 /// Runs a recording over all its batches; `done` hears of batches submitted.
-fn run(gpu: Gpu<'_>, recording: &Recording, done: impl Fn(usize)) -> Result<(), TrainError> {
+fn run(gpu: TrainDevice<'_>, recording: &Recording, done: impl Fn(usize)) -> Result<(), TrainError> {
     let mut waiting = VecDeque::new();
     for batches in recording.batches.chunks(BATCHES_PER_SUBMISSION) {
         let mut encoder = gpu.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
@@ -212,7 +212,7 @@ fn run(gpu: Gpu<'_>, recording: &Recording, done: impl Fn(usize)) -> Result<(), 
 }
 
 /// Reads back what a recording counted over all its batches.
-fn figures(gpu: Gpu<'_>, recording: &Recording) -> Result<Figures, TrainError> {
+fn figures(gpu: TrainDevice<'_>, recording: &Recording) -> Result<Figures, TrainError> {
     let words: Vec<u32> = gpu.read_as(&recording.arrays.metrics)?;
     let images: f64 = recording.batches.iter().map(|batch| f64::from(batch.rows)).sum();
     let loss: f64 = words.iter().step_by(2).map(|&bits| f64::from(f32::from_bits(bits))).sum();

@@ -6,14 +6,14 @@ use batchnorm_wgpu::wgpu::{self, BufferUsages};
 
 /// A device and its queue.
 #[derive(Clone, Copy)]
-pub struct Gpu<'a> {
+pub struct TrainDevice<'a> {
     /// The device.
     pub device: &'a wgpu::Device,
     /// Its queue.
     pub queue: &'a wgpu::Queue,
 }
 
-impl Gpu<'_> {
+impl TrainDevice<'_> {
     /// A zeroed storage buffer of `bytes` bytes.
     ///
     /// # Errors

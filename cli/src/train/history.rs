@@ -2,18 +2,18 @@
 
 /// What a run is asked for.
 #[derive(Clone, Copy, Debug, serde::Serialize)]
-pub struct Settings {
+pub struct TrainSettings {
     /// Passes over the training images.
     pub epochs: u32,
     /// Images per training step.
     pub batch: usize,
-    /// Step width of the descent in the first epoch; see [`Settings::rate_in`].
+    /// Step width of the descent in the first epoch; see [`TrainSettings::rate_in`].
     pub rate: f64,
     /// Seed of weights and order.
     pub seed: u64,
 }
 
-impl Settings {
+impl TrainSettings {
     /// Step width in epoch `epoch`, from 0: it falls linearly and would reach 0 after the last.
     pub fn rate_in(&self, epoch: u32) -> f32 {
         (self.rate * (1.0 - f64::from(epoch) / f64::from(self.epochs))) as f32

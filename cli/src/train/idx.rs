@@ -60,7 +60,7 @@ pub enum IdxError {
         /// Bytes that the header announces, itself included.
         expected: u64,
         /// What there is.
-        found: Found,
+        found: FileLength,
     },
     /// Reading or unpacking failed.
     #[error("{file}: cannot be read: {source}")]
@@ -74,7 +74,7 @@ pub enum IdxError {
 
 /// The length of a file, as far as it was looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Found {
+pub enum FileLength {
     /// Exactly so many bytes.
     Exactly(u64),
     /// No more than so many bytes.
@@ -83,12 +83,12 @@ pub enum Found {
     More,
 }
 
-impl std::fmt::Display for Found {
+impl std::fmt::Display for FileLength {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Found::Exactly(bytes) => write!(f, "{bytes}"),
-            Found::AtMost(bytes) => write!(f, "at most {bytes}"),
-            Found::More => f.write_str("more"),
+            FileLength::Exactly(bytes) => write!(f, "{bytes}"),
+            FileLength::AtMost(bytes) => write!(f, "at most {bytes}"),
+            FileLength::More => f.write_str("more"),
         }
     }
 }
@@ -103,29 +103,29 @@ pub fn parse(file: &str, raw: &[u8], item: &[u32]) -> Result<Vec<u8>, IdxError> 
     }
     let size = raw.len() as u64;
     if raw.starts_with(&GZIP_MAGIC) {
-        read(file, GzDecoder::new(raw), Found::AtMost(size.saturating_mul(MAX_DEFLATE_RATIO)), item)
+        read(file, GzDecoder::new(raw), FileLength::AtMost(size.saturating_mul(MAX_DEFLATE_RATIO)), item)
     } else {
-        read(file, raw, Found::Exactly(size), item)
+        read(file, raw, FileLength::Exactly(size), item)
     }
 }
 
 /// Reads header and items from a stream whose length is bounded by `available`.
-fn read(file: &str, mut stream: impl Read, available: Found, item: &[u32]) -> Result<Vec<u8>, IdxError> {
+fn read(file: &str, mut stream: impl Read, available: FileLength, item: &[u32]) -> Result<Vec<u8>, IdxError> {
     let io = |source| IdxError::Io { file: file.into(), source };
     let header_bytes = 4 * (2 + item.len() as u64);
     let mut header = Vec::new();
     stream.by_ref().take(header_bytes).read_to_end(&mut header).map_err(io)?;
     let length = |expected, found| IdxError::Length { file: file.into(), expected, found };
     if (header.len() as u64) < header_bytes {
-        return Err(length(header_bytes, Found::Exactly(header.len() as u64)));
+        return Err(length(header_bytes, FileLength::Exactly(header.len() as u64)));
     }
     let items = check_header(file, &header, item)?;
     // Below 2^20 items of at most 2^32 bytes: MAX_ITEMS keeps this product far from overflow.
     let item_bytes: u64 = item.iter().map(|&dim| u64::from(dim)).product();
     let expected = header_bytes + items * item_bytes;
     match available {
-        Found::Exactly(bytes) if bytes != expected => return Err(length(expected, available)),
-        Found::AtMost(bytes) if bytes < expected => return Err(length(expected, available)),
+        FileLength::Exactly(bytes) if bytes != expected => return Err(length(expected, available)),
+        FileLength::AtMost(bytes) if bytes < expected => return Err(length(expected, available)),
         _ => {}
     }
     let mut data = Vec::new();
@@ -133,9 +133,9 @@ fn read(file: &str, mut stream: impl Read, available: Found, item: &[u32]) -> Re
     stream.take(items * item_bytes + 1).read_to_end(&mut data).map_err(io)?;
     let found = header_bytes + data.len() as u64;
     match found.cmp(&expected) {
-        std::cmp::Ordering::Less => Err(length(expected, Found::Exactly(found))),
+        std::cmp::Ordering::Less => Err(length(expected, FileLength::Exactly(found))),
         std::cmp::Ordering::Equal => Ok(data),
-        std::cmp::Ordering::Greater => Err(length(expected, Found::More)),
+        std::cmp::Ordering::Greater => Err(length(expected, FileLength::More)),
     }
 }
 
@@ -201,7 +201,7 @@ mod tests {
             assert!(matches!(refuse(bytes), IdxError::Length { expected: 16, .. }), "{bytes:?}");
         }
         for pack in [|bytes: &[u8]| bytes.to_vec(), gzip] {
-            for (length, found) in [(11, Found::Exactly(27)), (13, Found::More)] {
+            for (length, found) in [(11, FileLength::Exactly(27)), (13, FileLength::More)] {
                 let error = refuse(&pack(&file(&[0x803, 2, 2, 3], &vec![0; length])));
                 assert!(matches!(error, IdxError::Length { expected: 28, .. }), "{error} {found}");
             }
@@ -213,8 +213,8 @@ mod tests {
         let header = file(&[0x803, u32::MAX, 2, 3], &[0; 12]);
         assert!(matches!(refuse(&header), IdxError::Items { .. }));
         let million = file(&[0x803, 1_000_000, 2, 3], &[0; 12]);
-        assert!(matches!(refuse(&million), IdxError::Length { found: Found::Exactly(28), .. }));
-        assert!(matches!(refuse(&gzip(&million)), IdxError::Length { found: Found::AtMost(_), .. }));
+        assert!(matches!(refuse(&million), IdxError::Length { found: FileLength::Exactly(28), .. }));
+        assert!(matches!(refuse(&gzip(&million)), IdxError::Length { found: FileLength::AtMost(_), .. }));
     }
 
     #[test]

@@ -2,12 +2,12 @@
 
 use super::error::TrainError;
 use batchnorm_wgpu::wgpu;
-use batchnorm_wgpu_check::compute::{Access, Dispatch, Pipeline};
+use batchnorm_wgpu_check::compute::{BindingUse, BoundKernel, CompiledKernel};
 use std::collections::HashMap;
 
 /// A kernel of `cli/shaders/`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Kernel {
+pub enum NetworkKernel {
     /// Gathers a batch from the data set.
     Gather,
     /// y = x W + bias.
@@ -35,54 +35,54 @@ macro_rules! wgsl {
     ($($file:literal),+) => { concat!($(include_str!(concat!("../../shaders/", $file)), "\n"),+) };
 }
 
-impl Kernel {
+impl NetworkKernel {
     /// All kernels.
-    pub const ALL: [Kernel; 7] = [
-        Kernel::Gather,
-        Kernel::LinearForward,
-        Kernel::LinearBackwardInput,
-        Kernel::LinearBackwardWeights,
-        Kernel::Sigmoid,
-        Kernel::SoftmaxCrossEntropy,
-        Kernel::Sgd,
+    pub const ALL: [NetworkKernel; 7] = [
+        NetworkKernel::Gather,
+        NetworkKernel::LinearForward,
+        NetworkKernel::LinearBackwardInput,
+        NetworkKernel::LinearBackwardWeights,
+        NetworkKernel::Sigmoid,
+        NetworkKernel::SoftmaxCrossEntropy,
+        NetworkKernel::Sgd,
     ];
 
     /// The stem of the kernel's file, which also labels its pipelines.
     pub fn name(self) -> &'static str {
         match self {
-            Kernel::Gather => "gather",
-            Kernel::LinearForward => "linear_forward",
-            Kernel::LinearBackwardInput => "linear_backward_input",
-            Kernel::LinearBackwardWeights => "linear_backward_weights",
-            Kernel::Sigmoid => "sigmoid",
-            Kernel::SoftmaxCrossEntropy => "softmax_cross_entropy",
-            Kernel::Sgd => "sgd",
+            NetworkKernel::Gather => "gather",
+            NetworkKernel::LinearForward => "linear_forward",
+            NetworkKernel::LinearBackwardInput => "linear_backward_input",
+            NetworkKernel::LinearBackwardWeights => "linear_backward_weights",
+            NetworkKernel::Sigmoid => "sigmoid",
+            NetworkKernel::SoftmaxCrossEntropy => "softmax_cross_entropy",
+            NetworkKernel::Sgd => "sgd",
         }
     }
 
     /// The kernel's WGSL: its own file, and the part that it shares.
     pub fn source(self) -> &'static str {
         match self {
-            Kernel::Gather => wgsl!("gather.wgsl"),
-            Kernel::LinearForward => wgsl!("linear_forward.wgsl", "linear_tile.wgsl"),
-            Kernel::LinearBackwardInput => wgsl!("linear_backward_input.wgsl", "linear_tile.wgsl"),
-            Kernel::LinearBackwardWeights => wgsl!("linear_backward_weights.wgsl", "linear_tile.wgsl"),
-            Kernel::Sigmoid => wgsl!("sigmoid.wgsl"),
-            Kernel::SoftmaxCrossEntropy => wgsl!("softmax_cross_entropy.wgsl"),
-            Kernel::Sgd => wgsl!("sgd.wgsl"),
+            NetworkKernel::Gather => wgsl!("gather.wgsl"),
+            NetworkKernel::LinearForward => wgsl!("linear_forward.wgsl", "linear_tile.wgsl"),
+            NetworkKernel::LinearBackwardInput => wgsl!("linear_backward_input.wgsl", "linear_tile.wgsl"),
+            NetworkKernel::LinearBackwardWeights => wgsl!("linear_backward_weights.wgsl", "linear_tile.wgsl"),
+            NetworkKernel::Sigmoid => wgsl!("sigmoid.wgsl"),
+            NetworkKernel::SoftmaxCrossEntropy => wgsl!("softmax_cross_entropy.wgsl"),
+            NetworkKernel::Sgd => wgsl!("sgd.wgsl"),
         }
     }
 
     /// The bindings of group 0, in order.
-    fn bindings(self) -> &'static [Access] {
-        use Access::{Read, Uniform as Batch, Write};
+    fn bindings(self) -> &'static [BindingUse] {
+        use BindingUse::{Read, Uniform as Batch, Write};
         match self {
-            Kernel::Gather => &[Read, Read, Read, Write, Write, Batch],
-            Kernel::LinearForward | Kernel::LinearBackwardInput => &[Read, Read, Read, Write],
-            Kernel::LinearBackwardWeights => &[Read, Read, Write, Write],
-            Kernel::Sigmoid => &[Read, Write],
-            Kernel::SoftmaxCrossEntropy => &[Read, Read, Write, Write, Batch],
-            Kernel::Sgd => &[Write, Read, Batch],
+            NetworkKernel::Gather => &[Read, Read, Read, Write, Write, Batch],
+            NetworkKernel::LinearForward | NetworkKernel::LinearBackwardInput => &[Read, Read, Read, Write],
+            NetworkKernel::LinearBackwardWeights => &[Read, Read, Write, Write],
+            NetworkKernel::Sigmoid => &[Read, Write],
+            NetworkKernel::SoftmaxCrossEntropy => &[Read, Read, Write, Write, Batch],
+            NetworkKernel::Sgd => &[Write, Read, Batch],
         }
     }
 }
@@ -90,14 +90,14 @@ impl Kernel {
 /// Pipelines of the tool's kernels on one device, each built once.
 pub struct Pipelines {
     device: wgpu::Device,
-    sources: HashMap<Kernel, String>,
-    built: HashMap<String, Pipeline>,
+    sources: HashMap<NetworkKernel, String>,
+    built: HashMap<String, CompiledKernel>,
 }
 
 impl Pipelines {
     /// The kernels of `device`. `source` gives a kernel's WGSL; tests hand in broken ones.
-    pub fn new(device: &wgpu::Device, source: impl Fn(Kernel) -> String) -> Self {
-        let sources = Kernel::ALL.into_iter().map(|kernel| (kernel, source(kernel))).collect();
+    pub fn new(device: &wgpu::Device, source: impl Fn(NetworkKernel) -> String) -> Self {
+        let sources = NetworkKernel::ALL.into_iter().map(|kernel| (kernel, source(kernel))).collect();
         Self { device: device.clone(), sources, built: HashMap::new() }
     }
 
@@ -107,11 +107,11 @@ impl Pipelines {
     /// [`TrainError::Limit`] for more workgroups than one dispatch may have; what the device says when it refuses the kernel.
     pub fn bind(
         &mut self,
-        kernel: Kernel,
+        kernel: NetworkKernel,
         constants: &[(&str, f64)],
         buffers: &[wgpu::BufferBinding<'_>],
         workgroups: u32,
-    ) -> Result<Dispatch, TrainError> {
+    ) -> Result<BoundKernel, TrainError> {
         let allowed = self.device.limits().max_compute_workgroups_per_dimension;
         if workgroups > allowed {
             let what = format!("workgroups of {}", kernel.name());
@@ -121,13 +121,13 @@ impl Pipelines {
     }
 
     /// The pipeline of `kernel` with its overrides set to `constants`, built at its first use.
-    fn pipeline(&mut self, kernel: Kernel, constants: &[(&str, f64)]) -> Result<Pipeline, TrainError> {
+    fn pipeline(&mut self, kernel: NetworkKernel, constants: &[(&str, f64)]) -> Result<CompiledKernel, TrainError> {
         let key = format!("{} {constants:?}", kernel.name());
         if let Some(built) = self.built.get(&key) {
             return Ok(built.clone());
         }
         let source = &self.sources[&kernel];
-        let pipeline = Pipeline::new(&self.device, kernel.name(), source, kernel.bindings(), constants)?;
+        let pipeline = CompiledKernel::new(&self.device, kernel.name(), source, kernel.bindings(), constants)?;
         self.built.insert(key, pipeline.clone());
         Ok(pipeline)
     }
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn every_shader_opens_with_its_three_facts() {
-        for kernel in Kernel::ALL {
+        for kernel in NetworkKernel::ALL {
             for fact in ["// Owner: ", "// Assumes: "] {
                 assert!(kernel.source().contains(fact), "{}: {fact}", kernel.name());
             }

@@ -35,16 +35,16 @@ mod stages;
 
 pub use error::TrainError;
 
-use crate::output::{self, Claim, Folder, Kind, OutputError, Replaces};
+use crate::output::{self, Claim, Folder, OutputError, Replaces, ReportKind};
 use batchnorm_wgpu::wgpu;
 use contest::Contest;
 use data::Mnist;
-use gpu::Gpu;
+use gpu::TrainDevice;
 use std::path::{Path, PathBuf};
 
 /// Names and texts of the shaders of `bn train` itself.
 pub fn shaders() -> impl Iterator<Item = (String, String)> {
-    kernels::Kernel::ALL.into_iter().map(|kernel| (kernel.name().into(), kernel.source().into()))
+    kernels::NetworkKernel::ALL.into_iter().map(|kernel| (kernel.name().into(), kernel.source().into()))
 }
 
 /// Arguments of `bn train`.
@@ -96,8 +96,8 @@ fn positive(text: &str) -> Result<f64, String> {
 }
 
 /// Measures the networks in `file` on the test images, and prints what came of it.
-fn evaluate(file: &Path, mnist: &Mnist, gpu: Gpu<'_>) -> Result<(), TrainError> {
-    let measure = |(place, snapshot): &(checkpoint::Place, network::Snapshot)| {
+fn evaluate(file: &Path, mnist: &Mnist, gpu: TrainDevice<'_>) -> Result<(), TrainError> {
+    let measure = |(place, snapshot): &(checkpoint::SavedNetwork, network::Snapshot)| {
         Ok((place.name, contest::evaluate(gpu, &mnist.test, snapshot)?))
     };
     let networks = checkpoint::load(file)?.iter().map(measure).collect::<Result<Vec<_>, TrainError>>()?;
@@ -128,8 +128,8 @@ fn claim_save(save: Option<&Path>, resume: Option<&Path>) -> Result<Option<Claim
 }
 
 /// What the reports look like.
-const FIGURES: Kind = Kind::Json(&["adapter", "network", "settings", "history"]);
-const CHART: Kind = Kind::Text(plot::TITLE);
+const FIGURES: ReportKind = ReportKind::Json(&["adapter", "network", "settings", "history"]);
+const CHART: ReportKind = ReportKind::Text(plot::TITLE);
 
 /// Trains both networks, prints what came of it, and checks one training step against the CPU. Returns whether the
 /// check passed.
@@ -146,11 +146,11 @@ pub fn run(
     let chart = Claim::report(args.plot.as_deref(), CHART)?;
     let figures = Claim::report(args.json.as_deref(), FIGURES)?;
     let mnist = Mnist::load(args.data.as_deref())?;
-    let gpu = Gpu { device, queue };
+    let gpu = TrainDevice { device, queue };
     if let Some(file) = &args.evaluate {
         return evaluate(file, &mnist, gpu).map(|()| true);
     }
-    let settings = history::Settings {
+    let settings = history::TrainSettings {
         epochs: args.epochs,
         batch: args.batch as usize,
         rate: args.learning_rate,

@@ -3,7 +3,7 @@
 use super::{
     data::Images,
     error::TrainError,
-    gpu::Gpu,
+    gpu::TrainDevice,
     kernels::Pipelines,
     parameters::{HIDDEN, Parameters, SIZES},
 };
@@ -26,7 +26,7 @@ impl ResidentImages {
     ///
     /// # Errors
     /// [`TrainError::Limit`] when the device binds no buffer of that size.
-    pub fn new(gpu: Gpu<'_>, images: &Images) -> Result<Self, TrainError> {
+    pub fn new(gpu: TrainDevice<'_>, images: &Images) -> Result<Self, TrainError> {
         let labels: Vec<u32> = images.labels.iter().map(|&label| u32::from(label)).collect();
         let order: Vec<u32> = (0..images.count() as u32).collect();
         Ok(Self {
@@ -41,7 +41,7 @@ impl ResidentImages {
 /// What both networks are built from.
 pub struct Builder<'a> {
     /// Device and queue.
-    pub gpu: Gpu<'a>,
+    pub gpu: TrainDevice<'a>,
     /// The tool's kernels.
     pub pipelines: Pipelines,
     /// The library's kernels.
@@ -85,7 +85,7 @@ impl Network {
     ///
     /// # Errors
     /// [`TrainError::Limit`] when the device binds no buffer of that size.
-    pub fn new(gpu: Gpu<'_>, snapshot: &Snapshot) -> Result<Self, TrainError> {
+    pub fn new(gpu: TrainDevice<'_>, snapshot: &Snapshot) -> Result<Self, TrainError> {
         let parameters = Parameters::new(!snapshot.running.is_empty());
         let values = gpu.storage_with("parameters", bytemuck::cast_slice(&snapshot.values))?;
         let gradients = gpu.storage("gradients", 4 * parameters.count as u64)?;
@@ -98,7 +98,7 @@ impl Network {
     ///
     /// # Errors
     /// [`TrainError::BatchNorm`] when the device is lost.
-    pub fn snapshot(&self, gpu: Gpu<'_>) -> Result<Snapshot, TrainError> {
+    pub fn snapshot(&self, gpu: TrainDevice<'_>) -> Result<Snapshot, TrainError> {
         let running = |buffer| -> Result<_, TrainError> { Ok(RunningStatistics::from_bytes(&gpu.read(buffer)?)?) };
         Ok(Snapshot {
             values: gpu.read_as(&self.values)?,
@@ -110,7 +110,7 @@ impl Network {
     ///
     /// # Errors
     /// [`TrainError::BatchNorm`] for running statistics whose fields differ in length.
-    pub fn restore(&self, gpu: Gpu<'_>, snapshot: &Snapshot) -> Result<(), TrainError> {
+    pub fn restore(&self, gpu: TrainDevice<'_>, snapshot: &Snapshot) -> Result<(), TrainError> {
         gpu.queue.write_buffer(&self.values, 0, bytemuck::cast_slice(&snapshot.values));
         for (buffer, running) in self.running.iter().zip(&snapshot.running) {
             gpu.queue.write_buffer(buffer, 0, &running.to_bytes()?);

@@ -1,6 +1,6 @@
 //! The batch norm stages of a training step: the library's float64 reference, with the library's own error bounds.
 
-use super::{error::TrainError, stages::Expected};
+use super::{error::TrainError, stages::BoundedValues};
 use batchnorm_wgpu::{
     Config, Layout, RunningStatistics, Shape,
     reference::{
@@ -18,13 +18,13 @@ pub struct BatchNormStage {
 }
 
 /// The gradients of a batch norm layer.
-pub struct Gradients {
+pub struct ExpectedGradients {
     /// By the input.
-    pub dx: Expected,
+    pub dx: BoundedValues,
     /// By gamma.
-    pub dgamma: Expected,
+    pub dgamma: BoundedValues,
     /// By beta.
-    pub dbeta: Expected,
+    pub dbeta: BoundedValues,
 }
 
 impl BatchNormStage {
@@ -45,18 +45,18 @@ impl BatchNormStage {
     ///
     /// # Errors
     /// [`TrainError::BatchNorm`] for arrays that do not fit the shape.
-    pub fn forward(&self, beta: &[f64]) -> Result<Expected, TrainError> {
+    pub fn forward(&self, beta: &[f64]) -> Result<BoundedValues, TrainError> {
         let layer = Layer { beta: Some(beta), ..self.layer() };
         let values = reference::forward_training(&self.x, &self.shape, &layer)?.y;
         let bounds = bound::forward_training(&self.x, &self.shape, &layer, &Execution::default())?.y;
-        Ok(Expected { values, bounds })
+        Ok(BoundedValues { values, bounds })
     }
 
     /// The running means and variances after a batch that met those of `before`.
     ///
     /// # Errors
     /// [`TrainError::BatchNorm`] for arrays that do not fit the shape.
-    pub fn running(&self, before: &RunningStatistics) -> Result<(Expected, Expected), TrainError> {
+    pub fn running(&self, before: &RunningStatistics) -> Result<(BoundedValues, BoundedValues), TrainError> {
         let batch = reference::statistics(&self.x, &self.shape)?;
         let batch_bound = bound::statistics(&self.x, &self.shape, &Execution::default())?;
         let wide = |value: &f32| f64::from(*value);
@@ -73,22 +73,22 @@ impl BatchNormStage {
         let exact = StatisticsBound::exact(self.shape.channels());
         let bounds = bound::running(&state, &exact, &batch, &batch_bound, &self.config.running)?;
         state.update(&batch, &self.config.running)?;
-        let means = Expected { values: state.mean, bounds: bounds.mean };
-        Ok((means, Expected { values: state.var, bounds: bounds.var }))
+        let means = BoundedValues { values: state.mean, bounds: bounds.mean };
+        Ok((means, BoundedValues { values: state.var, bounds: bounds.var }))
     }
 
     /// The layer's gradients.
     ///
     /// # Errors
     /// [`TrainError::BatchNorm`] for arrays that do not fit the shape.
-    pub fn backward(&self, dy: &[f64]) -> Result<Gradients, TrainError> {
+    pub fn backward(&self, dy: &[f64]) -> Result<ExpectedGradients, TrainError> {
         let layer = self.layer();
         let values = reference::backward_training(&self.x, dy, &self.shape, &layer)?;
         let bounds = bound::backward_training(&self.x, dy, &self.shape, &layer, &Execution::default())?;
-        Ok(Gradients {
-            dx: Expected { values: values.dx, bounds: bounds.dx },
-            dgamma: Expected { values: values.dgamma, bounds: bounds.dgamma },
-            dbeta: Expected { values: values.dbeta, bounds: bounds.dbeta },
+        Ok(ExpectedGradients {
+            dx: BoundedValues { values: values.dx, bounds: bounds.dx },
+            dgamma: BoundedValues { values: values.dgamma, bounds: bounds.dgamma },
+            dbeta: BoundedValues { values: values.dbeta, bounds: bounds.dbeta },
         })
     }
 }

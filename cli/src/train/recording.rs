@@ -7,8 +7,8 @@
 use super::{
     data::{CLASSES, PIXELS},
     error::TrainError,
-    gpu::Gpu,
-    kernels::{self, Batch, Kernel, Pipelines},
+    gpu::TrainDevice,
+    kernels::{self, Batch, NetworkKernel, Pipelines},
     network::{Builder, Network, ResidentImages},
     parameters::{HIDDEN, LAYERS, SIZES, slice},
 };
@@ -16,7 +16,7 @@ use batchnorm_wgpu::{
     Backward, BatchNorm, Config, ForwardTraining, Inference, Layout, Saved, Shape, Step,
     wgpu::{self, BufferBinding},
 };
-use batchnorm_wgpu_check::compute::Dispatch;
+use batchnorm_wgpu_check::compute::BoundKernel;
 
 /// Images per batch in evaluation; it changes the speed only.
 const EVALUATION_ROWS: usize = 500;
@@ -34,16 +34,16 @@ const PRODUCT_WIDTH: usize = 64;
 const ELEMENT_WIDTH: usize = 256;
 
 /// One recorded operation.
-enum Operation {
+enum Recorded {
     /// One of the tool's kernels.
-    Own(Dispatch),
+    Own(BoundKernel),
     /// A batch norm step of the library.
     BatchNorm(Step),
 }
 
 /// A recorded sequence of operations over batches: a training step, or the evaluation of a batch.
 pub struct Recording {
-    operations: Vec<Operation>,
+    operations: Vec<Recorded>,
     /// The batches that the operations run over, one at a time.
     pub batches: Vec<Batch>,
     /// Their uniforms, each at its dynamic offset.
@@ -85,7 +85,7 @@ impl Recording {
     }
 
     /// Sets the step width of the descent for all batches to come.
-    pub fn set_rate(&mut self, gpu: Gpu<'_>, rate: f32) {
+    pub fn set_rate(&mut self, gpu: TrainDevice<'_>, rate: f32) {
         self.batches.iter_mut().for_each(|batch| batch.rate = rate);
         gpu.queue.write_buffer(&self.uniforms, 0, &kernels::batch_bytes(&self.batches));
     }
@@ -95,8 +95,8 @@ impl Recording {
         let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
         for operation in &self.operations {
             match operation {
-                Operation::Own(dispatch) => dispatch.encode_at(&mut pass, batch * kernels::BATCH_STRIDE as u32),
-                Operation::BatchNorm(step) => step.encode(&mut pass),
+                Recorded::Own(dispatch) => dispatch.encode_at(&mut pass, batch * kernels::BATCH_STRIDE as u32),
+                Recorded::BatchNorm(step) => step.encode(&mut pass),
             }
         }
     }
@@ -129,7 +129,7 @@ pub struct Arrays {
 impl Arrays {
     /// Makes the arrays for batches of `rows` images.
     fn new(
-        gpu: Gpu<'_>,
+        gpu: TrainDevice<'_>,
         layers: &[BatchNorm],
         rows: usize,
         batches: usize,
@@ -174,14 +174,14 @@ impl Arrays {
 /// The operations recorded so far, and what makes more of them.
 struct Tape<'a> {
     pipelines: &'a mut Pipelines,
-    operations: Vec<Operation>,
+    operations: Vec<Recorded>,
 }
 
 impl Tape<'_> {
     /// Adds a dispatch of one of the three kernels that multiply matrices, for a result of `rows` x `cols`.
     fn product(
         &mut self,
-        kernel: Kernel,
+        kernel: NetworkKernel,
         [rows, inner, cols]: [usize; 3],
         bias: Option<bool>,
         buffers: &[BufferBinding<'_>],
@@ -196,20 +196,20 @@ impl Tape<'_> {
     /// Adds a dispatch of one of the tool's kernels.
     fn own(
         &mut self,
-        kernel: Kernel,
+        kernel: NetworkKernel,
         constants: &[(&str, f64)],
         buffers: &[BufferBinding<'_>],
         workgroups: usize,
     ) -> Result<(), TrainError> {
         // A number that does not fit u32 exceeds the device's limit, and is refused as such.
         let workgroups = u32::try_from(workgroups).unwrap_or(u32::MAX);
-        self.operations.push(Operation::Own(self.pipelines.bind(kernel, constants, buffers, workgroups)?));
+        self.operations.push(Recorded::Own(self.pipelines.bind(kernel, constants, buffers, workgroups)?));
         Ok(())
     }
 
     /// Adds a step of the library.
     fn batch_norm(&mut self, step: Step) {
-        self.operations.push(Operation::BatchNorm(step));
+        self.operations.push(Recorded::BatchNorm(step));
     }
 }
 
@@ -281,7 +281,7 @@ impl<'n, 'b> Recorder<'n, 'b> {
         let buffers = [&arrays.z[HIDDEN], &arrays.labels, &arrays.dlogits, &arrays.metrics].map(whole).into_iter();
         let buffers: Vec<_> = buffers.chain([kernels::batch_binding(&self.uniforms)]).collect();
         let constants = [("ROWS", self.rows as f64), ("CLASSES", CLASSES as f64)];
-        self.tape.own(Kernel::SoftmaxCrossEntropy, &constants, &buffers, 1)
+        self.tape.own(NetworkKernel::SoftmaxCrossEntropy, &constants, &buffers, 1)
     }
 
     /// Takes all gradients, from the last layer to the first, and moves the parameters against them.
@@ -298,7 +298,7 @@ impl<'n, 'b> Recorder<'n, 'b> {
         let constants = [("COUNT", self.network.parameters.count as f64)];
         let uniforms = kernels::batch_binding(&self.uniforms);
         let buffers = [whole(&self.network.values), whole(&self.network.gradients), uniforms];
-        self.tape.own(Kernel::Sgd, &constants, &buffers, DESCENT_WORKGROUPS)
+        self.tape.own(NetworkKernel::Sgd, &constants, &buffers, DESCENT_WORKGROUPS)
     }
 
     /// The batch, from the data set.
@@ -308,7 +308,7 @@ impl<'n, 'b> Recorder<'n, 'b> {
         let uniforms = kernels::batch_binding(&self.uniforms);
         let buffers: Vec<_> = resident.map(whole).into_iter().chain([uniforms]).collect();
         let constants = [("ROWS", self.rows as f64), ("WORDS", words as f64)];
-        self.tape.own(Kernel::Gather, &constants, &buffers, (self.rows * words).div_ceil(ELEMENT_WIDTH))
+        self.tape.own(NetworkKernel::Gather, &constants, &buffers, (self.rows * words).div_ceil(ELEMENT_WIDTH))
     }
 
     /// Whether layer `layer` adds a bias itself: not before batch norm, which would subtract it again.
@@ -326,7 +326,7 @@ impl<'n, 'b> Recorder<'n, 'b> {
             slice(values, &slices.shift),
             whole(&self.arrays.z[layer]),
         ];
-        self.tape.product(Kernel::LinearForward, sizes, Some(self.has_bias(layer)), &buffers)
+        self.tape.product(NetworkKernel::LinearForward, sizes, Some(self.has_bias(layer)), &buffers)
     }
 
     /// From z to u of hidden layer `layer`; nothing without batch norm.
@@ -356,7 +356,7 @@ impl<'n, 'b> Recorder<'n, 'b> {
     fn sigmoid(&mut self, layer: usize) -> Result<(), TrainError> {
         let count = self.rows * SIZES[layer + 1];
         let buffers = [self.arrays.u(layer), &self.arrays.a[layer]].map(whole);
-        self.tape.own(Kernel::Sigmoid, &[("COUNT", count as f64)], &buffers, count.div_ceil(ELEMENT_WIDTH))
+        self.tape.own(NetworkKernel::Sigmoid, &[("COUNT", count as f64)], &buffers, count.div_ceil(ELEMENT_WIDTH))
     }
 
     /// From du to dz of hidden layer `layer`; nothing without batch norm.
@@ -384,7 +384,7 @@ impl<'n, 'b> Recorder<'n, 'b> {
             slice(gradients, &slices.weights),
             slice(gradients, &slices.shift),
         ];
-        self.tape.product(Kernel::LinearBackwardWeights, sizes, Some(self.has_bias(layer)), &buffers)
+        self.tape.product(NetworkKernel::LinearBackwardWeights, sizes, Some(self.has_bias(layer)), &buffers)
     }
 
     /// From dz of layer `layer` to du of the layer before it.
@@ -396,7 +396,7 @@ impl<'n, 'b> Recorder<'n, 'b> {
             whole(self.arrays.input(layer)),
             whole(&self.arrays.du[layer - 1]),
         ];
-        self.tape.product(Kernel::LinearBackwardInput, sizes, None, &buffers)
+        self.tape.product(NetworkKernel::LinearBackwardInput, sizes, None, &buffers)
     }
 }
 

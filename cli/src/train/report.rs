@@ -1,16 +1,16 @@
 //! What is printed at the end, and what is written to files.
 
 use super::{
-    check::Row,
+    check::QuantityRow,
     data::Mnist,
     error::TrainError,
-    history::{Epoch, Figures, History, Settings},
+    history::{Epoch, Figures, History, TrainSettings},
     parameters::SIZES,
 };
 use crate::terminal::{number, prose, table, text};
 
 /// Says what is about to happen.
-pub fn print_heading(mnist: &Mnist, settings: &Settings, adapter_name: &str) {
+pub fn print_heading(mnist: &Mnist, settings: &TrainSettings, adapter_name: &str) {
     let sizes: Vec<String> = SIZES.iter().map(usize::to_string).collect();
     println!("adapter        {adapter_name}");
     println!("data           {}: {} training, {} test images", mnist.source, mnist.train.count(), mnist.test.count());
@@ -90,7 +90,7 @@ pub fn print_evaluation(images: usize, networks: &[(&str, Figures)]) {
 }
 
 /// Prints how the checked step compared. Returns whether all of it passed.
-pub fn print_check(rows: &[Row], batch: usize) -> bool {
+pub fn print_check(rows: &[QuantityRow], batch: usize) -> bool {
     let heading = format!("One training step with batch norm, {batch} images, each stage against float64 on the CPU:");
     println!("{}", prose(&heading));
     let cells = rows.iter().map(|row| {
@@ -107,7 +107,7 @@ pub fn print_check(rows: &[Row], batch: usize) -> bool {
         text("quantity"),
         text("verdict"),
         number("share").means("the largest error over its bound, at most 1 to pass"),
-        number("error").means("the largest").extra(),
+        number("error").means("that of the value with this share").extra(),
         number("its bound").extra(),
         number("values").extra(),
     ];
@@ -123,10 +123,10 @@ pub fn print_check(rows: &[Row], batch: usize) -> bool {
 /// [`TrainError::Json`].
 pub fn json(
     mnist: &Mnist,
-    settings: &Settings,
+    settings: &TrainSettings,
     adapter_name: &str,
     history: &History,
-    rows: &[Row],
+    rows: &[QuantityRow],
 ) -> Result<Vec<u8>, TrainError> {
     let figures = serde_json::json!({
         "adapter": adapter_name,

@@ -13,6 +13,9 @@
 //!
 //! The formulas are first-order; `SECOND_ORDER` covers the rest. Batch norm has bounds of its own, in the library.
 
+use batchnorm_wgpu::Result;
+use batchnorm_wgpu::reference::bound::{self, Comparison};
+
 /// Unit roundoff of f32.
 const U: f64 = 1.0 / (1u32 << 24) as f64;
 /// Relative error of a division.
@@ -24,18 +27,32 @@ const SECOND_ORDER: f64 = 1.001;
 
 /// What a stage should give, and how far each value may be off.
 #[derive(Debug, Default, PartialEq)]
-pub struct Expected {
+pub struct BoundedValues {
     /// The values.
     pub values: Vec<f64>,
     /// The largest error allowed for each.
     pub bounds: Vec<f64>,
 }
 
-impl Expected {
+impl BoundedValues {
     /// Adds a value and its first-order bound.
     fn push(&mut self, value: f64, bound: f64) {
         self.values.push(value);
         self.bounds.push(bound * SECOND_ORDER + TINY);
+    }
+
+    /// Values that come exactly as they are.
+    pub fn exact(values: Vec<f64>) -> Self {
+        let bounds = vec![0.0; values.len()];
+        Self { values, bounds }
+    }
+
+    /// Holds `actual` against it.
+    ///
+    /// # Errors
+    /// [`batchnorm_wgpu::Error::Mismatch`] for another number of values.
+    pub fn compare<T: Copy + Into<f64>>(&self, actual: &[T]) -> Result<Comparison> {
+        bound::compare(actual, &self.values, &self.bounds)
     }
 }
 
@@ -56,8 +73,8 @@ fn logarithm(x: f64) -> f64 {
 }
 
 /// Pixels to [0, 1].
-pub fn scale_pixels(pixels: impl Iterator<Item = u8>) -> Expected {
-    let mut expected = Expected::default();
+pub fn scale_pixels(pixels: impl Iterator<Item = u8>) -> BoundedValues {
+    let mut expected = BoundedValues::default();
     for pixel in pixels {
         let value = f64::from(pixel) / 255.0;
         expected.push(value, DIVISION * value);
@@ -66,8 +83,8 @@ pub fn scale_pixels(pixels: impl Iterator<Item = u8>) -> Expected {
 }
 
 /// y = x w + bias, with x `[rows, inner]`, w `[inner, cols]` and bias `[cols]` or none.
-pub fn linear(x: &[f64], w: &[f64], bias: Option<&[f64]>, inner: usize, cols: usize) -> Expected {
-    let mut expected = Expected::default();
+pub fn linear(x: &[f64], w: &[f64], bias: Option<&[f64]>, inner: usize, cols: usize) -> BoundedValues {
+    let mut expected = BoundedValues::default();
     for row in x.chunks_exact(inner) {
         let mut sums: Vec<(f64, f64)> = match bias {
             Some(bias) => bias.iter().map(|&b| (b, b.abs())).collect(),
@@ -94,8 +111,8 @@ pub fn transposed(matrix: &[f64], cols: usize) -> Vec<f64> {
 }
 
 /// a = sigmoid(u).
-pub fn sigmoid(u: &[f64]) -> Expected {
-    let mut expected = Expected::default();
+pub fn sigmoid(u: &[f64]) -> BoundedValues {
+    let mut expected = BoundedValues::default();
     for &u in u {
         let e = (-u.abs()).exp();
         let larger = 1.0 / (1.0 + e);
@@ -107,8 +124,8 @@ pub fn sigmoid(u: &[f64]) -> Expected {
 }
 
 /// du = da a (1 - a), where da comes with the bounds of the product that made it.
-pub fn through_sigmoid(da: &Expected, a: &[f64]) -> Expected {
-    let mut expected = Expected::default();
+pub fn through_sigmoid(da: &BoundedValues, a: &[f64]) -> BoundedValues {
+    let mut expected = BoundedValues::default();
     for ((&da, &bound), &a) in da.values.iter().zip(&da.bounds).zip(a) {
         let slope = a * (1.0 - a);
         expected.push(da * slope, (bound + 3.0 * U * da.abs()) * slope);
@@ -120,9 +137,9 @@ pub fn through_sigmoid(da: &Expected, a: &[f64]) -> Expected {
 #[derive(Debug)]
 pub struct Loss {
     /// The sum of the losses over the batch: one value.
-    pub total: Expected,
+    pub total: BoundedValues,
     /// The gradient of the mean loss by the logits.
-    pub dlogits: Expected,
+    pub dlogits: BoundedValues,
     /// Rows whose first largest logit is the label's. Comparisons do not round: no bound.
     pub correct: u32,
 }
@@ -130,7 +147,7 @@ pub struct Loss {
 /// The loss of `logits` [rows, classes].
 pub fn cross_entropy(logits: &[f64], labels: &[u32], classes: usize) -> Loss {
     let rows = labels.len() as f64;
-    let mut dlogits = Expected::default();
+    let mut dlogits = BoundedValues::default();
     let (mut total, mut magnitude, mut bound, mut correct) = (0.0, 0.0, 0.0, 0);
     for (row, &label) in logits.chunks_exact(classes).zip(labels) {
         let label = label as usize;
@@ -152,14 +169,14 @@ pub fn cross_entropy(logits: &[f64], labels: &[u32], classes: usize) -> Loss {
         bound += sum_error + logarithm(sum) + U * distances[label].abs() + U * loss.abs();
         correct += u32::from(row.iter().position(|&logit| logit == largest) == Some(label));
     }
-    let mut loss = Expected::default();
+    let mut loss = BoundedValues::default();
     loss.push(total, bound + summation(labels.len()) * magnitude);
     Loss { total: loss, dlogits, correct }
 }
 
 /// p - rate g.
-pub fn descend(parameters: &[f64], gradients: &[f64], rate: f64) -> Expected {
-    let mut expected = Expected::default();
+pub fn descend(parameters: &[f64], gradients: &[f64], rate: f64) -> BoundedValues {
+    let mut expected = BoundedValues::default();
     for (&p, &g) in parameters.iter().zip(gradients) {
         let value = p - rate * g;
         expected.push(value, U * (rate * g).abs() + U * value.abs());
@@ -172,9 +189,8 @@ mod tests {
     use super::*;
 
     /// The largest error of `actual` as a share of its bound.
-    fn worst(expected: &Expected, actual: &[f32]) -> f64 {
-        let errors = expected.values.iter().zip(actual).map(|(value, &actual)| (value - f64::from(actual)).abs());
-        errors.zip(&expected.bounds).map(|(error, bound)| error / bound).fold(0.0, f64::max)
+    fn worst(expected: &BoundedValues, actual: &[f32]) -> f64 {
+        expected.compare(actual).unwrap().worst_ratio
     }
 
     #[test]
@@ -201,7 +217,7 @@ mod tests {
             let difference = (at(1e-5) - at(-1e-5)) / 2e-5;
             assert!((difference - loss.dlogits.values[i]).abs() < 1e-9, "{i}");
         }
-        let ones = Expected { values: vec![1.0; 3], bounds: vec![0.0; 3] };
+        let ones = BoundedValues::exact(vec![1.0; 3]);
         let u = [-2.0, 0.1, 3.0];
         let slopes = through_sigmoid(&ones, &sigmoid(&u).values).values;
         for (u, slope) in u.iter().zip(slopes) {

@@ -3,14 +3,14 @@
 //! Without an adapter they fail.
 
 use super::{
-    check::{Row, check_step},
+    check::{QuantityRow, check_step},
     checkpoint,
     contest::{self, Contest, Contestant},
     data::{CLASSES, Images, Mnist, PIXELS},
     error::TrainError,
-    gpu::Gpu,
-    history::{History, Settings},
-    kernels::{Kernel, Pipelines},
+    gpu::TrainDevice,
+    history::{History, TrainSettings},
+    kernels::{NetworkKernel, Pipelines},
     parameters::{HIDDEN, LAYERS, Parameters, SIZES},
     stages,
 };
@@ -29,7 +29,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-const SETTINGS: Settings = Settings { epochs: 1, batch: 20, rate: 0.5, seed: 3 };
+const SETTINGS: TrainSettings = TrainSettings { epochs: 1, batch: 20, rate: 0.5, seed: 3 };
 
 /// The best adapter's device. Without one the tests fail: a machine that cannot run them must not look as if it had.
 fn device() -> (wgpu::Device, wgpu::Queue) {
@@ -51,45 +51,49 @@ fn mnist() -> Mnist {
 }
 
 /// Checks the first step of networks with the given WGSL.
-fn check(gpu: Gpu<'_>, mnist: &Mnist, source: impl Fn(Kernel) -> String) -> Vec<Row> {
+fn check(gpu: TrainDevice<'_>, mnist: &Mnist, source: impl Fn(NetworkKernel) -> String) -> Vec<QuantityRow> {
     let contest = Contest::new(gpu, mnist, &SETTINGS, source).unwrap();
     check_step(gpu, &contest, mnist).unwrap()
 }
 
 /// A fault: which kernel, and what in it becomes what.
-type Fault = (Kernel, &'static str, &'static str);
+type Fault = (NetworkKernel, &'static str, &'static str);
 
 /// One fault per idea and kernel: scales, bounds of loops, edges of tiles, offsets, signs, sums.
 const FAULTS: [Fault; 17] = [
-    (Kernel::Gather, "/ 255.0", "/ 256.0"),
-    (Kernel::Gather, "indices[batch.first + min", "indices[min"),
-    (Kernel::LinearForward, "k < INNER", "k < INNER - 1u"),
-    (Kernel::LinearForward, "if col + 3u < COLS { store_value(at + 3u", "if col + 3u < COLS { store_value(at + 2u"),
-    (Kernel::LinearForward, "s6b += q.z * b1", "s6b += q.y * b1"),
-    (Kernel::LinearBackwardInput, "s * (1.0 - s)", "s * (1.0 + s)"),
-    (Kernel::LinearBackwardInput, "s3a += p.w * b0", "s3a += p.w * b1"),
-    (Kernel::LinearBackwardWeights, "sums0 += b0", "sums0 = b0"),
-    (Kernel::LinearBackwardWeights, "store(row + 7u, col", "store(row + 6u, col"),
-    (Kernel::LinearBackwardWeights, "k < INNER", "k < INNER - 1u"),
-    (Kernel::Sigmoid, "u[i] >= 0.0", "u[i] >= -0.125"),
-    (Kernel::SoftmaxCrossEntropy, "/ f32(batch.rows)", "/ f32(batch.rows + 1u)"),
-    (Kernel::SoftmaxCrossEntropy, "c == label", "c == best"),
-    (Kernel::SoftmaxCrossEntropy, "losses[t + span]", "losses[t]"),
-    (Kernel::SoftmaxCrossEntropy, "metrics[batch.slot]", "metrics[0]"),
-    (Kernel::Sgd, "batch.rate * gradients", "-batch.rate * gradients"),
-    (Kernel::Sgd, "groups.x * 256u", "groups.x * 512u"),
+    (NetworkKernel::Gather, "/ 255.0", "/ 256.0"),
+    (NetworkKernel::Gather, "indices[batch.first + min", "indices[min"),
+    (NetworkKernel::LinearForward, "k < INNER", "k < INNER - 1u"),
+    (
+        NetworkKernel::LinearForward,
+        "if col + 3u < COLS { store_value(at + 3u",
+        "if col + 3u < COLS { store_value(at + 2u",
+    ),
+    (NetworkKernel::LinearForward, "s6b += q.z * b1", "s6b += q.y * b1"),
+    (NetworkKernel::LinearBackwardInput, "s * (1.0 - s)", "s * (1.0 + s)"),
+    (NetworkKernel::LinearBackwardInput, "s3a += p.w * b0", "s3a += p.w * b1"),
+    (NetworkKernel::LinearBackwardWeights, "sums0 += b0", "sums0 = b0"),
+    (NetworkKernel::LinearBackwardWeights, "store(row + 7u, col", "store(row + 6u, col"),
+    (NetworkKernel::LinearBackwardWeights, "k < INNER", "k < INNER - 1u"),
+    (NetworkKernel::Sigmoid, "u[i] >= 0.0", "u[i] >= -0.125"),
+    (NetworkKernel::SoftmaxCrossEntropy, "/ f32(batch.rows)", "/ f32(batch.rows + 1u)"),
+    (NetworkKernel::SoftmaxCrossEntropy, "c == label", "c == best"),
+    (NetworkKernel::SoftmaxCrossEntropy, "losses[t + span]", "losses[t]"),
+    (NetworkKernel::SoftmaxCrossEntropy, "metrics[batch.slot]", "metrics[0]"),
+    (NetworkKernel::Sgd, "batch.rate * gradients", "-batch.rate * gradients"),
+    (NetworkKernel::Sgd, "groups.x * 256u", "groups.x * 512u"),
 ];
 
 #[test]
 fn the_check_passes_and_catches_every_planted_fault() {
     let (device, queue) = device();
-    let gpu = Gpu { device: &device, queue: &queue };
+    let gpu = TrainDevice { device: &device, queue: &queue };
     let mnist = mnist();
     let rows = check(gpu, &mnist, |kernel| kernel.source().into());
     assert!(rows.len() > 10 && rows.iter().all(|row| row.passed), "{rows:#?}");
     for (broken, from, to) in FAULTS {
         assert_eq!(broken.source().matches(from).count(), 1, "{}: {from}", broken.name());
-        let source = |kernel: Kernel| match kernel == broken {
+        let source = |kernel: NetworkKernel| match kernel == broken {
             true => kernel.source().replace(from, to),
             false => kernel.source().into(),
         };
@@ -101,7 +105,7 @@ fn the_check_passes_and_catches_every_planted_fault() {
 #[test]
 fn repeated_runs_agree_in_every_bit() {
     let (device, queue) = device();
-    let gpu = Gpu { device: &device, queue: &queue };
+    let gpu = TrainDevice { device: &device, queue: &queue };
     let mnist = mnist();
     let run = || {
         let mut contest = Contest::new(gpu, &mnist, &SETTINGS, |kernel| kernel.source().into()).unwrap();
@@ -115,7 +119,7 @@ fn repeated_runs_agree_in_every_bit() {
 }
 
 /// The logits of the test set by inference in float64.
-fn logits(gpu: Gpu<'_>, contestant: &Contestant, images: &Images) -> Vec<f64> {
+fn logits(gpu: TrainDevice<'_>, contestant: &Contestant, images: &Images) -> Vec<f64> {
     let network = &contestant.network;
     let values: Vec<f64> = gpu.read_as::<f32>(&network.values).unwrap().into_iter().map(f64::from).collect();
     let mut x: Vec<f64> = images.pixels.iter().map(|&pixel| f64::from(pixel) / 255.0).collect();
@@ -141,7 +145,7 @@ fn logits(gpu: Gpu<'_>, contestant: &Contestant, images: &Images) -> Vec<f64> {
 #[test]
 fn evaluation_agrees_with_the_cpu_and_counts_the_short_batch_once() {
     let (device, queue) = device();
-    let gpu = Gpu { device: &device, queue: &queue };
+    let gpu = TrainDevice { device: &device, queue: &queue };
     let mnist = mnist();
     let mut contest = Contest::new(gpu, &mnist, &SETTINGS, |kernel| kernel.source().into()).unwrap();
     contest.train(SETTINGS.epochs, |_| Ok(())).unwrap();
@@ -159,8 +163,8 @@ fn evaluation_agrees_with_the_cpu_and_counts_the_short_batch_once() {
 #[test]
 fn a_batch_larger_than_the_data_is_refused() {
     let (device, queue) = device();
-    let gpu = Gpu { device: &device, queue: &queue };
-    let settings = Settings { batch: 71, ..SETTINGS };
+    let gpu = TrainDevice { device: &device, queue: &queue };
+    let settings = TrainSettings { batch: 71, ..SETTINGS };
     let error = Contest::new(gpu, &mnist(), &settings, |kernel| kernel.source().into()).err().unwrap();
     assert_eq!(error.to_string(), "--batch: expected at most 70, the number of training images in noise, found 71");
 }
@@ -168,16 +172,16 @@ fn a_batch_larger_than_the_data_is_refused() {
 #[test]
 fn what_the_device_refuses_names_the_kernel() {
     let (device, queue) = device();
-    let gpu = Gpu { device: &device, queue: &queue };
+    let gpu = TrainDevice { device: &device, queue: &queue };
     let buffer = gpu.storage("u", 16).unwrap();
     let refused = |wgsl: &str, buffers: &[wgpu::BufferBinding<'_>]| {
         let mut pipelines = Pipelines::new(&device, |_| wgsl.into());
-        pipelines.bind(Kernel::Sigmoid, &[("COUNT", 4.0)], buffers, 1).err().unwrap().to_string()
+        pipelines.bind(NetworkKernel::Sigmoid, &[("COUNT", 4.0)], buffers, 1).err().unwrap().to_string()
     };
     let whole = || buffer.as_entire_buffer_binding();
     let unread = refused("fn main(", &[whole(), whole()]);
     assert!(unread.contains("compiling a kernel") && unread.contains("sigmoid"), "{unread}");
-    let unbound = refused(Kernel::Sigmoid.source(), &[whole()]);
+    let unbound = refused(NetworkKernel::Sigmoid.source(), &[whole()]);
     assert!(unbound.contains("binding a kernel") && unbound.contains("sigmoid"), "{unbound}");
 }
 
@@ -188,10 +192,10 @@ fn folder(name: &str) -> PathBuf {
     folder
 }
 
-const FOUR_EPOCHS: Settings = Settings { epochs: 4, ..SETTINGS };
+const FOUR_EPOCHS: TrainSettings = TrainSettings { epochs: 4, ..SETTINGS };
 
 /// Trains from the checkpoint `from` on, or from the start, until `epochs` epochs are done, saving into `file`.
-fn train(gpu: Gpu<'_>, mnist: &Mnist, epochs: u32, from: Option<&Path>, file: &Path) -> History {
+fn train(gpu: TrainDevice<'_>, mnist: &Mnist, epochs: u32, from: Option<&Path>, file: &Path) -> History {
     let mut contest = Contest::new(gpu, mnist, &FOUR_EPOCHS, |kernel| kernel.source().into()).unwrap();
     if let Some(from) = from {
         contest.restore(checkpoint::resume(from, &FOUR_EPOCHS, mnist).unwrap()).unwrap();
@@ -204,7 +208,7 @@ fn train(gpu: Gpu<'_>, mnist: &Mnist, epochs: u32, from: Option<&Path>, file: &P
 #[test]
 fn an_interrupted_run_ends_in_the_same_bytes() {
     let (device, queue) = device();
-    let gpu = Gpu { device: &device, queue: &queue };
+    let gpu = TrainDevice { device: &device, queue: &queue };
     let (mnist, folder) = (mnist(), folder("resume"));
     let (straight, resumed) = (folder.join("straight"), folder.join("resumed"));
     let history = train(gpu, &mnist, 4, None, &straight);
@@ -222,7 +226,7 @@ fn an_interrupted_run_ends_in_the_same_bytes() {
 #[test]
 fn a_saved_network_does_what_it_did() {
     let (device, queue) = device();
-    let gpu = Gpu { device: &device, queue: &queue };
+    let gpu = TrainDevice { device: &device, queue: &queue };
     let (mnist, folder) = (mnist(), folder("evaluate"));
     let file = folder.join("file");
     let history = train(gpu, &mnist, 4, None, &file);
@@ -245,7 +249,7 @@ fn a_saved_network_does_what_it_did() {
 #[test]
 fn evaluation_needs_no_count_but_statistics_that_are_finite() {
     let (device, queue) = device();
-    let gpu = Gpu { device: &device, queue: &queue };
+    let gpu = TrainDevice { device: &device, queue: &queue };
     let (mnist, folder) = (mnist(), folder("statistics"));
     let file = folder.join("file");
     train(gpu, &mnist, 0, None, &file);
@@ -323,7 +327,7 @@ fn with_training(bytes: &[u8], from: &str, to: &str) -> Vec<u8> {
 #[test]
 fn checkpoints_that_cannot_be_resumed_say_why() {
     let (device, queue) = device();
-    let gpu = Gpu { device: &device, queue: &queue };
+    let gpu = TrainDevice { device: &device, queue: &queue };
     let (mnist, folder) = (mnist(), folder("refused"));
     let file = folder.join("file");
     train(gpu, &mnist, 1, None, &file);
@@ -361,9 +365,9 @@ fn checkpoints_that_cannot_be_resumed_say_why() {
         assert!(matches!(refused(&good[..length]), TrainError::Checkpoint { .. }), "{length}");
     }
     fs::write(&file, &good).unwrap();
-    let other = Settings { batch: 10, seed: 4, ..FOUR_EPOCHS };
+    let other = TrainSettings { batch: 10, seed: 4, ..FOUR_EPOCHS };
     let error = checkpoint::resume(&file, &other, &mnist).unwrap_err();
-    assert!(matches!(&error, TrainError::Settings { differences, .. } if differences.len() == 2));
+    assert!(matches!(&error, TrainError::TrainSettings { differences, .. } if differences.len() == 2));
     assert!(error.to_string().contains("--batch was 20 and is 10, --seed was 3 and is 4"), "{error}");
     let mut data = self::mnist();
     data.train.labels[0] ^= 1;
@@ -378,7 +382,7 @@ fn checkpoints_that_cannot_be_resumed_say_why() {
 #[test]
 fn a_file_may_hold_one_network_and_no_training_state() {
     let (device, queue) = device();
-    let gpu = Gpu { device: &device, queue: &queue };
+    let gpu = TrainDevice { device: &device, queue: &queue };
     let (mnist, folder) = (mnist(), folder("one"));
     let file = folder.join("file");
     train(gpu, &mnist, 0, None, &file);

@@ -45,14 +45,49 @@ pub struct Comparison {
     pub worst_error: f64,
     /// Its tolerance.
     pub worst_tolerance: f64,
-    /// Largest error over largest absolute value wanted, among finite pairs: one figure to put in a table.
-    pub max_error_over_max: f64,
+    /// Largest error, whatever the tolerances; infinite where an element fails that is or should be NaN or infinite.
+    pub max_error: f64,
+    /// Largest absolute value wanted, among pairs of numbers.
+    pub max_want: f64,
 }
 
 impl Comparison {
     /// Whether every element lies within its tolerance, and none is NaN or infinite where a number is wanted.
     pub fn passed(&self) -> bool {
         self.failures == 0 && self.unrepresentable == 0
+    }
+
+    /// The worst element; `None` where nothing was compared.
+    pub fn worst(&self) -> Option<Element> {
+        let Self { worst_index: index, worst_got: got, worst_want: want, .. } = *self;
+        (self.elements > 0).then_some(Element { index, got, want })
+    }
+
+    /// Largest error over largest value wanted: one figure to put in a table.
+    pub fn error_over_max(&self) -> f64 {
+        if self.max_error == 0.0 { 0.0 } else { self.max_error / self.max_want }
+    }
+
+    /// The outcome for the elements of both comparisons, those of `next` coming after the others.
+    pub fn followed_by(self, next: Self) -> Self {
+        let shifted = |element: Element| Element { index: self.elements + element.index, ..element };
+        let worst = if self.elements == 0 || next.worst_ratio > self.worst_ratio {
+            Self { worst_index: self.elements + next.worst_index, ..next }
+        } else {
+            self
+        };
+        Self {
+            elements: self.elements + next.elements,
+            failures: self.failures + next.failures,
+            unrepresentable: self.unrepresentable + next.unrepresentable,
+            first_unrepresentable: self.first_unrepresentable.or(next.first_unrepresentable.map(shifted)),
+            unbounded: self.unbounded + next.unbounded,
+            nan: self.nan + next.nan,
+            infinite: self.infinite + next.infinite,
+            max_error: self.max_error.max(next.max_error),
+            max_want: self.max_want.max(next.max_want),
+            ..worst
+        }
     }
 
     /// Counts an element that is not representable.
@@ -141,17 +176,21 @@ pub fn compare<T: Copy + Into<f64>>(got: &[T], want: &[f64], tolerance: &[f64]) 
         worst_want: 0.0,
         worst_error: 0.0,
         worst_tolerance: 0.0,
-        max_error_over_max: 0.0,
+        max_error: 0.0,
+        max_want: 0.0,
     };
-    let (mut max_error, mut max_want) = (0.0f64, 0.0f64);
     for (index, ((&got, &want), &tolerance)) in got.iter().zip(want).zip(tolerance).enumerate() {
         let got = got.into();
         let error = distance(got, want);
-        if got.is_finite() && want.is_finite() {
-            max_error = max_error.max(error);
-            max_want = max_want.max(want.abs());
-        }
         let settled = outcome.settles(Element { index, got, want }, tolerance);
+        let numbers = got.is_finite() && want.is_finite();
+        if numbers {
+            outcome.max_want = outcome.max_want.max(want.abs());
+        }
+        if numbers || !settled {
+            // `max` would drop a NaN.
+            outcome.max_error = outcome.max_error.max(if error.is_nan() { f64::INFINITY } else { error });
+        }
         let ratio = if settled { 0.0 } else { ratio(error, tolerance) };
         outcome.failures += usize::from(ratio > 1.0);
         if ratio > outcome.worst_ratio {
@@ -162,7 +201,6 @@ pub fn compare<T: Copy + Into<f64>>(got: &[T], want: &[f64], tolerance: &[f64]) 
         }
     }
     outcome.worst_ratio = outcome.worst_ratio.max(0.0);
-    outcome.max_error_over_max = if max_error == 0.0 { 0.0 } else { max_error / max_want };
     Ok(outcome)
 }
 
@@ -192,5 +230,47 @@ fn ratio(error: f64, tolerance: f64) -> f64 {
         true if quotient > 1.0 => quotient,
         true => f64::INFINITY,
         false => quotient.min(1.0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAN: f64 = f64::NAN;
+    const INF: f64 = f64::INFINITY;
+
+    #[test]
+    fn an_error_over_the_largest_value_excuses_no_nan() {
+        let figure = |got: [f64; 2], want: [f64; 2], tolerance: [f64; 2]| {
+            compare(&got, &want, &tolerance).unwrap().error_over_max()
+        };
+        assert_eq!(figure([1.5, -4.0], [1.0, -4.0], [1.0; 2]), 0.125);
+        assert_eq!(figure([1.5, NAN], [1.0, -4.0], [1.0; 2]), INF);
+        assert_eq!(figure([1.5, INF], [1.0, -4.0], [1.0; 2]), INF);
+        assert_eq!(figure([1.5, 2.0], [1.0, NAN], [1.0; 2]), INF);
+        // As wanted, or counted apart.
+        assert_eq!(figure([1.5, NAN], [1.0, NAN], [1.0; 2]), 0.5);
+        assert_eq!(figure([1.5, -INF], [1.0, -INF], [1.0; 2]), 0.5);
+        assert_eq!(figure([1.5, NAN], [1.0, -4.0], [1.0, INF]), 0.5);
+    }
+
+    #[test]
+    fn comparisons_add_up_as_if_they_were_one() {
+        let got = [1.0, 2.5, NAN, 4.0, INF, NAN, -7.0, 8.0];
+        let want = [1.0, 2.0, 3.0, NAN, INF, NAN, -6.0, 9.0];
+        let tolerance = [0.0, 0.25, INF, 1.0, 0.0, 1.0, INF, 0.5];
+        let part = |from: usize, to: usize| compare(&got[from..to], &want[from..to], &tolerance[from..to]).unwrap();
+        for from in 0..got.len() {
+            for to in from..=got.len() {
+                for middle in from..=to {
+                    let added = part(from, middle).followed_by(part(middle, to));
+                    // A NaN is no equal of itself.
+                    assert_eq!(format!("{added:?}"), format!("{:?}", part(from, to)), "{from} {middle} {to}");
+                }
+            }
+        }
+        assert_eq!(part(0, 0).worst(), None);
+        assert_eq!(part(0, 2).worst(), Some(Element { index: 1, got: 2.5, want: 2.0 }));
     }
 }

@@ -4,7 +4,7 @@ use super::channel::Channel;
 use super::normalization::Normalization;
 use super::{Execution, promise};
 use crate::error::Result;
-use crate::reference::{Layer, check_len, check_training, indices};
+use crate::reference::{Layer, check_len, indices};
 use crate::shape::Shape;
 
 /// Absolute tolerances of [`Statistics`](crate::reference::Statistics) or of running statistics.
@@ -84,7 +84,7 @@ pub fn forward_training(x: &[f64], shape: &Shape, layer: &Layer<'_>, execution: 
     check_len("x", x, shape.elements())?;
     layer.check(shape)?;
     execution.check(layer)?;
-    check_training(shape)?;
+    shape.check_trainable()?;
     let mut bound = ForwardBound { y: vec![0.0; x.len()], statistics: StatisticsBound::exact(0) };
     for c in 0..shape.channels() {
         let channel = of_batch(x, shape, c, execution);

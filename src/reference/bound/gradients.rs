@@ -8,7 +8,7 @@ use super::normalization::Normalization;
 use super::{DType, ETA, Execution, U, Uncertain, fits, flushed, promise, reduction};
 use crate::error::Result;
 use crate::reference::backward::check;
-use crate::reference::{Layer, check_len, check_training, indices, sum};
+use crate::reference::{Layer, check_len, indices, sum};
 use crate::shape::Shape;
 
 /// Absolute tolerances of [`Gradients`](crate::reference::Gradients).
@@ -38,7 +38,7 @@ pub fn backward_training(
 ) -> Result<GradientsBound> {
     check(x, dy, shape, layer)?;
     execution.check(layer)?;
-    check_training(shape)?;
+    shape.check_trainable()?;
     let pass = Pass { x, dy, shape, layer, execution, coupled: true };
     Ok(pass.gradients(|c| of_batch(x, shape, c, execution)))
 }
