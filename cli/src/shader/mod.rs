@@ -1,13 +1,11 @@
 //! `bn shader`: the text of a kernel as it is compiled, with the files that its lines come from.
 
-mod translate;
-
 use crate::output::{Claim, Folder};
 use crate::{AnyError, Verdict};
 use batchnorm_wgpu::kernels::{KERNELS, Place, Shader, Variant};
+use batchnorm_wgpu_compile::translate::Checked;
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
-use translate::Checked;
 
 /// Arguments of `bn shader`.
 #[derive(clap::Args)]
