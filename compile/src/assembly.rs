@@ -168,3 +168,65 @@ fn offset(operand: &str) -> Option<u32> {
         None => operand.strip_prefix("offset:").unwrap_or(operand).parse().ok(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The loops of `moments` over four values and over one, as Mesa 22.3.6 compiles them.
+    const NAVI21: &str = include_str!("../samples/moments.planes4.tree.navi21.txt");
+    const GFX1100: &str = include_str!("../samples/moments.planes4.tree.gfx1100.txt");
+
+    fn load(binding: u32, bytes: u32) -> Access {
+        Access { binding: Some(binding), bytes, is_store: false }
+    }
+
+    #[test]
+    fn innermost_loops_are_found_with_what_they_load() {
+        // Both lie in a third, over blocks.
+        for (text, lengths) in [(NAVI21, [145, 52]), (GFX1100, [151, 52])] {
+            let listing = Listing::read(text);
+            let found: Vec<usize> = listing.loops.iter().map(|range| range.end() - range.start() + 1).collect();
+            assert_eq!(found, lengths);
+            let of_loop = |i: usize| listing.accesses(listing.loops[i].clone()).collect::<Vec<_>>();
+            assert_eq!(of_loop(0), [load(1, 16); 4]);
+            assert_eq!(of_loop(1), [load(1, 16)]);
+        }
+    }
+
+    #[test]
+    fn bindings_are_followed_through_registers() {
+        let text = "
+BB0:
+\ts_load_dwordx8 s[8:15], s[2:3], 0x20
+\ts_mov_b64 s[4:5], s[12:13]
+\ts_mov_b64 s[6:7], s[14:15]
+\tbuffer_store_dwordx2 v[1:2], v3, s[8:11], 0 offen
+\tbuffer_load_dword v1, v3, s[4:7], 0 offen offset:16
+\ts_mov_b32 s4, 0
+\tbuffer_load_ushort v1, v3, s[4:7], 0 offen
+\ts_buffer_load_dwordx4 s[12:15], s[8:11], null
+\tbuffer_atomic_xor v1, v3, s[12:15], 0 offen
+\tds_write_b32 v1, v2
+";
+        let found: Vec<Access> = Listing::read(text).all_accesses().collect();
+        let of = |binding, bytes, is_store| Access { binding, bytes, is_store };
+        assert_eq!(
+            found,
+            [
+                of(Some(2), 8, true),
+                of(Some(3), 4, false),
+                of(None, 2, false),
+                of(Some(2), 16, false),
+                of(None, 4, true)
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_no_listing_has_no_instructions() {
+        for text in ["", "NIR shader:\nvec1 32 ssa_0 = load_const", "BB0:\n/* constant data */\n\ts_nop 0"] {
+            assert!(Listing::read(text).instructions.is_empty(), "{text}");
+        }
+    }
+}

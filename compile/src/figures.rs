@@ -227,3 +227,123 @@ pub fn narrowest_load(variant: &Variant, listing: &Listing) -> Option<u32> {
 pub fn narrowest_store(variant: &Variant, listing: &Listing) -> Option<u32> {
     listing.all_accesses().filter(|access| access.is_store && is_to(variant, access)).map(|store| store.bytes).min()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use batchnorm_wgpu::kernels::Storage;
+
+    fn variant(name: &str) -> Variant {
+        Variant::every().find(|variant| variant.name() == name).unwrap()
+    }
+
+    fn answer(statistics: &[(&str, f64)], assembly: Option<&str>) -> Answer {
+        let statistics = statistics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
+        Answer { statistics, assembly: assembly.map(Into::into) }
+    }
+
+    #[test]
+    fn what_radv_says_is_read() {
+        let said = [
+            ("Driver pipeline hash", 4.6e18),
+            ("SGPRs", 128.0),
+            ("VGPRs", 56.0),
+            ("Spilled SGPRs", 0.0),
+            ("Spilled VGPRs", 3.0),
+            ("Code size", 3468.0),
+            ("LDS size", 8192.0),
+            ("Scratch size", 0.0),
+            ("Subgroups per SIMD", 18.0),
+            ("Instructions", 737.0),
+        ];
+        let text = include_str!("../samples/moments.planes4.tree.navi21.txt");
+        let figures = Figures::of(&variant("moments.planes4.tree"), &answer(&said, Some(text)));
+        let wanted = Figures {
+            vector_registers: Some(56),
+            scalar_registers: Some(128),
+            spilled: Some(3),
+            spilled_scalars: Some(0),
+            workgroup_bytes: Some(8192),
+            waves: Some(18),
+            code_bytes: Some(3468),
+            instructions: Some(737),
+            // Four loads of four elements.
+            per_element: Some(145.0 / 16.0),
+            load_bytes: Some(16),
+            store_bytes: None,
+            promised_bytes: Some(16),
+        };
+        assert_eq!(figures, wanted);
+        assert!(figures.spills() && !figures.is_narrow());
+    }
+
+    #[test]
+    fn what_nvk_says_is_read() {
+        let said =
+            [("Instruction count", 900.0), ("Code Size", 14_400.0), ("Number of GPRs", 104.0), ("SLM Size", 396.0)];
+        let figures = Figures::of(&variant("moments.planes4.tree"), &answer(&said, None));
+        assert_eq!((figures.vector_registers, figures.spilled, figures.instructions), (Some(104), Some(99), Some(900)));
+        // Without instructions of its machine nothing is said of loops and widths.
+        assert_eq!((figures.per_element, figures.load_bytes, figures.promised_bytes), (None, None, None));
+        assert!(!figures.is_narrow());
+    }
+
+    /// A loop that loads so, then a store.
+    fn listing(load: &str, store: &str) -> Listing {
+        Listing::read(&format!(
+            "BB0:\n\ts_load_dwordx4 s[4:7], s[2:3], 0x10\n\ts_load_dwordx4 s[8:11], s[2:3], 0x20\nBB1:\n\t{load} v[0:3], v9, s[4:7], 0 \
+             offen\n\ts_branch BB1\n\tbuffer_load_dword v0, v9, s[4:7], 0 offen\n\t{store} v[0:3], v9, s[8:11], 0 offen\n"
+        ))
+    }
+
+    #[test]
+    fn narrow_accesses_are_seen_where_four_elements_are_promised() {
+        let absent = |name: &str| {
+            // Of infer x and y alone, bindings 1 and 2.
+            let mut variant = variant(name);
+            for (i, binding) in variant.kernel.bindings.iter().enumerate() {
+                variant.absent |= u32::from(!["x", "y"].contains(&binding.name)) << i;
+            }
+            variant
+        };
+        for (name, load, store, narrow) in [
+            ("infer.planes4", "buffer_load_dwordx4", "buffer_store_dwordx4", false),
+            ("infer.planes4", "buffer_load_dwordx2", "buffer_store_dwordx4", true),
+            ("infer.planes4", "buffer_load_dwordx4", "buffer_store_dword", true),
+            ("infer.rows4", "buffer_load_b128", "buffer_store_b96", true),
+            ("infer.rows4.f16_words", "buffer_load_b64", "buffer_store_b64", false),
+            ("infer.rows4.f16_words", "buffer_load_b32", "buffer_store_b64", true),
+            ("infer.scalar", "buffer_load_dword", "buffer_store_dword", false),
+        ] {
+            let (variant, listing) = (absent(name), listing(load, store));
+            let figures = Figures {
+                load_bytes: narrowest_load(&variant, &listing),
+                store_bytes: narrowest_store(&variant, &listing),
+                promised_bytes: promised(&variant),
+                ..Figures::default()
+            };
+            assert_eq!(figures.is_narrow(), narrow, "{name} {load} {store}: {figures:?}");
+        }
+    }
+
+    #[test]
+    fn kernels_that_hold_are_counted_whole() {
+        let variant = variant("forward_resident.planes4.tree.4");
+        let loads = |width: &str, number| format!("\tbuffer_load_{width} v[0:3], v9, s[4:7], 0 offen\n").repeat(number);
+        let text = |wide, narrow| {
+            format!("BB0:\n\ts_load_dwordx4 s[4:7], s[2:3], 0x10\n{}{}", loads("dwordx4", wide), loads("dword", narrow))
+        };
+        // Single elements are for the shift; one held value too few is one that was loaded in pieces.
+        assert_eq!(narrowest_load(&variant, &Listing::read(&text(4, 3))), Some(16));
+        assert_eq!(narrowest_load(&variant, &Listing::read(&text(3, 7))), Some(4));
+        assert_eq!(per_element(&variant, &Listing::read(&text(4, 3))), Some(0.5));
+    }
+
+    #[test]
+    fn an_element_of_two_in_a_word_is_one() {
+        let variant = variant("infer.scalar.f16_words");
+        assert_eq!(variant.settings.storage, Storage::F16Words);
+        let listing = listing("buffer_load_dword", "buffer_store_dword");
+        assert_eq!(per_element(&variant, &listing), Some(2.0));
+    }
+}

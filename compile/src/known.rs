@@ -138,3 +138,62 @@ fn told(kernel: &Kernel, fault: Fault) -> String {
     };
     format!("{name} in workgroups of {workgroup_size}, which a plan chooses for {chosen_for}: {what}")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::figures::Figures;
+    use crate::subject;
+
+    fn kernel(name: &str, size: u32, spilled: u32, is_chosen: bool) -> Kernel {
+        Kernel {
+            name: name.into(),
+            workgroup_size: size,
+            chosen_for: is_chosen.then(|| "inference 2x3 channels_first f32".into()),
+            variants: 1,
+            worst: name.into(),
+            figures: Figures { spilled: Some(spilled), ..Figures::default() },
+        }
+    }
+
+    #[test]
+    fn faults_are_new_known_or_gone() {
+        let entry = Known {
+            families: vec!["a".into()],
+            fault: Fault::Spills,
+            kernels: vec!["one".into()],
+            workgroup_sizes: vec![256, 512],
+            reason: "because".into(),
+        };
+        let judged = |family, kernels: &[Kernel], is_whole| {
+            let verdict = judge(family, kernels, std::slice::from_ref(&entry), is_whole);
+            (verdict.new.len(), verdict.known, verdict.gone.len())
+        };
+        let both = [kernel("one", 256, 8, true), kernel("one", 512, 8, true), kernel("two", 256, 0, true)];
+        assert_eq!(judged("a", &both, true), (0, 2, 0));
+        assert_eq!(judged("b", &both, true), (2, 0, 0));
+        // What no plan chooses may spill.
+        assert_eq!(judged("b", &[kernel("one", 256, 8, false)], true), (0, 0, 0));
+        // Mended, and left out by a filter or for good.
+        assert_eq!(judged("a", &[kernel("one", 256, 0, true)], false), (0, 0, 1));
+        assert_eq!(judged("a", &[kernel("one", 256, 0, true)], true), (0, 0, 2));
+        assert_eq!(judged("a", &[kernel("one", 1024, 8, true)], false), (1, 0, 0));
+        let narrow = Figures { load_bytes: Some(8), promised_bytes: Some(16), ..Figures::default() };
+        let narrow = Kernel { figures: narrow, ..kernel("one", 256, 0, true) };
+        assert_eq!(faults(&narrow), [Fault::Narrow]);
+        assert_eq!(judged("a", &[narrow], false), (1, 0, 1));
+    }
+
+    #[test]
+    fn the_list_names_kernels_and_gpus_that_there_are() {
+        let subjects = subject::all();
+        for entry in known().unwrap() {
+            for family in &entry.families {
+                assert!(crate::family::Family::of(family).is_some(), "{family}");
+            }
+            for name in &entry.kernels {
+                assert!(subjects.iter().any(|subject| subject.name == *name && subject.chosen_for.is_some()), "{name}");
+            }
+        }
+    }
+}

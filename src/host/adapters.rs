@@ -106,3 +106,18 @@ pub fn adapters() -> Vec<wgpu::Adapter> {
     });
     adapters
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_that_are_not_there_are_known_by_name() {
+        assert!(is_null("Null hardware (RADV NAVI21)"));
+        for name in
+            ["AMD Radeon RX 6800 (RADV NAVI21)", "llvmpipe (LLVM 15.0.6, 256 bits)", "SwiftShader Device (Subzero)"]
+        {
+            assert!(!is_null(name), "{name}");
+        }
+    }
+}
