@@ -212,10 +212,7 @@ pub fn compile(
     };
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..jobs.max(1)).map(|_| scope.spawn(job)).collect();
-        threads
-            .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|cause| resume_unwind(cause)))
-            .collect::<Result<()>>()
+        threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|cause| resume_unwind(cause)))
     })?;
     let found = found.into_inner().unwrap_or_else(PoisonError::into_inner);
     Ok(families.iter().enumerate().filter_map(|(i, &family)| report(family, i, &found)).collect())

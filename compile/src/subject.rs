@@ -193,11 +193,12 @@ fn put_in_place(given: &mut [Given], in_place: bool) {
     }
 }
 
-/// The resident kernels of f32 tensors, whatever plans choose.
+/// The resident kernels of f32 tensors, whatever plans choose: with all bindings, and with activations of little and of much work.
 fn add_residents(found: &mut Found) {
     let is_wanted = |variant: &Variant| {
-        let Settings { geometry, reduction, held, .. } = variant.settings;
-        variant.kernel.holds && variant.settings == Settings::plain(geometry, reduction, held)
+        let Settings { activation, storage, from_y, .. } = variant.settings;
+        let is_usual = matches!(activation, Activation::None | Activation::Relu | Activation::Silu) && !from_y;
+        variant.kernel.holds && storage == Storage::F32 && is_usual
     };
     for variant in Variant::every().filter(is_wanted) {
         for size in RESIDENT_SIZES {

@@ -169,7 +169,9 @@ impl CompileArgs {
 
 fn compile(families: &[Family], subjects: &[Subject], jobs: Option<u16>) -> Result<Vec<Report>, AnyError> {
     let jobs = jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
-    let program = std::env::current_exe()?;
+    // Where there is no /proc, as in a bare chroot, the name that it was called by has to do.
+    let called = || std::env::args_os().next().map(PathBuf::from).ok_or("the program has no name");
+    let program = std::env::current_exe().or_else(|_| called())?;
     let command = |family: Family| {
         let worker = Worker::of(family.driver).to_possible_value();
         let name = worker.map(|value| value.get_name().to_owned()).unwrap_or_default();

@@ -110,8 +110,7 @@ pub fn check(program: &Path, name: &str) -> Result<Verdict, AnyError> {
     let jobs = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..jobs).map(|_| scope.spawn(job)).collect();
-        let joined = threads.into_iter().map(|it| it.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause)));
-        joined.collect::<Result<(), AnyError>>()
+        threads.into_iter().try_for_each(|it| it.join().unwrap_or_else(|cause| std::panic::resume_unwind(cause)))
     })?;
     bar.finish_and_clear();
     let faults = faults.into_inner().unwrap_or_else(PoisonError::into_inner);
