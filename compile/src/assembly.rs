@@ -67,6 +67,14 @@ impl Listing {
         Self { instructions, loops }
     }
 
+    /// Without the accesses that could not be followed to a binding: where registers are spilled, theirs look the same on GCN.
+    #[must_use]
+    pub fn known_only(mut self) -> Self {
+        let is_known = |access: &Access| access.binding.is_some();
+        self.instructions.iter_mut().for_each(|access| *access = access.filter(is_known));
+        self
+    }
+
     /// The accesses among some of the instructions.
     pub fn accesses(&self, range: RangeInclusive<usize>) -> impl Iterator<Item = Access> {
         self.instructions[range].iter().copied().flatten()

@@ -63,7 +63,9 @@ impl Figures {
         };
         // Only the instructions of AMD's GPUs can be read.
         let assembly = answer.assembly.as_deref().filter(|_| named(&["VGPRs"]).is_some());
+        let spills = named(&["Spilled VGPRs"]).is_some_and(|spilled| spilled > 0);
         let listing = assembly.map(Listing::read).filter(|it| !it.instructions.is_empty());
+        let listing = listing.map(|listing| if spills { listing.known_only() } else { listing });
         let slm = named(&["SLM Size"]).map(|bytes| bytes / 4);
         Self {
             vector_registers: named(&["VGPRs", "Number of GPRs"]),
@@ -288,6 +290,16 @@ mod tests {
         // Without instructions of its machine nothing is said of loops and widths.
         assert_eq!((figures.per_element, figures.load_bytes, figures.promised_bytes), (None, None, None));
         assert!(!figures.is_narrow());
+    }
+
+    /// Their scratch memory has no binding.
+    #[test]
+    fn what_spilled_registers_move_is_no_tensor() {
+        let text = "BB0:\n\tbuffer_store_dword v1, off, s[0:3], s4 offset:8\n";
+        for (spilled, store) in [(0.0, Some(4)), (7.0, None)] {
+            let said = answer(&[("VGPRs", 64.0), ("Spilled VGPRs", spilled)], Some(text));
+            assert_eq!(Figures::of(&variant("infer.planes4"), &said).store_bytes, store);
+        }
     }
 
     /// A loop that loads so, then a store.
