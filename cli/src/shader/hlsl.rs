@@ -48,12 +48,13 @@ fn subjects(name: &str) -> Vec<Subject> {
 /// What the checker says of a text: nothing, or the complaint.
 fn complaint(program: &Path, hlsl: &str) -> Result<Option<String>, AnyError> {
     let spawned = Command::new(program)
+        // It wants this one first.
+        .arg("--stdin")
         .args(["-D", "-S", "comp", "-e", "main", "-V", "--target-env", "vulkan1.1", "-o"])
         .arg(if cfg!(windows) { "NUL" } else { "/dev/null" })
-        .arg("--stdin")
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn();
     let mut child = spawned.map_err(|error| match error.kind() {
         ErrorKind::NotFound => format!("{} is not there; {INSTALL}", program.display()),
@@ -64,7 +65,7 @@ fn complaint(program: &Path, hlsl: &str) -> Result<Option<String>, AnyError> {
         let _ = input.write_all(hlsl.as_bytes());
     }
     let output = child.wait_with_output()?;
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
     let error =
         || text.lines().find(|line| line.contains("ERROR") || line.contains("error")).unwrap_or("no reason given");
     Ok((!output.status.success()).then(|| error().to_owned()))
