@@ -77,7 +77,7 @@ const fn nvidia(name: &'static str, gpu: &'static str, code: &'static str) -> Fa
 }
 
 /// The GPUs that are known. Which of them a driver has depends on its version: Debian 12's knows all of AMD's up to gfx1102.
-pub const FAMILIES: [Family; 22] = [
+pub const FAMILIES: [Family; 21] = [
     amd("navi21", "RX 6800 and 6900, RDNA 2", true),
     amd("gfx1100", "RX 7900, RDNA 3", true),
     amd("vangogh", "Steam Deck, RDNA 2", true),
@@ -99,7 +99,6 @@ pub const FAMILIES: [Family; 22] = [
     amd("gfx1201", "RX 9070, RDNA 4, by Mesa 25 and newer", false),
     nvidia("ampere", "RTX 30, by Mesa's compiler and not NVIDIA's", "0x172"),
     nvidia("turing", "RTX 20, by Mesa's compiler and not NVIDIA's", "0x162"),
-    nvidia("ada", "RTX 40, by Mesa's compiler and not NVIDIA's", "0x192"),
 ];
 
 /// Where distributions keep what Vulkan's loader reads, below each folder of data.
