@@ -13,6 +13,7 @@ mod bench;
 mod browser;
 mod chart;
 mod check;
+mod compile;
 mod deadline;
 mod folded;
 mod forced;
@@ -68,6 +69,7 @@ Examples:
   bn train --evaluate FILE   measure the networks in FILE on the test images
   bn check --all-adapters    compare every kernel with the float64 reference
   bn check --browser         compile every shader with a browser's WebGPU
+  bn compile                 registers and spills on GPUs that are not there
   bn check --accuracy        accuracy where the mean is far from zero
   bn check --golden DIR      run cases exported from PyTorch or elsewhere
   bn golden --set --out DIR  write such cases, for other implementations
@@ -102,6 +104,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Write golden cases of the float64 reference, for other implementations and for `bn check --golden`.
     Golden(Box<golden::write::GoldenArgs>),
+    /// Report what the compilers of GPUs make of the kernels, without a GPU: registers, spills, instructions.
+    Compile(compile::CompileArgs),
     /// Time every operation beside a copy kernel on the same device.
     Bench(bench::BenchArgs),
     /// Merge the records of `bn bench` into one HTML page and a Markdown table.
@@ -187,6 +191,7 @@ fn run() -> ExitCode {
         Command::Shader(arguments) => shader::run(&arguments),
         Command::Plan(arguments) => plan::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
+        Command::Compile(arguments) => compile::run(&arguments),
         Command::Golden(arguments) => golden::write::run(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Report(arguments) => report::run(&arguments),

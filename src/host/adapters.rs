@@ -76,13 +76,22 @@ impl Gpu {
     }
 }
 
+/// Whether a name is that of a GPU that is not there: Mesa's driver for AMD lists one where `RADV_FORCE_FAMILY` names it. It
+/// compiles and runs nothing, and no device of it can be opened.
+fn is_null(name: &str) -> bool {
+    name.starts_with("Null hardware")
+}
+
 /// Every adapter that can compute, the best first: discrete, integrated, virtual, other, software; GL last of its kind.
 pub fn adapters() -> Vec<wgpu::Adapter> {
     let instance = wgpu::Instance::new(wgpu::InstanceDescriptor::new_without_display_handle_from_env());
     let found = pollster::block_on(instance.enumerate_adapters(wgpu::Backends::all()));
     let computes = wgpu::DownlevelFlags::COMPUTE_SHADERS;
-    let mut adapters: Vec<_> =
-        found.into_iter().filter(|adapter| adapter.get_downlevel_capabilities().flags.contains(computes)).collect();
+    let mut adapters: Vec<_> = found
+        .into_iter()
+        .filter(|adapter| adapter.get_downlevel_capabilities().flags.contains(computes))
+        .filter(|adapter| !is_null(&adapter.get_info().name))
+        .collect();
     adapters.sort_by_key(|adapter| {
         let info = adapter.get_info();
         let kind = match info.device_type {
@@ -96,4 +105,19 @@ pub fn adapters() -> Vec<wgpu::Adapter> {
         (kind, info.backend == wgpu::Backend::Gl, key != "lavapipe", key)
     });
     adapters
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gpus_that_are_not_there_are_known_by_name() {
+        assert!(is_null("Null hardware (RADV NAVI21)"));
+        for name in
+            ["AMD Radeon RX 6800 (RADV NAVI21)", "llvmpipe (LLVM 15.0.6, 256 bits)", "SwiftShader Device (Subzero)"]
+        {
+            assert!(!is_null(name), "{name}");
+        }
+    }
 }

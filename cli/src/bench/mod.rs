@@ -25,7 +25,7 @@ mod copy;
 mod elements;
 mod epilogue;
 mod fused;
-mod machine;
+pub mod machine;
 pub mod record;
 mod run;
 mod session;

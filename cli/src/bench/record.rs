@@ -283,6 +283,10 @@ mod tests {
         let mut rows = 0;
         for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "json")) {
             let text = std::fs::read_to_string(&file).unwrap();
+            if text.contains(crate::compile::record::SCHEMA) {
+                let _: crate::compile::record::Record = serde_json::from_str(&text).unwrap();
+                continue;
+            }
             let (record, raw): (Record, Value) =
                 (serde_json::from_str(&text).unwrap(), serde_json::from_str(&text).unwrap());
             for (row, raw) in record.rows.iter().zip(raw["rows"].as_array().unwrap()) {

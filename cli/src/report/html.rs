@@ -5,6 +5,7 @@ use super::read::{Records, chosen_of, median, order, same_case};
 use super::{FUSED_HEADER, count, digits, fused_cells, plan, strategy};
 use crate::bench::record::{BenchRow, Record};
 use crate::chart::{legend, page_style};
+use crate::compile::record::{HEADER as COMPILED_HEADER, Record as Compiled, cells as compiled_cells};
 use batchnorm_wgpu::Operation;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -33,6 +34,7 @@ pub fn page(records: &Records) -> String {
                 (history(records))
                 (plans(newest))
                 (fused(newest))
+                (compiled(&records.compiled))
                 h2 { "All figures" }
                 @for record in newest { (figures(record)) }
             }
@@ -318,6 +320,45 @@ fn fused(records: &[Record]) -> Markup {
     }
 }
 
+/// What compilers say of the kernels, where there are such records.
+fn compiled(records: &[Compiled]) -> Markup {
+    let header = COMPILED_HEADER.map(|(name, _)| name.replace('\n', " "));
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    let last = header.len() - 1;
+    html! {
+        @if !records.is_empty() {
+            h2 { "What compilers of GPUs say" }
+            p {
+                "From " code { "bn compile --record" } ", without a GPU. Of every figure the worst over all activations and "
+                "bindings of a kernel; a kernel that spills is marked."
+            }
+            dl {
+                @for (name, meaning) in COMPILED_HEADER.iter().filter(|(_, meaning)| !meaning.is_empty()) {
+                    dt { (name.replace('\n', " ")) }
+                    dd { (meaning) }
+                }
+            }
+        }
+        @for record in records {
+            details {
+                summary {
+                    strong { (record.compiler) } ", " (record.gpu) ", " (record.driver) ", " (record.date) ": "
+                    (count(record.kernels.len(), "kernel"))
+                }
+                (table(&header, 1, html! {
+                    @for kernel in &record.kernels {
+                        tr.chosen[kernel.figures.spills()] {
+                            @for (column, cell) in compiled_cells(kernel).into_iter().enumerate() {
+                                td.number[column > 0 && column < last] { (cell) }
+                            }
+                        }
+                    }
+                }))
+            }
+        }
+    }
+}
+
 /// Every row of a record.
 fn figures(record: &Record) -> Markup {
     let header = [
@@ -378,6 +419,42 @@ mod tests {
         let page = page(&Records::new(vec![hostile]));
         assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt;"));
         assert!(!page.contains("<script") && !page.contains("<b>") && !page.contains("<i>"));
+    }
+
+    #[test]
+    fn what_compilers_say_has_a_table_for_each_of_them() {
+        use batchnorm_wgpu_compile::figures::{Figures, Kernel};
+        let kernel = Kernel {
+            name: "moments.planes4.tree".into(),
+            workgroup_size: 256,
+            chosen_for: Some("statistics 2x3 <b>".into()),
+            variants: 7,
+            worst: "moments.planes4.tree".into(),
+            figures: Figures {
+                vector_registers: Some(56),
+                spilled: Some(4711),
+                per_element: Some(9.06),
+                ..Figures::default()
+            },
+        };
+        let of = |compiler: &str| Compiled {
+            schema: crate::compile::record::SCHEMA.into(),
+            date: "2026-01-02".into(),
+            compiler: compiler.into(),
+            gpu: "a GPU".into(),
+            name: "<i>null".into(),
+            driver: "a driver".into(),
+            version: "0.1.0".into(),
+            kernels: vec![kernel.clone()],
+            failed: Vec::new(),
+        };
+        let records = Records { compiled: vec![of("radv-one"), of("radv-two")], ..Records::new(Vec::new()) };
+        let page = page(&records);
+        for words in ["radv-one", "radv-two", "moments.planes4.tree", ">56<", ">4711<", ">9.1<", "spilled"] {
+            assert!(page.contains(words), "{words}");
+        }
+        assert!(!page.contains("<b>"));
+        assert!(!super::page(&Records::new(Vec::new())).contains("What compilers"));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 /// Arguments of `bn report`.
 #[derive(clap::Args)]
 pub struct ReportArgs {
-    /// The folder with records of `bn bench --record`, at any depth
+    /// The folder with records of `bn bench --record` and `bn compile --record`, at any depth
     #[arg(value_name = "DIR")]
     directory: PathBuf,
     /// Write the page to FILE; `-` is standard output
@@ -61,8 +61,12 @@ fn summary(read: &read::Read, directory: &Path, files: &[&Claim]) -> String {
     };
     let written: Vec<String> = files.iter().map(name).collect();
     let records = &read.records;
+    let compilers = match records.compiled.len() {
+        0 => String::new(),
+        number => format!(" and of {}", count(number, "compiler")),
+    };
     format!(
-        "read {} of {} below {}; wrote {}",
+        "read {} of {}{compilers} below {}; wrote {}",
         count(records.newest.len() + records.older.len(), "record"),
         count(records.newest.len(), "adapter"),
         directory.display(),

@@ -3,6 +3,7 @@
 use super::count;
 use crate::AnyError;
 use crate::bench::record::{BenchRow, Record, SCHEMA};
+use crate::compile::record::{Record as Compiled, SCHEMA as COMPILED};
 use batchnorm_wgpu::{DType, Operation};
 use serde_json::Value;
 use std::cmp::Ordering;
@@ -16,6 +17,8 @@ pub struct Records {
     pub newest: Vec<Record>,
     /// The others: by adapter, then by date.
     pub older: Vec<Record>,
+    /// Of each compiler the newest record of `bn compile`, in the order of their names.
+    pub compiled: Vec<Compiled>,
 }
 
 /// What was found below a folder.
@@ -30,6 +33,7 @@ pub struct Read {
 pub fn read(directory: &Path) -> Result<Read, AnyError> {
     // By adapter and date: one machine measures once a day, a second file would be a copy of the first.
     let mut found: BTreeMap<(String, String), Record> = BTreeMap::new();
+    let mut compiled: BTreeMap<String, Compiled> = BTreeMap::new();
     let mut problems = Vec::new();
     for entry in WalkDir::new(directory).follow_links(true).sort_by_file_name() {
         let entry = entry.map_err(|error| format!("cannot read {}: {error}", directory.display()))?;
@@ -38,6 +42,16 @@ pub fn read(directory: &Path) -> Result<Read, AnyError> {
             continue;
         }
         let checked = record(path).and_then(|record| {
+            let record = match record {
+                Either::Timed(record) => record,
+                Either::Compiled(record) => {
+                    let newest = compiled.entry(record.compiler.clone()).or_insert_with(|| record.clone());
+                    if newest.date < record.date {
+                        *newest = record;
+                    }
+                    return Ok(());
+                }
+            };
             let key = (record.adapter.clone(), record.date.clone());
             if found.contains_key(&key) {
                 return Err(format!(
@@ -52,8 +66,9 @@ pub fn read(directory: &Path) -> Result<Read, AnyError> {
             problems.push(format!("{}: {problem}", path.display()));
         }
     }
-    let read = Read { records: Records::new(found.into_values().collect()), problems };
-    if !read.records.newest.is_empty() {
+    let records = Records { compiled: compiled.into_values().collect(), ..Records::new(found.into_values().collect()) };
+    let read = Read { records, problems };
+    if !read.records.newest.is_empty() || !read.records.compiled.is_empty() {
         return Ok(read);
     }
     Err(read.left_out(directory).unwrap_or_else(|| {
@@ -72,28 +87,39 @@ impl Read {
     }
 }
 
+/// A record of either kind.
+enum Either {
+    /// Of `bn bench`.
+    Timed(Record),
+    /// Of `bn compile`.
+    Compiled(Compiled),
+}
+
 /// The record in a file, or what was expected and what came.
-fn record(path: &Path) -> Result<Record, String> {
+fn record(path: &Path) -> Result<Either, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("expected a text file, got: {error}"))?;
     let value: Value = serde_json::from_str(&text).map_err(|error| format!("expected JSON, got: {error}"))?;
     match value.get("schema") {
         Some(Value::String(schema)) if schema == SCHEMA => (),
+        Some(Value::String(schema)) if schema == COMPILED => {
+            let record: Compiled = serde_json::from_str(&text)
+                .map_err(|error| format!("expected a record of {COMPILED}, got: {error}"))?;
+            check_date(&record.date)?;
+            return Ok(Either::Compiled(record));
+        }
         Some(other) => return Err(format!("expected schema {SCHEMA:?}, got {other}")),
         None => return Err(format!("expected schema {SCHEMA:?}, got JSON without a schema")),
     }
     // From the text once more, since errors then tell the line.
-    let record = serde_json::from_str(&text).map_err(|error| format!("expected a record of {SCHEMA}, got: {error}"))?;
+    let record: Record =
+        serde_json::from_str(&text).map_err(|error| format!("expected a record of {SCHEMA}, got: {error}"))?;
     check(&record)?;
-    Ok(record)
+    Ok(Either::Timed(record))
 }
 
 /// What order and charts rely on: a date that sorts as text, and figures that a logarithmic axis can hold.
 fn check(record: &Record) -> Result<(), String> {
-    let digit_or_dash =
-        |(place, it): (usize, char)| if [4, 7].contains(&place) { it == '-' } else { it.is_ascii_digit() };
-    if record.date.len() != 10 || !record.date.chars().enumerate().all(digit_or_dash) {
-        return Err(format!("expected date as YYYY-MM-DD, got {:?}", record.date));
-    }
+    check_date(&record.date)?;
     plausible("copy.gigabytes_per_second", record.copy.gigabytes_per_second)?;
     for (number, row) in record.rows.iter().enumerate() {
         plausible(&format!("rows[{number}].bytes"), row.bytes as f64)?;
@@ -105,6 +131,13 @@ fn check(record: &Record) -> Result<(), String> {
         plausible(&format!("fused[{number}].separate_microseconds.median"), row.separate_microseconds.median)?;
     }
     Ok(())
+}
+
+fn check_date(date: &str) -> Result<(), String> {
+    let digit_or_dash =
+        |(place, it): (usize, char)| if [4, 7].contains(&place) { it == '-' } else { it.is_ascii_digit() };
+    let fits = date.len() == 10 && date.chars().enumerate().all(digit_or_dash);
+    if fits { Ok(()) } else { Err(format!("expected date as YYYY-MM-DD, got {date:?}")) }
 }
 
 fn plausible(key: &str, value: f64) -> Result<(), String> {
@@ -123,7 +156,7 @@ impl Records {
                 _ => newest.push(record),
             }
         }
-        Self { newest, older }
+        Self { newest, older, compiled: Vec::new() }
     }
 
     /// All records of the adapter of `newest`, from the oldest.

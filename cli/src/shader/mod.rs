@@ -1,13 +1,13 @@
 //! `bn shader`: the text of a kernel as it is compiled, with the files that its lines come from.
 
-mod translate;
+mod hlsl;
 
 use crate::output::{Claim, Folder};
 use crate::{AnyError, ExitStatus};
 use batchnorm_wgpu::kernels::{KERNELS, Place, Shader, Variant};
+use batchnorm_wgpu_compile::translate::Checked;
 use clap::ValueEnum;
 use std::path::{Path, PathBuf};
-use translate::Checked;
 
 /// Arguments of `bn shader`.
 #[derive(clap::Args)]
@@ -15,11 +15,16 @@ use translate::Checked;
 pub struct ShaderArgs {
     /// A variant, as `bn info --json` and `bn check` name it, such as normalize.planes4.tree; a kernel, such as normalize, which
     /// stands for its first variant; or the beginning of one of these
-    #[arg(required_unless_present = "list")]
+    #[arg(required_unless_present_any = ["list", "check_hlsl"])]
     name: Option<String>,
     /// List the names of all variants, one a line; with NAME those that begin with it
     #[arg(long, conflicts_with_all = ["without", "in_place", "add_to", "pooled", "views", "workgroup_size", "language", "out"])]
     list: bool,
+    /// Check what naga writes as HLSL by another compiler, glslang, found as glslangValidator or at PATH: every variant, with all
+    /// bindings and as automatic plans choose it; with NAME those that begin with it
+    #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = hlsl::CHECKER, require_equals = true)]
+    #[arg(conflicts_with_all = ["list", "without", "in_place", "add_to", "pooled", "views", "workgroup_size", "language", "out"])]
+    check_hlsl: Option<PathBuf>,
     /// Leave out these bindings, separated by commas, such as gamma,beta
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     without: Vec<String>,
@@ -54,6 +59,7 @@ Examples:
   bn shader infer.scalar.f16_words --in-place --workgroup-size 64
   bn shader moments.scalar.tree --language msl
   bn shader moments.scalar.tree --language spirv --out moments.spv
+  bn shader --check-hlsl          every shader's HLSL through glslang
 
 Comments such as `// shaders/common/walk.wgsl:12` say where the lines below them stand in the repository. Other languages than \
 WGSL are written by naga, as wgpu does it, but without what wgpu adds for a driver, which therefore sees a little more: checks \
@@ -87,6 +93,9 @@ pub fn run(arguments: &ShaderArgs) -> Result<ExitStatus, AnyError> {
         }
         println!("{}", names.join("\n"));
         return Ok(ExitStatus::Passed);
+    }
+    if let Some(program) = &arguments.check_hlsl {
+        return hlsl::check(program, name);
     }
     let variant = arguments.applied_to(find(name)?)?;
     let file = arguments.out.as_deref().map(|path| Claim::result(path, Folder::Exists)).transpose()?;

@@ -1,7 +1,8 @@
 //! WGSL in the languages that wgpu hands to drivers, through naga as wgpu does it.
 
-use crate::AnyError;
+use crate::error::{Error, Result};
 use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
+use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
 use naga::{AddressSpace, Module, ResourceBinding, StorageAccess};
 use rspirv::binary::Disassemble;
@@ -10,6 +11,8 @@ use std::fmt::Display;
 
 /// SPIR-V of Vulkan 1.1, the first with subgroups.
 const SPIRV: (u8, u8) = (1, 3);
+/// What wgpu writes where a driver has Vulkan 1.3.
+const SPIRV_OF_VULKAN_1_3: (u8, u8) = (1, 6);
 /// Metal 3: macOS 13, iOS 16.
 const METAL: (u8, u8) = (3, 0);
 /// The first with f16.
@@ -26,16 +29,16 @@ impl Checked {
     ///
     /// # Errors
     /// What is wrong with it, and where.
-    pub fn read(wgsl: &str) -> Result<Self, AnyError> {
-        let module = naga::front::wgsl::parse_str(wgsl).map_err(|error| error.emit_to_string(wgsl))?;
+    pub fn read(wgsl: &str) -> Result<Self> {
+        let module = naga::front::wgsl::parse_str(wgsl).map_err(|error| Error::Shader(error.emit_to_string(wgsl)))?;
         let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
         validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
-        let info = validator.validate(&module).map_err(|error| error.emit_to_string(wgsl))?;
+        let info = validator.validate(&module).map_err(|error| Error::Shader(error.emit_to_string(wgsl)))?;
         Ok(Self { module, info })
     }
 
     /// As drivers get it: with the values of pipeline constants in the place of these.
-    fn settled(&self) -> Result<(Cow<'_, Module>, Cow<'_, ModuleInfo>), AnyError> {
+    fn settled(&self) -> Result<(Cow<'_, Module>, Cow<'_, ModuleInfo>)> {
         process_overrides(&self.module, &self.info, None, &Default::default()).map_err(|error| failed("WGSL", error))
     }
 
@@ -43,7 +46,7 @@ impl Checked {
     ///
     /// # Errors
     /// What naga cannot say in it; so for the others.
-    pub fn spirv(&self) -> Result<Vec<u32>, AnyError> {
+    pub fn spirv(&self) -> Result<Vec<u32>> {
         let (module, info) = self.settled()?;
         let defaults = spv::Options::default();
         let flags = defaults.flags | spv::WriterFlags::DEBUG;
@@ -57,11 +60,35 @@ impl Checked {
         spv::write_vec(&module, &info, &options, None).map_err(|error| failed("SPIR-V", error))
     }
 
+    /// SPIR-V as wgpu hands it to a Vulkan driver of a desktop GPU: with its runtime checks, as far as such a driver does not make
+    /// them itself (`robustBufferAccess2`). wgpu-hal's `Device::compile_stage` and `Adapter::device_from_raw` say the same.
+    ///
+    /// # Errors
+    /// As [`Checked::spirv`].
+    pub fn spirv_of_wgpu(&self) -> Result<Vec<u32>> {
+        let (module, info) = self.settled()?;
+        let defaults = spv::Options::default();
+        let options = spv::Options {
+            lang_version: SPIRV_OF_VULKAN_1_3,
+            bounds_check_policies: BoundsCheckPolicies {
+                index: BoundsCheckPolicy::Restrict,
+                buffer: BoundsCheckPolicy::Unchecked,
+                image_load: BoundsCheckPolicy::Unchecked,
+                binding_array: BoundsCheckPolicy::Unchecked,
+            },
+            zero_initialize_workgroup_memory: spv::ZeroInitializeWorkgroupMemoryMode::None,
+            force_loop_bounding: true,
+            emit_int_div_checks: true,
+            ..defaults
+        };
+        spv::write_vec(&module, &info, &options, None).map_err(|error| failed("SPIR-V", error))
+    }
+
     /// SPIR-V, for people.
     ///
     /// # Errors
     /// As [`Checked::spirv`].
-    pub fn disassembly(&self) -> Result<String, AnyError> {
+    pub fn disassembly(&self) -> Result<String> {
         let module = rspirv::dr::load_words(self.spirv()?).map_err(|error| failed("SPIR-V", error))?;
         Ok(module.disassemble() + "\n")
     }
@@ -70,7 +97,7 @@ impl Checked {
     ///
     /// # Errors
     /// As [`Checked::spirv`].
-    pub fn msl(&self) -> Result<String, AnyError> {
+    pub fn msl(&self) -> Result<String> {
         let (module, info) = self.settled()?;
         let options = msl::Options {
             lang_version: METAL,
@@ -90,7 +117,7 @@ impl Checked {
     ///
     /// # Errors
     /// As [`Checked::spirv`].
-    pub fn hlsl(&self) -> Result<String, AnyError> {
+    pub fn hlsl(&self) -> Result<String> {
         let (module, info) = self.settled()?;
         let options = hlsl::Options {
             shader_model: SHADER_MODEL,
@@ -108,12 +135,12 @@ impl Checked {
 }
 
 /// Whether those that were asked for are there.
-fn entry_points(found: Vec<Result<String, impl Display>>, language: &str) -> Result<(), AnyError> {
+fn entry_points(found: Vec<Result<String, impl Display>>, language: &'static str) -> Result<()> {
     found.into_iter().try_for_each(|name| name.map(drop)).map_err(|error| failed(language, error))
 }
 
-fn failed(language: &str, error: impl Display) -> AnyError {
-    format!("naga cannot write this shader as {language}: {error}").into()
+fn failed(language: &'static str, error: impl Display) -> Error {
+    Error::Language { language, reason: error.to_string() }
 }
 
 /// The numbers of buffers in Metal, in the order of bindings; after them comes the one that holds their sizes.
