@@ -20,8 +20,8 @@ pub struct ShaderArgs {
     /// List the names of all variants, one a line; with NAME those that begin with it
     #[arg(long, conflicts_with_all = ["without", "in_place", "add_to", "pooled", "views", "workgroup_size", "language", "out"])]
     list: bool,
-    /// Check what naga writes as HLSL by another compiler, glslang, found as glslangValidator or at PATH: every variant, with all
-    /// bindings and as automatic plans choose it; with NAME those that begin with it
+    /// Check what naga writes as HLSL by another compiler, glslang, found as glslangValidator or at PATH: the variants
+    /// that `bn check` covers, with all bindings, and what automatic plans choose; with NAME those that begin with it
     #[arg(long, value_name = "PATH", num_args = 0..=1, default_missing_value = hlsl::CHECKER, require_equals = true)]
     #[arg(conflicts_with_all = ["list", "without", "in_place", "add_to", "pooled", "views", "workgroup_size", "language", "out"])]
     check_hlsl: Option<PathBuf>,
