@@ -35,7 +35,7 @@ fn two_passes(x: &[f32], mean: f64) -> Result {
 
 /// What the kernels' algorithm gives on a roughly computing GPU.
 fn kernels(task: &Task) -> Result {
-    let gpu = Gpu { lanes: 64, splits: 2, rough: true, fault: None };
+    let gpu = Gpu { lanes: 64, splits: 2, rounding: Rounding::Rough, fault: None };
     let found = gpu.statistics(&task.x, None);
     let mean = f64::from(found.shift) + f64::from(found.remainder);
     Result { mean, var: found.var.into(), y: gpu.run(task).y }
@@ -105,7 +105,7 @@ fn the_page_has_the_gap_of_large_weights() {
     let mut x: Vec<f32> = (0..m).map(|i| (1.3 + half(i) + 0.05 * spread * random.normal()) as f32).collect();
     let shift = (1.3 - far * spread) as f32;
     (x[0], x[m / 2], x[m - 1]) = (shift, shift, shift);
-    let gpu = Gpu { lanes: 256, splits: 2, rough: false, fault: None };
+    let gpu = Gpu { lanes: 256, splits: 2, rounding: Rounding::Nearest, fault: None };
     assert!(gpu.longest_run(m) <= 8192, "no plan would do this");
     let shape = Shape::new(&[m, 1], Layout::ChannelsFirst).unwrap();
     let want = reference::statistics(&widen(&x), &shape).unwrap();
