@@ -499,6 +499,32 @@ fn added_gradients_stay_within_the_tolerance_and_use_it() {
     assert_eq!(tolerance, [f64::INFINITY]);
 }
 
+/// Beyond the counts that f32 holds, the tolerances of pooled statistics allow for a weight that errs by 2u more, and only
+/// there.
+#[test]
+fn pooled_weights_allow_for_counts_that_f32_does_not_hold() {
+    use crate::config::{Average, RunningPolicy};
+    let policy = RunningPolicy { average: Average::Pooled, ..RunningPolicy::default() };
+    let relative = |values: u64| {
+        let state = reference::RunningStatistics {
+            mean: vec![1.0],
+            var: vec![1.0],
+            tracked: vec![1],
+            averaged: vec![1],
+            skipped: vec![0],
+            values: vec![values],
+        };
+        let batch = reference::Statistics { mean: vec![-1.0], var: vec![1.0], count: values };
+        running(&state, &StatisticsBound::exact(1), &batch, &StatisticsBound::exact(1), &policy).unwrap()
+    };
+    let (small, large) = (relative(1 << 23), relative((1 << 23) + 1));
+    let more = |of: fn(&StatisticsBound) -> f64| (of(&large) - of(&small)) / U;
+    // 2u w (|o| + |b|), 2u w |b - o| and 4u of the variance, which is 2, at a weight of a half.
+    for (found, want) in [(more(|b| b.mean[0]), 2.0), (more(|b| b.mean_pair[0]), 2.0), (more(|b| b.var[0]), 8.0)] {
+        assert!((found - want).abs() < 1e-3, "{found}, want {want}");
+    }
+}
+
 #[test]
 fn compare_knows_nan_and_infinity() {
     let (nan, inf) = (f64::NAN, f64::INFINITY);
