@@ -85,7 +85,7 @@ pub const FAULTS: [Fault; 78] = [
     ),
     fault!(
         "a run is merged without its distance",
-        "one.m2 + other.m2 + (delta * delta) * (one.count * share)",
+        "one.m2 + (other.m2 + (delta * delta) * (one.count * share))",
         "one.m2 + other.m2",
     ),
     fault!("a run of four counts as three", "merged(own, Moments(4.0,", "merged(own, Moments(3.0,"),

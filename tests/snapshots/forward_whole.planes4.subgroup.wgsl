@@ -387,7 +387,8 @@ fn merged(one: Moments, other: Moments) -> Moments {
     // The first run is taken as it is, and a division is not exact; the last block may have nothing for a lane.
     let share = select(other.count / max(count, 1.0), 1.0, one.count == 0.0);
     let delta = other.mean - one.mean;
-    return Moments(count, one.mean + delta * share, one.m2 + other.m2 + (delta * delta) * (one.count * share));
+    // What is added to the long sum meets first: every addition to it rounds once more.
+    return Moments(count, one.mean + delta * share, one.m2 + (other.m2 + (delta * delta) * (one.count * share)));
 }
 
 // The partial results of a segment: the mean of d, and M2.

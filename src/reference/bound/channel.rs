@@ -1,6 +1,6 @@
 //! What centring and reduction get wrong in one channel. Symbols as in the documentation of the [parent](super).
 
-use super::{ETA, LAMBDA, U, depth, flushed, reduction};
+use super::{ETA, INTEGERS, U, depth, flushed, reduction};
 use crate::reference::sum;
 
 /// A channel's exact centre, and the errors of the one that a kernel finds.
@@ -50,15 +50,23 @@ impl Channel {
             sum(values.clone().map(|x| f(channel.centered(x).abs(), subtraction_error(x, shift))))
         };
         let rounding = reduction(m);
-        let partial = (rounding + 2.0 * U) * absolute / count + 14.0 * U * channel.var.sqrt();
+        let spread = channel.var.sqrt();
+        // Beyond this f32 does not hold every count, and sums of counts round too.
+        let counting = if count > INTEGERS { rounding + U } else { 0.0 };
+        // Partial means err by this much of the distance that they have from the shift.
+        let partial = rounding + 7.0 * U + counting;
         // Each merge on a value's way may flush a difference, a product and a sum.
         let merges_flush = 3.0 * ETA * (1.0 + depth(m));
-        let delta_error = data(&|_, e| e) / count + partial + 10.0 * U * delta.abs() + merges_flush;
-        let first_order = (2.0 * count.sqrt()).min(4.0 * LAMBDA) * partial * m2.sqrt();
-        let m2_error = data(&|c, e| (2.0 * c + e) * e)
-            + first_order
-            + count * delta_error * delta_error
-            + (rounding + 16.0 * U) * m2;
+        let delta_error = data(&|_, e| e) / count
+            + partial * absolute / count
+            + 14.0 * U * spread
+            + (5.0 * U + counting) * delta.abs()
+            + merges_flush;
+        // epsilon2: the kernels' M2 is that of values which lie so far from where they are.
+        let moved = partial * (second_moment / count).sqrt() + 17.5 * U * spread;
+        let m2_error = data(&|c, e| (2.0 * c + 4.0 * e) * e)
+            + count * ((2.0 * spread + 4.0 * moved) * moved + delta_error * delta_error)
+            + (rounding + 20.0 * U) * m2;
         // Every sum that a kernel forms stays below these.
         let fits = 4.0 * second_moment.max(absolute) < f64::from(f32::MAX);
         if !fits {

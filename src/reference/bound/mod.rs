@@ -41,6 +41,8 @@ const ROOM: f64 = 1.001;
 const U: f64 = ROOM / (1u64 << 24) as f64;
 /// Smallest normal f32: what flushing a subnormal can cost.
 const ETA: f64 = f32::MIN_POSITIVE as f64;
+/// f32 holds every integer up to this one.
+const INTEGERS: f64 = (1u32 << 24) as f64;
 /// Rounding errors that add up are taken to stay within this many times the root of their number.
 const LAMBDA: f64 = 4.0;
 /// Merges of a block of 128 values, four at a time.

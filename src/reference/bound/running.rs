@@ -1,6 +1,6 @@
 //! Tolerance of one update of the running statistics.
 
-use super::{ETA, StatisticsBound, U, Uncertain, flushed};
+use super::{ETA, INTEGERS, StatisticsBound, U, Uncertain, flushed};
 use crate::config::{Average, RunningPolicy, Spread, VarianceEstimate};
 use crate::error::Result;
 use crate::reference::running::{Entry, bessel};
@@ -18,6 +18,9 @@ use crate::reference::{RunningStatistics, Statistics, check_len};
 /// becomes the pair nearest to o + (o' + w ((k - o) + (r - o'))), k + r being the mean of the batch. The last sum is taken
 /// without an error. The others round numbers of at most |b - o| + |r| + |o'|, and E(b) is at least 10u|r|: the pair errs
 /// by (1 - w) E(o) + 1.2w E(b) + 12uw|b - o| + 3u^2|o|.
+///
+/// The weight of pooled statistics errs by 9u where f32 does not hold their counts: 2uw(|o| + |b|) more for the mean,
+/// 2uw|b - o| for the pair, 4u of the variance.
 ///
 /// m/(m-1) costs 7u, a square root 9u. A step may flush o, b, their difference, its product with w and the result, so 5 eta;
 /// that of a pair 12 eta; a pooled variance 8 eta. A flushed variance costs its square root. Pooled statistics add, to the
@@ -58,7 +61,7 @@ pub fn running(
                 };
                 (result.mean[c], result.var[c]) = entered(old.map(uncertain), new.map(uncertain), counts, policy);
                 let pairs = [(state.mean[c], state_bound.mean_pair[c]), (batch.mean[c], batch_bound.mean_pair[c])];
-                result.mean_pair[c] = entered_pair(pairs.map(uncertain), counts.weight(policy));
+                result.mean_pair[c] = entered_pair(pairs.map(uncertain), counts, policy);
             }
         }
     }
@@ -83,15 +86,22 @@ impl Counts {
             Average::Pooled => self.new as f64 / (self.old as f64 + self.new as f64),
         }
     }
+
+    /// Units of u that the weight errs by because f32 does not hold the counts that it is a quotient of.
+    fn rounded(self, policy: &RunningPolicy) -> f64 {
+        let pooled = matches!(policy.average, Average::Pooled);
+        if pooled && self.old as f64 + self.new as f64 > INTEGERS { 2.0 } else { 0.0 }
+    }
 }
 
-/// Tolerance of a pair of f32 after a step of a weight from one to another.
-fn entered_pair([old, new]: [Uncertain; 2], weight: f64) -> f64 {
+/// Tolerance of a pair of f32 after a step from one to another.
+fn entered_pair([old, new]: [Uncertain; 2], counts: Counts, policy: &RunningPolicy) -> f64 {
+    let weight = counts.weight(policy);
     if weight >= 1.0 || !new.error.is_finite() {
         return new.error;
     }
     let distance = (new.value - old.value).abs() + old.error + new.error;
-    let rounding = U * (12.0 * weight * distance + 3.0 * U * old.value.abs());
+    let rounding = U * ((12.0 + counts.rounded(policy)) * weight * distance + 3.0 * U * old.value.abs());
     let flushed = if old.value == 0.0 && new.value == 0.0 { 0.0 } else { 12.0 * ETA };
     (1.0 - weight) * old.error + 1.2 * weight * new.error + rounding + flushed
 }
@@ -108,9 +118,10 @@ fn entered(old: [Uncertain; 2], new: [Uncertain; 2], counts: Counts, policy: &Ru
         return (new_mean.error, squared_root(new_var, policy.spread).error);
     }
     let weight = counts.weight(policy);
-    let mean = step(old_mean, new_mean, weight).error;
+    let rounded = counts.rounded(policy) * U * weight * (old_mean.value.abs() + new_mean.value.abs());
+    let mean = step(old_mean, new_mean, weight).error + rounded;
     let var = match (policy.average, policy.spread) {
-        (Average::Pooled, _) => pooled(old, new, weight, counts, policy.variance),
+        (Average::Pooled, _) => pooled(old, new, counts, policy),
         (_, Spread::Variance) => step(old_var, new_var, weight).error,
         (_, Spread::StandardDeviation) => square(step(root(old_var), root(new_var), weight)).error,
     };
@@ -160,8 +171,9 @@ fn squared_root(var: Uncertain, spread: Spread) -> Uncertain {
     }
 }
 
-/// Tolerance of a pooled variance; `weight` is that of the new values.
-fn pooled(old: [Uncertain; 2], new: [Uncertain; 2], weight: f64, counts: Counts, estimate: VarianceEstimate) -> f64 {
+/// Tolerance of a pooled variance.
+fn pooled(old: [Uncertain; 2], new: [Uncertain; 2], counts: Counts, policy: &RunningPolicy) -> f64 {
+    let (weight, estimate) = (counts.weight(policy), policy.variance);
     let kept = 1.0 - weight;
     let correction = bessel(counts.old, estimate);
     let distance = (new[0].value - old[0].value).abs();
@@ -170,6 +182,7 @@ fn pooled(old: [Uncertain; 2], new: [Uncertain; 2], weight: f64, counts: Counts,
     let inherited = kept * old[1].error / correction
         + weight * new[1].error
         + kept * weight * (2.0 * distance + distance_error) * distance_error;
-    let rounding = 24.0 * U * value.abs() + if value == 0.0 { 0.0 } else { 8.0 * ETA };
+    // Both weights enter the square of the distance.
+    let rounding = (24.0 + 2.0 * counts.rounded(policy)) * U * value.abs() + if value == 0.0 { 0.0 } else { 8.0 * ETA };
     (inherited + rounding) * bessel(counts.old.saturating_add(counts.new), estimate)
 }

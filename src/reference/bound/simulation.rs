@@ -55,13 +55,25 @@ fn runs_of(block: &[usize]) -> Block {
     fours.chunks(4).chain(rest.chunks(1)).map(<[usize]>::to_vec).collect()
 }
 
+/// What a device makes of divisions, inverse square roots and exponentials.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rounding {
+    /// The nearest f32.
+    Nearest,
+    /// As far off as WGSL allows, in a direction that depends on the bits.
+    Rough,
+    /// The same, always towards zero.
+    Low,
+    /// The same, always away from zero.
+    High,
+}
+
 /// How a channel is spread over invocations, and how they compute.
 #[derive(Clone, Copy, Debug)]
 pub struct Gpu {
     pub lanes: usize,
     pub splits: usize,
-    /// Division off by up to 2 ulp and inverseSqrt too, instead of correctly rounded.
-    pub rough: bool,
+    pub rounding: Rounding,
     pub fault: Option<Fault>,
 }
 
@@ -122,17 +134,22 @@ impl Gpu {
 
     /// A value up to so many ulp away.
     fn blur_by(&self, exact: f32, ulps: u32) -> f32 {
-        if !self.rough || exact == 0.0 || !exact.is_finite() {
+        if exact == 0.0 || !exact.is_finite() {
             return exact;
         }
-        let offset = exact.to_bits().wrapping_mul(0x9e37_79b9) >> 16;
-        f32::from_bits((exact.to_bits() + offset % (2 * ulps + 1)).saturating_sub(ulps))
+        let offset = match self.rounding {
+            Rounding::Nearest => return exact,
+            Rounding::Rough => (exact.to_bits().wrapping_mul(0x9e37_79b9) >> 16) % (2 * ulps + 1),
+            Rounding::Low => 0,
+            Rounding::High => 2 * ulps,
+        };
+        f32::from_bits((exact.to_bits() + offset).saturating_sub(ulps))
     }
 
     /// exp(z) of a z that is not positive, 3 + 2|z| ulp away. What is subnormal is flushed.
     fn exp(&self, z: f32) -> f32 {
         let exact = self.blur_by(f64::from(z).exp() as f32, (3.0 + 2.0 * z.abs()) as u32);
-        if self.rough && exact < f32::MIN_POSITIVE { 0.0 } else { exact }
+        if self.rounding != Rounding::Nearest && exact < f32::MIN_POSITIVE { 0.0 } else { exact }
     }
 
     fn divide(&self, a: f32, b: f32) -> f32 {

@@ -3,8 +3,9 @@
 mod activation;
 mod epilogue;
 mod page;
+mod search;
 
-use super::simulation::{Fault, Gpu, Output, Task};
+use super::simulation::{Fault, Gpu, Output, Rounding, Task};
 use super::*;
 use crate::config::Activation;
 use crate::reference::{self, Layer};
@@ -181,12 +182,14 @@ impl Judge {
     }
 }
 
+const ROUNDINGS: [Rounding; 4] = [Rounding::Nearest, Rounding::Rough, Rounding::Low, Rounding::High];
+
 /// Spreads that the plan would allow for m values.
 fn gpus(m: usize) -> Vec<Gpu> {
     let spread = [(1, 1), (4, 2), (64, 1), (128, 3), (256, 1), (64, 8), (256, 8)];
     let all = spread
         .into_iter()
-        .flat_map(|(lanes, splits)| [false, true].map(|rough| Gpu { lanes, splits, rough, fault: None }));
+        .flat_map(|(lanes, splits)| ROUNDINGS.map(|rounding| Gpu { lanes, splits, rounding, fault: None }));
     all.filter(|gpu| gpu.longest_run(m) <= 4 * (64 + m.isqrt())).collect()
 }
 
@@ -338,7 +341,7 @@ fn an_infinite_input_has_an_infinite_output() {
 /// Whether any of the outputs gives the fault away.
 fn caught(fault: Fault, kind: &str, m: usize) -> bool {
     let (x, dy) = (data(kind, m, 11), gradient("positive", m, 12));
-    let gpu = Gpu { lanes: 64, splits: 3, rough: false, fault: Some(fault) };
+    let gpu = Gpu { lanes: 64, splits: 3, rounding: Rounding::Nearest, fault: Some(fault) };
     let task = task(&x, &dy);
     let outcome = Judge::new(&task).compare(&gpu.run(&task));
     // y alone must tell, since a forward pass may be all there is.
@@ -373,7 +376,7 @@ fn planted_faults_break_it() {
 fn dropped_elements_break_the_sums() {
     for m in [5, 100, 1001, 10_003] {
         let (x, dy) = (data("ordinary", m, 21), gradient("ordinary", m, 22));
-        let gpu = Gpu { lanes: 64, splits: 2, rough: false, fault: Some(Fault::DroppedTail) };
+        let gpu = Gpu { lanes: 64, splits: 2, rounding: Rounding::Nearest, fault: Some(Fault::DroppedTail) };
         let task = task(&x, &dy);
         let outcome = Judge::new(&task).compare(&gpu.run(&task));
         for i in [0, 1, 3, 5] {
@@ -494,6 +497,32 @@ fn added_gradients_stay_within_the_tolerance_and_use_it() {
     assert!(want[0] - tolerance[0] >= DType::F16.overflow() && tolerance[0].is_finite(), "{tolerance:?}");
     add_to(&[f64::from(f32::MAX)], &mut want, &mut tolerance, DType::F32);
     assert_eq!(tolerance, [f64::INFINITY]);
+}
+
+/// Beyond the counts that f32 holds, the tolerances of pooled statistics allow for a weight that errs by 2u more, and only
+/// there.
+#[test]
+fn pooled_weights_allow_for_counts_that_f32_does_not_hold() {
+    use crate::config::{Average, RunningPolicy};
+    let policy = RunningPolicy { average: Average::Pooled, ..RunningPolicy::default() };
+    let relative = |values: u64| {
+        let state = reference::RunningStatistics {
+            mean: vec![1.0],
+            var: vec![1.0],
+            tracked: vec![1],
+            averaged: vec![1],
+            skipped: vec![0],
+            values: vec![values],
+        };
+        let batch = reference::Statistics { mean: vec![-1.0], var: vec![1.0], count: values };
+        running(&state, &StatisticsBound::exact(1), &batch, &StatisticsBound::exact(1), &policy).unwrap()
+    };
+    let (small, large) = (relative(1 << 23), relative((1 << 23) + 1));
+    let more = |of: fn(&StatisticsBound) -> f64| (of(&large) - of(&small)) / U;
+    // 2u w (|o| + |b|), 2u w |b - o| and 4u of the variance, which is 2, at a weight of a half.
+    for (found, want) in [(more(|b| b.mean[0]), 2.0), (more(|b| b.mean_pair[0]), 2.0), (more(|b| b.var[0]), 8.0)] {
+        assert!((found - want).abs() < 1e-3, "{found}, want {want}");
+    }
 }
 
 #[test]

@@ -47,8 +47,8 @@ fn ratios(activation: (Activation, f32), error: impl Fn(f64) -> f64) -> [f64; 2]
         let dz = through_activation(&layer, seen, DY.into());
         for at in [-1.0, -0.37, 0.0, 0.61, 1.0] {
             let kernel = (z + at * error(z)) as f32;
-            for rough in [false, true] {
-                let gpu = Gpu { lanes: 1, splits: 1, rough, fault: None };
+            for rounding in [Rounding::Nearest, Rounding::Rough] {
+                let gpu = Gpu { lanes: 1, splits: 1, rounding, fault: None };
                 let found = [
                     (f64::from(gpu.activated(&task, kernel)) - y.value, stored(y.value, y.error, DType::F32)),
                     (f64::from(gpu.through_activation(&task, kernel, DY)) - dz.dz.value, dz.dz.error),

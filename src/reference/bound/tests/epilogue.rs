@@ -35,7 +35,7 @@ pub(super) fn holds(task: &Task, limit: f64, what: &str) -> Outcome {
 
 /// The outputs that give `fault` away.
 pub(super) fn broken(fault: Fault, task: &Task) -> Vec<&'static str> {
-    let gpu = Gpu { lanes: 4, splits: 1, rough: false, fault: None };
+    let gpu = Gpu { lanes: 4, splits: 1, rounding: Rounding::Nearest, fault: None };
     let judge = Judge::new(task);
     assert!(judge.compare(&gpu.run(task)).iter().all(Comparison::passed), "{fault:?}: the task itself");
     let outcome = judge.compare(&Gpu { fault: Some(fault), ..gpu }.run(task));
@@ -73,13 +73,13 @@ fn few_masks_are_in_doubt_unless_z_is_at_the_corner() {
     assert!(doubts(&full) < 4, "{}", doubts(&full));
     assert_eq!(doubts(&plain), 0);
     // The residual takes back what a kernel normalized, so that only rounding errors are left.
-    let gpu = Gpu { lanes: 4, splits: 2, rough: true, fault: None };
+    let gpu = Gpu { lanes: 4, splits: 2, rounding: Rounding::Rough, fault: None };
     let residual: Vec<_> = gpu.run(&plain).y.iter().map(|y| -y).collect();
     let corner = Task { residual: Some(residual), activation: Activation::Relu, ..plain };
     assert!(doubts(&corner) > 4000, "{}", doubts(&corner));
     holds(&corner, 1.0, "at the corner");
     let judge = Judge::new(&corner);
-    let got = Gpu { rough: false, ..gpu }.run(&corner).dresidual;
+    let got = Gpu { rounding: Rounding::Nearest, ..gpu }.run(&corner).dresidual;
     assert!(compare(&got, &judge.want[6], &vec![0.0; 4097]).unwrap().failures > 100);
 }
 
@@ -155,7 +155,7 @@ fn work_in_place_costs_what_the_bound_says() {
         // Without the loss of y's storage and of the division the bound would not hold.
         let task = Task { parameters: [0.01, 100.0, 1e-5], ..task };
         let judge = Judge::with(&task, &Execution { dtype, ..Execution::default() });
-        let gpu = Gpu { lanes: 4, splits: 1, rough: true, fault: None };
+        let gpu = Gpu { lanes: 4, splits: 1, rounding: Rounding::Rough, fault: None };
         assert!(!judge.compare(&gpu.run(&task))[3].passed(), "{dtype}");
     }
     let flat = Task { in_place: true, parameters: [0.0, 1.0, 1e-5], ..task(&[1.0, 2.0, 4.0], &[1.0, 2.0, 3.0]) };
@@ -189,7 +189,7 @@ fn the_shift_of_a_split_tensor_comes_from_its_first_part() {
             let split = Task { first_part: Some(part), ..plain };
             holds(&split, 1.0, &format!("m {m}, part {part}"));
             let outcome = Judge::with(&split, &Execution::default());
-            let gpu = Gpu { lanes: 4, splits: 3, rough: false, fault: None };
+            let gpu = Gpu { lanes: 4, splits: 3, rounding: Rounding::Nearest, fault: None };
             let unaware = outcome.compare(&gpu.run(&split))[0].passed();
             assert!(m == 100 || part == m || !unaware, "m {m}, part {part}: the place of the shift has to matter");
         }

@@ -1,4 +1,4 @@
-//! The worked example of docs/error-bound.md: the numbers of its two sections that were measured are computed here.
+//! The worked example of docs/error-bound.md: its numbers are computed here. And what the page says of large weights.
 
 use super::*;
 
@@ -35,7 +35,7 @@ fn two_passes(x: &[f32], mean: f64) -> Result {
 
 /// What the kernels' algorithm gives on a roughly computing GPU.
 fn kernels(task: &Task) -> Result {
-    let gpu = Gpu { lanes: 64, splits: 2, rough: true, fault: None };
+    let gpu = Gpu { lanes: 64, splits: 2, rounding: Rounding::Rough, fault: None };
     let found = gpu.statistics(&task.x, None);
     let mean = f64::from(found.shift) + f64::from(found.remainder);
     Result { mean, var: found.var.into(), y: gpu.run(task).y }
@@ -71,7 +71,7 @@ fn the_page_has_these_numbers() {
     let absolute = x.iter().map(|&x| (f64::from(x) - shift).abs()).sum::<f64>() / VALUES as f64;
     let tolerance = largest(judge.tolerance[0].iter().copied());
     let (one_pass, two_passes, kernels) = (one_pass(&x), two_passes(&x, mean), kernels(&task));
-    let partial = (rounding + 2.0 * U) * absolute + 14.0 * U * var.sqrt();
+    let partial = (rounding + 7.0 * U) * absolute + 14.0 * U * var.sqrt();
     let rows = [
         format!("| mean, var | {mean:.5}, {var:.5} |"),
         format!("| $k$, $\\delta$ | {shift:.4}, {:.4} |", mean - shift),
@@ -95,22 +95,25 @@ fn the_page_has_these_numbers() {
     assert!(missing.is_empty(), "docs/error-bound.md lacks: {missing:#?}\nof all: {rows:#?}");
 }
 
-/// The page calls this a gap: the variance of a channel of two halves that are far from the shift and far apart, for their
-/// spread, is not within its tolerance though the arithmetic is exact to half an ulp. Who closes the gap changes the page.
+/// The variance of a channel of two halves that are far from the shift and far apart, for their spread, errs by more than a
+/// bound allows whose first-order term falls with the root of m; the arithmetic is exact to half an ulp.
 #[test]
-fn the_page_has_the_gap_of_large_weights() {
+fn errors_of_large_weights_do_not_average_out() {
     let (m, spread, far) = (1_000_000, 7.8e-4, 200.0);
     let mut random = Random(m as u64);
     let half = |i: usize| if 2 * i < m { -spread } else { spread };
     let mut x: Vec<f32> = (0..m).map(|i| (1.3 + half(i) + 0.05 * spread * random.normal()) as f32).collect();
     let shift = (1.3 - far * spread) as f32;
     (x[0], x[m / 2], x[m - 1]) = (shift, shift, shift);
-    let gpu = Gpu { lanes: 256, splits: 2, rough: false, fault: None };
+    let gpu = Gpu { lanes: 256, splits: 2, rounding: Rounding::Nearest, fault: None };
     assert!(gpu.longest_run(m) <= 8192, "no plan would do this");
     let shape = Shape::new(&[m, 1], Layout::ChannelsFirst).unwrap();
     let want = reference::statistics(&widen(&x), &shape).unwrap();
     let bound = statistics(&widen(&x), &shape, &Execution::default()).unwrap();
-    let outcome = compare(&[gpu.statistics(&x, None).var], &want.var, &bound.var).unwrap();
-    let sentence = format!("off by {:.1} times its tolerance", outcome.worst_ratio);
-    assert!(PAGE.contains(&sentence), "docs/error-bound.md should say: {sentence}");
+    let error = (f64::from(gpu.statistics(&x, None).var) - want.var[0]).abs();
+    let (count, deviation) = (m as f64, want.var[0].sqrt());
+    let partial = reduction(m as u64) * far * spread;
+    let averaged = 4.0 * LAMBDA * partial * deviation / count.sqrt() + (reduction(m as u64) + 20.0 * U) * want.var[0];
+    println!("{error:e}, averaged {averaged:e}, bound {:e}", bound.var[0]);
+    assert!(error > averaged && error <= bound.var[0], "{error}, averaged {averaged}, bound {}", bound.var[0]);
 }
