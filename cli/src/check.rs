@@ -356,7 +356,8 @@ fn check(
     let cases_in_all = works.iter().map(|work| work.in_all).sum();
     if chosen == 0 {
         let text = arguments.filter.as_deref().unwrap_or_default();
-        return Err(format!("no case contains {text:?}; `bn check --full --json` lists them all").into());
+        let key = gpu.key();
+        return Err(format!("{key}: no case contains {text:?}; `bn check --full --json` lists them all").into());
     }
     let bar = bars.add(progress(chosen as u64, &gpu.key()));
     let jobs = arguments.jobs.map_or_else(|| default_jobs(gpu), usize::from);
@@ -384,7 +385,7 @@ fn check(
     }
     bar.finish_and_clear();
     if outcomes.is_empty() {
-        return Err("no case ran before the time limit; give it more seconds".into());
+        return Err(format!("{}: no case ran before the time limit; give it more seconds", gpu.key()).into());
     }
     let (outcomes, times): (Vec<Outcome>, Vec<f64>) = outcomes.into_iter().unzip();
     Ok(AdapterReport {
