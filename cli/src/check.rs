@@ -1,20 +1,22 @@
 //! `bn check`.
 
 use crate::adapter::{AdapterArgs, keys};
-use crate::deadline::{Deadline, TimeLimit};
+use crate::deadline::TimeLimit;
 use crate::output::{Claim, OutputError, ReportKind, figure, progress};
 use crate::same_bits::{BitComparison, Bits};
+use crate::side_by_side::side_by_side;
 use crate::terminal::{number, prose, table, text};
 use crate::{AnyError, ExitStatus, accuracy, browser, golden, junit};
 use batchnorm_wgpu::host::Gpu;
 use batchnorm_wgpu::{Kernels, wgpu};
 use batchnorm_wgpu_check::matrix::{Ranking, matrix, part_cases, part_limits};
 use batchnorm_wgpu_check::suite::{Expectations, Outcome, Suite, Summary, SummaryRow};
+use indicatif::MultiProgress;
 use serde::Serialize;
 use std::ops::Range;
-use std::panic::resume_unwind;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
@@ -23,7 +25,7 @@ use std::time::Instant;
 pub struct CheckArgs {
     #[command(flatten)]
     adapter: AdapterArgs,
-    /// Check every adapter
+    /// Check every adapter: GPUs one after the other, software adapters beside them
     #[arg(long, conflicts_with = "adapter")]
     all_adapters: bool,
     /// Fail if this adapter is missing; can be given several times
@@ -35,8 +37,8 @@ pub struct CheckArgs {
     full: bool,
     #[command(flatten)]
     limit: TimeLimit,
-    /// Run this many cases at the same time, each on a device of its own. The default is one for each core, at most 8; on
-    /// OpenGL it is 1
+    /// Run this many cases of an adapter at the same time, each on a device of its own. The default is one for each core, at
+    /// most 8; on OpenGL and SwiftShader, which compile one shader at a time, it is 1
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: Option<u16>,
     /// Run only the cases whose id contains TEXT, and do not report the kernels that these leave out. With --golden, run
@@ -169,16 +171,24 @@ pub fn run(arguments: &CheckArgs) -> Result<ExitStatus, AnyError> {
     let deadline = arguments.limit.start();
     let mut reports = Vec::new();
     let mut all_alike = true;
-    for gpu in &gpus {
-        let report = check(gpu, arguments, deadline)?;
-        if !files.is_quiet() {
-            print(&report);
-        }
-        if let Some(earlier) = &earlier {
-            all_alike &= compare_bits(&report, earlier);
-        }
+    let bars = MultiProgress::new();
+    // Two adapters may be one GPU by two interfaces, and what one does to it would be blamed on the other.
+    let may_be_one = |gpu: &Gpu| gpu.info.device_type != wgpu::DeviceType::Cpu;
+    let work = |gpu: &Gpu, stopped: &AtomicBool| {
+        check(gpu, arguments, &bars, &|| stopped.load(Ordering::Relaxed) || deadline.passed())
+    };
+    side_by_side(&gpus, may_be_one, work, |report| {
+        beside(&bars, || {
+            if !files.is_quiet() {
+                print(&report);
+            }
+            if let Some(earlier) = &earlier {
+                all_alike &= compare_bits(&report, earlier);
+            }
+        });
         reports.push(report);
-    }
+        Ok(())
+    })?;
     if let Some(json) = &files.json {
         json.write_json(&reports)?;
     }
@@ -191,6 +201,11 @@ pub fn run(arguments: &CheckArgs) -> Result<ExitStatus, AnyError> {
         report.failures().count() > 0 || (report.is_whole() && !report.summary.holes.is_empty())
     };
     Ok(if reports.iter().any(failed) || !all_alike { ExitStatus::Failed } else { ExitStatus::Passed })
+}
+
+/// Lets something print while other adapters' bars are shown. Should it end the program, it does so after the bars' lock is free.
+fn beside(bars: &MultiProgress, print: impl FnOnce()) {
+    bars.suspend(|| catch_unwind(AssertUnwindSafe(print))).unwrap_or_else(|cause| resume_unwind(cause));
 }
 
 /// Says on standard error how the results compare with an earlier run's; whether some were compared and all are alike.
@@ -219,6 +234,9 @@ fn check_memory(limit: u64) -> Result<(), AnyError> {
         None => Err("--memory-limit: this system does not tell how much memory a process held; leave it out".into()),
     }
 }
+
+/// Whether nothing new is to be started.
+type IsOver<'a> = &'a (dyn Fn() -> bool + Sync);
 
 /// The cases for a device, those that say most first.
 struct Work {
@@ -251,7 +269,7 @@ impl Work {
         gpu: &Gpu,
         cases: Range<usize>,
         jobs: usize,
-        deadline: Deadline,
+        is_over: IsOver<'_>,
         each: impl Fn() + Sync,
     ) -> Result<Vec<(Outcome, f64)>, AnyError> {
         let (next, done) = (AtomicUsize::new(cases.start), Mutex::new(Vec::new()));
@@ -265,7 +283,7 @@ impl Work {
                 while !suite.is_worn() {
                     let first = next.fetch_add(block, Ordering::Relaxed);
                     for i in first..first + block {
-                        let Some(case) = self.ranking.cases[..cases.end].get(i).filter(|_| !deadline.passed()) else {
+                        let Some(case) = self.ranking.cases[..cases.end].get(i).filter(|_| !is_over()) else {
                             return Ok(());
                         };
                         let begin = Instant::now();
@@ -325,7 +343,12 @@ impl Pace {
     }
 }
 
-fn check(gpu: &Gpu, arguments: &CheckArgs, deadline: Deadline) -> Result<AdapterReport, AnyError> {
+fn check(
+    gpu: &Gpu,
+    arguments: &CheckArgs,
+    bars: &MultiProgress,
+    is_over: IsOver<'_>,
+) -> Result<AdapterReport, AnyError> {
     let begin = Instant::now();
     // The second is a device whose bindings are so small that tensors take several.
     let works = [Work::new(gpu, false, arguments)?, Work::new(gpu, true, arguments)?];
@@ -333,34 +356,36 @@ fn check(gpu: &Gpu, arguments: &CheckArgs, deadline: Deadline) -> Result<Adapter
     let cases_in_all = works.iter().map(|work| work.in_all).sum();
     if chosen == 0 {
         let text = arguments.filter.as_deref().unwrap_or_default();
-        return Err(format!("no case contains {text:?}; `bn check --full --json` lists them all").into());
+        let key = gpu.key();
+        return Err(format!("{key}: no case contains {text:?}; `bn check --full --json` lists them all").into());
     }
-    let bar = progress(chosen as u64, &gpu.key());
+    let bar = bars.add(progress(chosen as u64, &gpu.key()));
     let jobs = arguments.jobs.map_or_else(|| default_jobs(gpu), usize::from);
     let mut outcomes = Vec::new();
     // What says most comes first, of both.
     for work in &works {
-        outcomes.extend(work.run(gpu, 0..work.ranking.quick.min(work.chosen), jobs, deadline, || bar.inc(1))?);
+        outcomes.extend(work.run(gpu, 0..work.ranking.quick.min(work.chosen), jobs, is_over, || bar.inc(1))?);
     }
-    if chosen > outcomes.len() && !deadline.passed() {
+    if chosen > outcomes.len() && !is_over() {
         let shaders =
             |cases: fn(&Work) -> usize| -> usize { works.iter().map(|work| work.ranking.shaders(cases(work))).sum() };
         let new = shaders(|work| work.chosen) - shaders(|work| work.ranking.quick);
-        eprintln!("{}: {} cases with {new} more shaders are left", gpu.key(), chosen - outcomes.len());
+        let left = chosen - outcomes.len();
+        beside(bars, || eprintln!("{}: {left} cases with {new} more shaders are left", gpu.key()));
     }
     let pace = Pace::new(chosen - outcomes.len());
     for work in works.iter().filter(|work| work.chosen > work.ranking.quick) {
         let done = || {
             bar.inc(1);
             if let Some(left) = pace.done() {
-                bar.suspend(|| eprintln!("{}: {left}", gpu.key()));
+                beside(bars, || eprintln!("{}: {left}", gpu.key()));
             }
         };
-        outcomes.extend(work.run(gpu, work.ranking.quick..work.chosen, jobs, deadline, done)?);
+        outcomes.extend(work.run(gpu, work.ranking.quick..work.chosen, jobs, is_over, done)?);
     }
     bar.finish_and_clear();
     if outcomes.is_empty() {
-        return Err("no case ran before the time limit; give it more seconds".into());
+        return Err(format!("{}: no case ran before the time limit; give it more seconds", gpu.key()).into());
     }
     let (outcomes, times): (Vec<Outcome>, Vec<f64>) = outcomes.into_iter().unzip();
     Ok(AdapterReport {
@@ -376,10 +401,12 @@ fn check(gpu: &Gpu, arguments: &CheckArgs, deadline: Deadline) -> Result<Adapter
     })
 }
 
-/// A driver compiles one shader at a time for a device; OpenGL has one context for all.
+/// A driver compiles one shader at a time for a device; OpenGL has one context for all devices, and SwiftShader's compiler one
+/// lock, so that a second job would only compile again what the first has.
 fn default_jobs(gpu: &Gpu) -> usize {
     match gpu.info.backend {
         wgpu::Backend::Gl => 1,
+        _ if gpu.key() == "swiftshader" => 1,
         _ => std::thread::available_parallelism().map_or(1, usize::from).min(8),
     }
 }

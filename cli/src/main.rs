@@ -28,6 +28,7 @@ mod report;
 mod run;
 mod same_bits;
 mod shader;
+mod side_by_side;
 mod survey;
 mod terminal;
 mod train;

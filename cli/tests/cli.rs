@@ -155,6 +155,24 @@ fn info_lists_the_adapters_that_check_takes() {
     }
 }
 
+/// They run side by side, and whoever is done first waits to be shown.
+#[test]
+fn check_shows_adapters_in_their_order() {
+    let info: serde_json::Value = serde_json::from_slice(&bn(&["info", "--json"]).stdout).unwrap();
+    let keys: Vec<&str> = info.as_array().unwrap().iter().map(|row| row["key"].as_str().unwrap()).collect();
+    let file = folder("order").join("check.json");
+    let check = bn(&["check", "--all-adapters", "--filter", "inference 2x3x7x7", "--json", file.to_str().unwrap()]);
+    assert_eq!(code(&check), 0, "{}", String::from_utf8_lossy(&check.stderr));
+    let shown = String::from_utf8(check.stdout).unwrap();
+    let shown = shown.lines().filter_map(|line| line.split_once(": ").filter(|(_, rest)| rest.contains(" passed, ")));
+    assert_eq!(shown.map(|(key, _)| key).collect::<Vec<_>>(), keys);
+    let reports: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let reported: Vec<&str> =
+        reports.as_array().unwrap().iter().map(|report| report["adapter"].as_str().unwrap()).collect();
+    assert_eq!(reported, keys);
+    std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
+}
+
 #[test]
 fn check_writes_reports() {
     let folder = folder("reports");
