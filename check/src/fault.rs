@@ -80,8 +80,8 @@ pub const FAULTS: [Fault; 78] = [
     fault!("the shift is a value far away", "let shift = shift_of(work);", "let shift = Value(3e4);"),
     fault!(
         "the remainder of the mean is dropped",
-        "Statistics(load_scratch(work, SCRATCH_SHIFT), mean,",
-        "Statistics(load_scratch(work, SCRATCH_SHIFT), Value(0.0),",
+        "Statistics(load_scratch(work, SHIFT_ROW), mean,",
+        "Statistics(load_scratch(work, SHIFT_ROW), Value(0.0),",
     ),
     fault!(
         "a run is merged without its distance",
@@ -290,8 +290,8 @@ pub const FAULTS: [Fault; 78] = [
     fault!(
         in " packed",
         "gamma lies in place of beta",
-        "return Value(beta[params.gamma_at + work.column]);",
-        "return Value(beta[params.beta_at + work.column]);"
+        "return Value(beta[params.gamma_at + work.channels.x]);",
+        "return Value(beta[params.beta_at + work.channels.x]);"
     ),
     fault!(in " packed", "dgamma lies in place of dbeta", "&dbeta[params.dgamma_at + work.channels[c]]", "&dbeta[params.dbeta_at + work.channels[c]]"),
     fault!(in " x=4/", "a view of x begins where its tensor does", "* params.x_gap + params.x_base", "* params.x_gap"),

@@ -284,7 +284,7 @@ mod tests {
         for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "json")) {
             let text = std::fs::read_to_string(&file).unwrap();
             if text.contains(crate::compile::record::SCHEMA) {
-                let _: crate::compile::record::Record = serde_json::from_str(&text).unwrap();
+                let _: crate::compile::record::CompilerRecord = serde_json::from_str(&text).unwrap();
                 continue;
             }
             let (record, raw): (Record, Value) =

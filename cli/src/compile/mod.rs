@@ -11,7 +11,7 @@ use batchnorm_wgpu_compile::known::{judge, known};
 use batchnorm_wgpu_compile::process::{self, Report};
 use batchnorm_wgpu_compile::subject::{self, Subject};
 use clap::ValueEnum;
-use record::{HEADER, LEAST_COLUMNS, Record, cells};
+use record::{CompilerRecord, HEADER, LEAST_COLUMNS, cells};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,7 +44,7 @@ pub struct CompileArgs {
     record: Option<PathBuf>,
     /// Be the process that compiles
     #[arg(long, value_name = "DRIVER", hide = true)]
-    worker: Option<Worker>,
+    worker: Option<CompilerProcess>,
 }
 
 const EXAMPLES: &str = "\
@@ -64,12 +64,12 @@ workgroups of 256, 512 and 1024. docs/compilers.md says how each figure is count
 
 /// A driver whose process this is.
 #[derive(Clone, Copy, Debug, ValueEnum)]
-enum Worker {
+enum CompilerProcess {
     Radv,
     Nvk,
 }
 
-impl Worker {
+impl CompilerProcess {
     fn of(driver: Driver) -> Self {
         match driver {
             Driver::Radv => Self::Radv,
@@ -110,7 +110,7 @@ pub fn run(arguments: &CompileArgs) -> Result<ExitStatus, AnyError> {
     };
     let subjects = arguments.subjects()?;
     let reports = compile(&families, &subjects, arguments.jobs)?;
-    let records: Vec<Record> = reports.iter().map(|report| Record::new(report, &date)).collect();
+    let records: Vec<CompilerRecord> = reports.iter().map(|report| CompilerRecord::new(report, &date)).collect();
     for (file, record) in files.iter().zip(&records) {
         file.write_json(record)?;
         eprintln!("record: {}", file.path().display());
@@ -173,7 +173,7 @@ fn compile(families: &[Family], subjects: &[Subject], jobs: Option<u16>) -> Resu
     let called = || std::env::args_os().next().map(PathBuf::from).ok_or("the program has no name");
     let program = std::env::current_exe().or_else(|_| called())?;
     let command = |family: Family| {
-        let worker = Worker::of(family.driver).to_possible_value();
+        let worker = CompilerProcess::of(family.driver).to_possible_value();
         let name = worker.map(|value| value.get_name().to_owned()).unwrap_or_default();
         let mut command = Command::new(&program);
         command.args(["compile", "--worker", &name]);
@@ -195,8 +195,8 @@ fn columns(explained: bool) -> Vec<Column> {
     HEADER.iter().enumerate().map(column).collect()
 }
 
-fn print(record: &Record, is_last: bool) {
-    let Record { compiler, gpu, name, driver, kernels, .. } = record;
+fn print(record: &CompilerRecord, is_last: bool) {
+    let CompilerRecord { compiler, gpu, name, driver, kernels, .. } = record;
     println!("{}", prose(&format!("{compiler} ({gpu}): {name}, {driver}")));
     println!("{}", table(columns(is_last), kernels.iter().map(cells)));
     if !is_last {

@@ -9,7 +9,7 @@ pub const SCHEMA: &str = "batchnorm-compile-1";
 
 /// The report of one GPU on one day. The format is described in `benches/records/README.md`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Record {
+pub struct CompilerRecord {
     /// [`SCHEMA`].
     pub schema: String,
     /// The day, `YYYY-MM-DD`.
@@ -31,7 +31,7 @@ pub struct Record {
     pub failed: Vec<String>,
 }
 
-impl Record {
+impl CompilerRecord {
     /// Of a report.
     pub fn new(report: &Report, date: &str) -> Self {
         Self {

@@ -5,7 +5,7 @@ use super::read::{Records, chosen_of, median, order, same_case};
 use super::{FUSED_HEADER, count, digits, fused_cells, plan, strategy};
 use crate::bench::record::{BenchRow, Record};
 use crate::chart::{legend, page_style};
-use crate::compile::record::{HEADER as COMPILED_HEADER, Record as Compiled, cells as compiled_cells};
+use crate::compile::record::{CompilerRecord, HEADER as COMPILED_HEADER, cells as compiled_cells};
 use batchnorm_wgpu::Operation;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
@@ -321,7 +321,7 @@ fn fused(records: &[Record]) -> Markup {
 }
 
 /// What compilers say of the kernels, where there are such records.
-fn compiled(records: &[Compiled]) -> Markup {
+fn compiled(records: &[CompilerRecord]) -> Markup {
     let header = COMPILED_HEADER.map(|(name, _)| name.replace('\n', " "));
     let header: Vec<&str> = header.iter().map(String::as_str).collect();
     let last = header.len() - 1;
@@ -437,7 +437,7 @@ mod tests {
                 ..Figures::default()
             },
         };
-        let of = |compiler: &str| Compiled {
+        let of = |compiler: &str| CompilerRecord {
             schema: crate::compile::record::SCHEMA.into(),
             date: "2026-01-02".into(),
             compiler: compiler.into(),

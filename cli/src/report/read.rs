@@ -3,7 +3,7 @@
 use super::count;
 use crate::AnyError;
 use crate::bench::record::{BenchRow, Record, SCHEMA};
-use crate::compile::record::{Record as Compiled, SCHEMA as COMPILED};
+use crate::compile::record::{CompilerRecord, SCHEMA as COMPILED};
 use batchnorm_wgpu::{DType, Operation};
 use serde_json::Value;
 use std::cmp::Ordering;
@@ -18,7 +18,7 @@ pub struct Records {
     /// The others: by adapter, then by date.
     pub older: Vec<Record>,
     /// Of each compiler the newest record of `bn compile`, in the order of their names.
-    pub compiled: Vec<Compiled>,
+    pub compiled: Vec<CompilerRecord>,
 }
 
 /// What was found below a folder.
@@ -33,7 +33,7 @@ pub struct Read {
 pub fn read(directory: &Path) -> Result<Read, AnyError> {
     // By adapter and date: one machine measures once a day, a second file would be a copy of the first.
     let mut found: BTreeMap<(String, String), Record> = BTreeMap::new();
-    let mut compiled: BTreeMap<String, Compiled> = BTreeMap::new();
+    let mut compiled: BTreeMap<String, CompilerRecord> = BTreeMap::new();
     let mut problems = Vec::new();
     for entry in WalkDir::new(directory).follow_links(true).sort_by_file_name() {
         let entry = entry.map_err(|error| format!("cannot read {}: {error}", directory.display()))?;
@@ -44,7 +44,7 @@ pub fn read(directory: &Path) -> Result<Read, AnyError> {
         let checked = record(path).and_then(|record| {
             let record = match record {
                 Either::Timed(record) => record,
-                Either::Compiled(record) => {
+                Either::CompilerRecord(record) => {
                     let newest = compiled.entry(record.compiler.clone()).or_insert_with(|| record.clone());
                     if newest.date < record.date {
                         *newest = record;
@@ -92,7 +92,7 @@ enum Either {
     /// Of `bn bench`.
     Timed(Record),
     /// Of `bn compile`.
-    Compiled(Compiled),
+    CompilerRecord(CompilerRecord),
 }
 
 /// The record in a file, or what was expected and what came.
@@ -102,10 +102,10 @@ fn record(path: &Path) -> Result<Either, String> {
     match value.get("schema") {
         Some(Value::String(schema)) if schema == SCHEMA => (),
         Some(Value::String(schema)) if schema == COMPILED => {
-            let record: Compiled = serde_json::from_str(&text)
+            let record: CompilerRecord = serde_json::from_str(&text)
                 .map_err(|error| format!("expected a record of {COMPILED}, got: {error}"))?;
             check_date(&record.date)?;
-            return Ok(Either::Compiled(record));
+            return Ok(Either::CompilerRecord(record));
         }
         Some(other) => return Err(format!("expected schema {SCHEMA:?}, got {other}")),
         None => return Err(format!("expected schema {SCHEMA:?}, got JSON without a schema")),

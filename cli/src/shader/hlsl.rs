@@ -25,24 +25,23 @@ const UNKNOWN: [Unknown; 1] = [("glslang's HLSL has no float16_t, which naga wri
 })];
 
 /// A shader, and the name of what it is.
-struct Subject {
+struct CheckedText {
     name: String,
     variant: Variant,
     workgroup_size: u32,
 }
 
 /// Every variant that a check of results covers, with all of its bindings, and what automatic plans choose with theirs.
-fn subjects(name: &str) -> Vec<Subject> {
+fn checked_texts(name: &str) -> Vec<CheckedText> {
     let mut all: Vec<(Variant, u32)> = Variant::apart().map(|variant| (variant, 256)).collect();
-    let chosen = subject::all().into_iter().filter(|subject| subject.chosen_for.is_some());
-    all.extend(
-        chosen.flat_map(|subject| subject.variants.into_iter().map(move |variant| (variant, subject.workgroup_size))),
-    );
+    let chosen = subject::all().into_iter().filter(|text| text.chosen_for.is_some());
+    all.extend(chosen.flat_map(|text| text.variants.into_iter().map(move |variant| (variant, text.workgroup_size))));
     let mut seen = std::collections::HashSet::new();
     // The size is one number in the text, which any one stands for.
     all.retain(|(variant, _)| seen.insert(*variant) && variant.name().starts_with(name));
-    let subject = |(variant, workgroup_size): (Variant, u32)| Subject { name: variant.name(), variant, workgroup_size };
-    all.into_iter().map(subject).collect()
+    let text =
+        |(variant, workgroup_size): (Variant, u32)| CheckedText { name: variant.name(), variant, workgroup_size };
+    all.into_iter().map(text).collect()
 }
 
 /// What the checker says of a text: nothing, or the complaint.
@@ -72,8 +71,8 @@ fn complaint(program: &Path, hlsl: &str) -> Result<Option<String>, AnyError> {
 }
 
 /// What is wrong with a shader, in words.
-fn fault(program: &Path, subject: &Subject) -> Result<Option<String>, AnyError> {
-    let Subject { name, variant, workgroup_size } = subject;
+fn fault(program: &Path, text: &CheckedText) -> Result<Option<String>, AnyError> {
+    let CheckedText { name, variant, workgroup_size } = text;
     let hlsl = match Checked::read(&variant.shader_of(Some(*workgroup_size)).text).and_then(|checked| checked.hlsl()) {
         Ok(hlsl) => hlsl,
         Err(error) => return Ok(Some(format!("{name}: {error}"))),
@@ -90,7 +89,7 @@ fn fault(program: &Path, subject: &Subject) -> Result<Option<String>, AnyError> 
 
 /// Checks every shader whose name begins with `name`.
 pub fn check(program: &Path, name: &str) -> Result<ExitStatus, AnyError> {
-    let all = subjects(name);
+    let all = checked_texts(name);
     if all.is_empty() {
         return Err(super::unknown(name));
     }
@@ -101,8 +100,8 @@ pub fn check(program: &Path, name: &str) -> Result<ExitStatus, AnyError> {
     let bar = progress(all.len() as u64, "hlsl");
     let (next, faults) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let job = || -> Result<(), AnyError> {
-        while let Some(subject) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let fault = fault(program, subject).inspect_err(|_| next.store(all.len(), Ordering::Relaxed))?;
+        while let Some(text) = all.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let fault = fault(program, text).inspect_err(|_| next.store(all.len(), Ordering::Relaxed))?;
             faults.lock().unwrap_or_else(PoisonError::into_inner).extend(fault);
             bar.inc(1);
         }
@@ -116,12 +115,12 @@ pub fn check(program: &Path, name: &str) -> Result<ExitStatus, AnyError> {
     bar.finish_and_clear();
     let faults = faults.into_inner().unwrap_or_else(PoisonError::into_inner);
     for (why, is_so) in UNKNOWN {
-        let number = all.iter().filter(|subject| is_so(&subject.variant)).count();
+        let number = all.iter().filter(|text| is_so(&text.variant)).count();
         if number > 0 {
             println!("not judged: {number} shaders: {why}");
         }
     }
-    let judged = all.iter().filter(|subject| !UNKNOWN.iter().any(|(_, is_so)| is_so(&subject.variant))).count();
+    let judged = all.iter().filter(|text| !UNKNOWN.iter().any(|(_, is_so)| is_so(&text.variant))).count();
     println!("{judged} shaders in HLSL checked by {}, {} refused", program.display(), faults.len());
     faults.iter().for_each(|fault| println!("  {fault}"));
     Ok(if faults.is_empty() { ExitStatus::Passed } else { ExitStatus::Failed })
