@@ -159,6 +159,17 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A device computes something else than the reference: its compiler or driver is at fault, or this crate.
+    #[error(
+        "{what}: expected results within the tolerance of the float64 reference, got {comparison}; update the driver, and report it \
+         with what `bn check` says"
+    )]
+    WrongResult {
+        /// The operation, the shape and the plan.
+        what: String,
+        /// How far it is off.
+        comparison: String,
+    },
     /// A text is no tuning file.
     #[error("expected a tuning file as `bn tune` writes it, got one in which {reason}; write it anew with `bn tune`")]
     Tuning {

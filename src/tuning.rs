@@ -53,6 +53,24 @@ pub struct TuningPoint {
     pub fraction_of_copy: Option<f64>,
 }
 
+impl TuningPoint {
+    /// A preference for this operation on this shape, not measured.
+    pub fn new(operation: Operation, shape: &Shape, prefer: Preference) -> Self {
+        let (channels, values) = (shape.channels() as u64, shape.elements_per_channel() as u64);
+        Self { operation, rows: shape.inner() == 1, channels, values, prefer, fraction_of_copy: None }
+    }
+
+    /// Whether it was measured with this operation on a shape like this one.
+    pub fn is_about(&self, operation: Operation, shape: &Shape) -> bool {
+        self.place() == Self::new(operation, shape, self.prefer).place()
+    }
+
+    /// What it is looked up by.
+    fn place(&self) -> (Operation, bool, u64, u64) {
+        (self.operation, self.rows, self.channels, self.values)
+    }
+}
+
 /// What a plan should be like, as far as the shape and the device allow. What it leaves open is as a plan has it by itself: the
 /// strategy `split`, workgroups of 256 invocations. Splits and a storage in it do not count.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -203,14 +221,32 @@ impl Tuning {
         serde_json::to_string_pretty(self).unwrap_or_default()
     }
 
+    /// The same with these points, each in place of what it had for that operation and shape.
+    #[must_use]
+    pub fn with_points(mut self, points: impl IntoIterator<Item = TuningPoint>) -> Self {
+        for point in points {
+            self.points.retain(|other| other.place() != point.place());
+            self.points.push(point);
+        }
+        self
+    }
+
     /// What to try for a shape, best first: what was fastest on the nearest shapes, by the ratios of their channels and
-    /// values per channel.
-    pub(crate) fn preferences(&self, operation: Operation, shape: &Shape) -> Vec<Preference> {
+    /// values per channel. With each, the larger of the two ratios, 1 or more.
+    pub(crate) fn preferences(&self, operation: Operation, shape: &Shape) -> Vec<(f64, Preference)> {
         let rows = shape.inner() == 1;
-        let distance = |point: &TuningPoint| {
+        let logarithms = |point: &TuningPoint| {
             let channels = (point.channels as f64 / shape.channels() as f64).ln();
             let values = (point.values as f64 / shape.elements_per_channel() as f64).ln();
+            (channels.abs(), values.abs())
+        };
+        let distance = |point: &TuningPoint| {
+            let (channels, values) = logarithms(point);
             channels * channels + values * values
+        };
+        let ratio = |point: &TuningPoint| {
+            let (channels, values) = logarithms(point);
+            channels.max(values).exp()
         };
         // What was fast for one workgroup to a column says nothing of columns many times as long, or of a few of them.
         let alike = |point: &TuningPoint| {
@@ -226,7 +262,7 @@ impl Tuning {
             self.points.iter().filter(|point| point.operation == operation && point.rows == rows).collect();
         near.retain(|point| alike(point));
         near.sort_by(|one, other| narrow(one).cmp(&narrow(other)).then(distance(one).total_cmp(&distance(other))));
-        near.into_iter().map(|point| point.prefer).collect()
+        near.into_iter().map(|point| (ratio(point), point.prefer)).collect()
     }
 }
 
@@ -257,7 +293,7 @@ mod tests {
     /// Numbers of workgroups in the order of preference.
     fn preferred(points: &[TuningPoint]) -> Vec<u32> {
         let tuning = Tuning { points: points.to_vec(), ..Tuning::none() };
-        tuning.preferences(OPERATION, &shape()).iter().map(|preference| preference.workgroups).collect()
+        tuning.preferences(OPERATION, &shape()).iter().map(|(_, preference)| preference.workgroups).collect()
     }
 
     #[test]

@@ -12,7 +12,7 @@
 mod adapter;
 mod training;
 
-use adapter::{Adapter, SOFTWARE, faults, find, indices, kernels, large, micro, misuse, steps};
+use adapter::{Adapter, SOFTWARE, faults, find, indices, kernels, large, measure, micro, misuse, steps};
 use batchnorm_wgpu::kernels::{Geometry, Strategy as By, Variant};
 use batchnorm_wgpu::reference::bound::compare;
 use batchnorm_wgpu::{Activation, Choice, Config, DType, Kernels, Layout, Options, Plan, RuntimeChecks, Shape};
@@ -113,6 +113,7 @@ fn of_adapter(adapter: &Adapter, is_first: bool) -> Vec<Trial> {
     trials.extend(steps::trials(adapter));
     trials.extend(micro::trials(adapter));
     trials.extend(indices::trials(adapter));
+    trials.extend(measure::trials(adapter));
     trials
 }
 

@@ -143,6 +143,11 @@ impl BatchNorm {
         Ok(Self { kernels: self.kernels.clone(), description, label: self.label.clone() })
     }
 
+    /// The kernels that it was made with.
+    pub fn kernels(&self) -> &Kernels {
+        &self.kernels
+    }
+
     /// The name of the layer, where it has one.
     pub fn label(&self) -> Option<&str> {
         self.label.as_deref()
@@ -409,6 +414,19 @@ impl BatchNorm {
         let source = filled_buffer(device, &label_of(self.label(), NAME), during, usage, &bytes)?;
         encoder.copy_buffer_to_buffer(&source, 0, running.buffer, running.offset, bytes.len() as u64);
         Ok(())
+    }
+
+    /// Binds an operation to entire buffers, named as in the table of kernels; those that it does not have are left out.
+    #[cfg(feature = "host")]
+    pub(crate) fn bind_entire<'a>(
+        &self,
+        operation: Operation,
+        buffers: impl Iterator<Item = (&'static str, &'a wgpu::Buffer)>,
+    ) -> Result<Step> {
+        let has = self.description.bindings(operation);
+        let mine = buffers.filter(|(name, _)| has.iter().any(|(other, _)| other == name));
+        let named = mine.map(|(name, buffer)| Named { name, binding: buffer.as_entire_buffer_binding(), adds: false });
+        self.named(self.bind(operation, named.collect()))
     }
 
     /// Checks the buffers against what the operation may do with them, then makes pipelines and bind groups.

@@ -6,6 +6,8 @@ mod prepare;
 #[cfg(feature = "host")]
 pub(crate) mod readback;
 pub(crate) mod scope;
+#[cfg(feature = "host")]
+pub(crate) mod wait;
 
 pub(crate) use dispatch::BoundDispatch;
 pub(crate) use pipelines::Pipeline;

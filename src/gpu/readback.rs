@@ -1,6 +1,7 @@
 //! Buffers up and down. Only the host convenience waits, and only here.
 
 use super::scope::{guarded, refused};
+use super::wait::driven;
 use crate::error::{Error, Result};
 use futures_intrusive::channel::shared::{OneshotReceiver, oneshot_channel};
 
@@ -109,7 +110,6 @@ impl Readback {
 
     /// Waits for the copies, polling the device.
     pub(crate) fn wait(self, device: &wgpu::Device) -> Result<Vec<Vec<u8>>> {
-        device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| refused(device, READING, error))?;
-        pollster::block_on(self.finish())
+        driven(device, self.finish())
     }
 }

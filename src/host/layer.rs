@@ -2,6 +2,7 @@
 
 use super::element::Element;
 use crate::batch_norm::{Backward, BatchNorm, ForwardTraining, Inference, Statistics, Step};
+use crate::choice::Choice;
 use crate::config::Config;
 use crate::error::{Error, Result, of_layer};
 use crate::gpu::readback::{Readback, storage, upload};
@@ -37,6 +38,7 @@ pub struct HostBatchNorm {
     queue: wgpu::Queue,
     layout: Layout,
     config: Config,
+    choice: Choice,
     label: Option<Arc<str>>,
 }
 
@@ -125,14 +127,27 @@ impl HostBatchNorm {
                 hint: "check the number of channels, or make several layers, since channels do not depend on each other",
             });
         }
+        Self::with_kernels(&Kernels::new(device), queue, channels, layout, config, Choice::default())
+    }
+
+    /// The same over kernels that are there already, with some of the choices of its plans forced.
+    pub(crate) fn with_kernels(
+        kernels: &Kernels,
+        queue: &wgpu::Queue,
+        channels: usize,
+        layout: Layout,
+        config: Config,
+        choice: Choice,
+    ) -> Result<Self> {
         Ok(Self {
             gamma: Some(Array1::ones(channels)),
             beta: Some(Array1::zeros(channels)),
             running: RunningStatistics::new(channels),
-            kernels: Kernels::new(device),
+            kernels: kernels.clone(),
             queue: queue.clone(),
             layout,
             config,
+            choice,
             label: None,
         })
     }
@@ -452,7 +467,7 @@ impl HostBatchNorm {
             return Err(mismatch("x", format!("{channels} channels, {}", self.layout), format!("dimensions {shape}")));
         }
         let config = Config { dtype: T::DTYPE, in_place: false, ..self.config };
-        let layer = BatchNorm::new(&self.kernels, shape, config)?;
+        let layer = BatchNorm::with_choice(&self.kernels, shape, config, &self.choice)?;
         Ok(match &self.label {
             Some(label) => layer.with_label(label.clone()),
             None => layer,

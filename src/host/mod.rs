@@ -4,6 +4,7 @@ mod adapters;
 mod element;
 mod fold;
 mod layer;
+pub mod measure;
 
 pub use crate::capabilities::adapter_key;
 pub use crate::gpu::readback::{download, storage, upload};

@@ -23,6 +23,9 @@ use serde::Serialize;
 
 /// What the tile of an interleaved plan may be: so many neighbouring invocations read neighbouring columns.
 const INTERLEAVED_TILES: [u32; 3] = [32, 16, 8];
+/// How many times as many channels or values a shape may have, or a part of them, for a measurement to say more of a GPU than an
+/// estimate does.
+const NEAR: f64 = 8.0;
 /// Most partial results that a lane merges one after the other, unless the column's length needs more: every workgroup
 /// merges those of all splits, and the error bound counts on it (`reference::bound`).
 pub const LONGEST_MERGE: u32 = 16;
@@ -92,13 +95,7 @@ impl Plan {
     ) -> Result<Self> {
         check_count(shape)?;
         let by = |preference: &Preference| Self::preferred(operation, shape, dtype, capabilities, preference, choice);
-        let mut preferences = tuning.preferences(operation, shape);
-        preferences.extend(match capabilities.device_type {
-            wgpu::DeviceType::Cpu => vec![SOFTWARE],
-            // What was measured wins: no estimate is needed where it can run.
-            _ if preferences.iter().any(|measured| by(measured).is_ok()) => Vec::new(),
-            kind => estimate::preferences(operation, shape, dtype, kind, |estimated| by(estimated).ok()),
-        });
+        let mut preferences = Self::likely(operation, shape, dtype, capabilities, tuning, choice);
         // What is preferred for another strategy says little about a forced one.
         preferences.sort_by_key(|preference| choice.strategy().is_some_and(|forced| forced != preference.strategy()));
         let mut refused = None;
@@ -112,6 +109,42 @@ impl Plan {
             }
         }
         Err(refused.unwrap_or_else(|| unavailable(operation.name(), "no preference is known".into())))
+    }
+
+    /// What to try, best first: what was measured, then what is guessed.
+    fn likely(
+        operation: Operation,
+        shape: &Shape,
+        dtype: DType,
+        capabilities: &Capabilities,
+        tuning: &Tuning,
+        choice: &Choice,
+    ) -> Vec<Preference> {
+        let by = |preference: &Preference| Self::preferred(operation, shape, dtype, capabilities, preference, choice);
+        let measured = tuning.preferences(operation, shape);
+        if capabilities.device_type == wgpu::DeviceType::Cpu {
+            return measured.into_iter().map(|(_, preference)| preference).chain([SOFTWARE]).collect();
+        }
+        // Of a shape that is quite another an estimate says more.
+        let near = measured.into_iter().filter(|(ratio, _)| *ratio <= NEAR).map(|(_, preference)| preference);
+        let mut preferences: Vec<Preference> = near.collect();
+        // What was measured wins: no estimate is needed where it can run.
+        if !preferences.iter().any(|measured| by(measured).is_ok()) {
+            preferences.extend(Self::estimated(operation, shape, dtype, capabilities, choice));
+        }
+        preferences
+    }
+
+    /// What an estimate takes for the fastest on a GPU that nobody has measured, best first.
+    pub(crate) fn estimated(
+        operation: Operation,
+        shape: &Shape,
+        dtype: DType,
+        capabilities: &Capabilities,
+        choice: &Choice,
+    ) -> Vec<Preference> {
+        let by = |preference: &Preference| Self::preferred(operation, shape, dtype, capabilities, preference, choice);
+        estimate::preferences(operation, shape, dtype, capabilities.device_type, |estimated| by(estimated).ok())
     }
 
     fn preferred(
@@ -334,6 +367,19 @@ impl Plan {
     /// What a tuning file says of it.
     pub fn preference(&self) -> Preference {
         Preference { choice: self.choice(), workgroups: self.groups(Span::Segment, 0) }
+    }
+
+    /// What leads to it again, and on other shapes to its like: workgroups instead of splits, and what the device gives.
+    pub(crate) fn preference_of_its_kind(&self) -> Preference {
+        let Preference { choice, workgroups } = self.preference();
+        let approach = match self.approach {
+            Approach::Split { reverse, .. } => Approach::Split { splits: None, reverse: Some(reverse) },
+            other => other.into(),
+        };
+        let workgroups = if self.strategy() == Strategy::Split { workgroups } else { 0 };
+        // A device without subgroups has no choice.
+        let reduction = (self.reduction == Reduction::Tree).then_some(Reduction::Tree);
+        Preference { choice: Choice { approach: Some(approach), reduction, storage: None, ..choice }, workgroups }
     }
 
     /// What the text of its kernels depends on.

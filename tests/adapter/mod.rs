@@ -4,6 +4,7 @@ pub mod faults;
 pub mod indices;
 pub mod kernels;
 pub mod large;
+pub mod measure;
 pub mod micro;
 pub mod misuse;
 pub mod steps;

@@ -1,8 +1,8 @@
 //! The copy kernel that all others are measured against.
 
-use super::clock::{Job, Samples, Stopwatch, sets};
 use super::record;
 use crate::AnyError;
+use batchnorm_wgpu::host::measure::{Job, Samples, Stopwatch, sets};
 use batchnorm_wgpu::host::{Gpu, storage};
 use batchnorm_wgpu::wgpu;
 use batchnorm_wgpu_check::compute::{BindingUse, BoundKernel, CompiledKernel};
@@ -43,8 +43,9 @@ impl CopyKernel {
     fn ranked(gpu: &Gpu, all: Vec<Self>, rounds: usize, least: Duration) -> Result<Vec<Self>, AnyError> {
         let jobs: Vec<Job<'_>> = all.iter().map(Self::job).collect();
         let Some(first) = jobs.first() else { return Ok(Vec::new()) };
-        let samples = Stopwatch::new(gpu, first)?.measure(&jobs.iter().collect::<Vec<_>>(), rounds, least)?;
-        let medians: Vec<f64> = samples.iter().map(|samples| samples.timing().median).collect();
+        let watch = Stopwatch::new(&gpu.device, &gpu.queue, first)?;
+        let samples = watch.measure(&jobs.iter().collect::<Vec<_>>(), rounds, least)?;
+        let medians: Vec<f64> = samples.iter().map(Samples::median).collect();
         drop(jobs);
         let mut ranked: Vec<(Self, f64)> = all.into_iter().zip(medians).collect();
         ranked.sort_by(|(_, one), (_, other)| one.total_cmp(other));

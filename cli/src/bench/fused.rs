@@ -1,12 +1,13 @@
 //! `bn bench --fused`: `relu(bn(x) + residual)` in one step, beside a plain batch norm and an elementwise kernel.
 
-use super::clock::Job;
+use super::clock::timing;
 use super::epilogue::{Epilogues, Function};
 use super::record::{FusedRow, Fusion, parts};
 use super::session::Session;
 use super::tensors::{TensorSets, Use, job};
 use crate::AnyError;
 use batchnorm_wgpu::host::guarded;
+use batchnorm_wgpu::host::measure::Job;
 use batchnorm_wgpu::kernels::{Kernel, Variant, Wanted, kernels_of};
 use batchnorm_wgpu::{Activation, BatchNorm, Choice, Config, Operation, Plan, Step, Views, wgpu};
 use batchnorm_wgpu_check::compute::BoundKernel;
@@ -89,8 +90,8 @@ impl Session<'_> {
             views,
             dtype,
             fusion,
-            fused_microseconds: samples[0].timing(),
-            separate_microseconds: samples[1].timing(),
+            fused_microseconds: timing(&samples[0]),
+            separate_microseconds: timing(&samples[1]),
             separate_over_fused: samples[0].speed_over(&samples[1]),
             fused_moves: moves(operation, &layer.plan(operation)?, &config, fusion.residual()),
             separate_moves: moves(operation, &plain.plan(operation)?, &plain_config, false)

@@ -6,7 +6,7 @@
 //! |---|---|
 //! | `record` | what is written to a file, and read by `bn report` |
 //! | `machine` | the day and the machine, for the record |
-//! | `clock` | the times of a job |
+//! | `clock` | what the tool makes of the library's clock |
 //! | `elements` | values as the bytes of a tensor |
 //! | `copy`, `epilogue` | the tool's own kernels |
 //! | `subjects`, `tensors` | shapes, their tensors, and operations bound to these |

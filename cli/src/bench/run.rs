@@ -2,7 +2,6 @@
 
 use super::arguments::BenchArgs;
 use super::candidates::Others;
-use super::clock::FEATURES;
 use super::copy::CopyKernel;
 use super::epilogue::Epilogues;
 use super::machine::{processor, today};
@@ -15,6 +14,7 @@ use super::verify::WrongResult;
 use crate::deadline::Deadline;
 use crate::output::{Claim, Folder, OutputError, Replaces, ReportKind, progress, read_tuning};
 use crate::{AnyError, ExitStatus};
+use batchnorm_wgpu::host::measure::Stopwatch;
 use batchnorm_wgpu::{Choice, DType, Operation, Options, Shape};
 use indicatif::ProgressBar;
 use std::path::Path;
@@ -48,7 +48,7 @@ struct BenchRun<'a> {
 pub fn run(arguments: &BenchArgs) -> Result<ExitStatus, AnyError> {
     let deadline = arguments.limit.start();
     let json = Claim::report(arguments.json.as_deref(), RECORD)?;
-    let gpu = arguments.adapter.open_with(FEATURES)?;
+    let gpu = arguments.adapter.open_with(Stopwatch::FEATURES)?;
     let date = today();
     let file = arguments.record.as_ref().map(|folder| record_file(folder, &gpu.key(), &date)).transpose()?;
     let (subjects, too_large) = subjects(&gpu, !arguments.quick, arguments.shapes.as_deref())?;

@@ -1,13 +1,14 @@
 //! What all rows of a run share, and how a row is timed.
 
 use super::candidates::{self, Others};
-use super::clock::{Stopwatch, encoding, quantile};
+use super::clock::{clock, encoding, timing};
 use super::copy::CopyKernel;
 use super::record::{BenchRow, Clock, Copy, PlanFigures, parts};
 use super::tensors::{TensorSets, Use, job};
 use super::verify::verify;
 use crate::AnyError;
 use batchnorm_wgpu::host::Gpu;
+use batchnorm_wgpu::host::measure::{Stopwatch, quantile};
 use batchnorm_wgpu::{BatchNorm, Choice, Config, Kernels, Operation, Options, Plan, Shape};
 use batchnorm_wgpu_check::suite::Expectations;
 use std::time::Duration;
@@ -19,7 +20,7 @@ pub struct Session<'a> {
     kernels: Kernels,
     copy: &'a CopyKernel,
     /// The clock.
-    pub watch: Stopwatch<'a>,
+    pub watch: Stopwatch,
     /// Samples of a row.
     pub rounds: usize,
     /// How long a sample lasts.
@@ -36,7 +37,7 @@ impl<'a> Session<'a> {
             gpu,
             kernels: Kernels::with_options(&gpu.device, options),
             copy,
-            watch: Stopwatch::new(gpu, &copy.job())?,
+            watch: Stopwatch::new(&gpu.device, &gpu.queue, &copy.job())?,
             rounds: if quick { 5 } else { 7 },
             least: Duration::from_millis(if quick { 20 } else { 30 }),
             copy_times: Vec::new(),
@@ -51,7 +52,7 @@ impl<'a> Session<'a> {
 
     /// Where the times come from.
     pub fn clock(&self) -> Clock {
-        self.watch.clock()
+        clock(&self.watch)
     }
 
     /// The figures of the copy kernel over all rows so far.
@@ -111,7 +112,7 @@ impl<'a> Session<'a> {
         let (copy, own) = (self.copy.job(), job(&steps));
         let samples = self.watch.measure(&[&copy, &own], self.rounds, self.least)?;
         self.copy_times.extend(&samples[0].times);
-        let microseconds = samples[1].timing();
+        let microseconds = timing(&samples[1]);
         let bytes = shape.elements() as u64 * dtype.size();
         let moved = u64::from(operation.least_moves()) * bytes;
         let (dims, layout, views) = parts(shape);

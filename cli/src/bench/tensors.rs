@@ -1,9 +1,9 @@
 //! Tensors, and operations bound to them.
 
-use super::clock::{Job, sets};
 use super::elements::encode;
 use super::epilogue::{Epilogue, Function};
 use crate::AnyError;
+use batchnorm_wgpu::host::measure::{Job, sets};
 use batchnorm_wgpu::host::{Gpu, guarded, storage, upload};
 use batchnorm_wgpu::{
     Backward, BatchNorm, DType, ForwardTraining, Inference, Operation, RunningStatistics, Shape, Step, View, Views,

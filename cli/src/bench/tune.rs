@@ -1,23 +1,17 @@
 //! `bn tune`: finds the fastest plan for each operation and shape on an adapter, and writes a tuning file.
 
-use super::candidates::{Candidate, candidates, refinements};
-use super::clock::{FEATURES, Samples, Stopwatch};
 use super::copy::CopyKernel;
 use super::machine::{processor, today};
 use super::subjects::{OPERATIONS, Subject, subjects};
 use super::tensors::{TensorSets, Use, job};
-use super::verify::verify;
 use crate::adapter::AdapterArgs;
 use crate::deadline::TimeLimit;
 use crate::output::{Claim, Folder, progress};
 use crate::terminal::{number, table, text};
 use crate::{AnyError, ExitStatus};
 use batchnorm_wgpu::host::Gpu;
-use batchnorm_wgpu::kernels::Strategy;
-use batchnorm_wgpu::{
-    BatchNorm, Choice, Config, DType, Kernels, Operation, Preference, Shape, Step, Tuning, TuningPoint, Views,
-};
-use batchnorm_wgpu_check::suite::Expectations;
+use batchnorm_wgpu::host::measure::{Found, Stopwatch, Tuner};
+use batchnorm_wgpu::{BatchNorm, Config, DType, Kernels, Operation, Preference, Shape, Tuning, Views};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -32,6 +26,9 @@ pub struct TuneArgs {
     /// Measure only these shapes, in this order; the same values as `bn bench --shapes`
     #[arg(long, value_name = "TEXTS")]
     shapes: Option<String>,
+    /// Milliseconds for each operation on each shape, as a program that tunes itself has them; without it all plans are tried
+    #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
+    budget: Option<u64>,
     #[command(flatten)]
     limit: TimeLimit,
     /// The tuning file to write; one that exists is replaced only with --force
@@ -39,27 +36,21 @@ pub struct TuneArgs {
     out: PathBuf,
 }
 
-/// Candidates that are measured again, more carefully, and once more.
-const SEMIFINALISTS: usize = 16;
-const FINALISTS: usize = 4;
-/// Differences that may be chance.
-const NOISE: f64 = 0.02;
-
-struct Tuner<'a> {
+/// What a point is measured by, and how far the copy kernel is away.
+struct Measuring<'a> {
     gpu: &'a Gpu,
     kernels: Kernels,
+    tuner: Tuner,
+    budget: Option<Duration>,
     copy: &'a CopyKernel,
-    watch: Stopwatch<'a>,
+    watch: Stopwatch,
 }
-
-/// A candidate with its fraction of the copy kernel's speed.
-type Ranked = (Candidate, f64);
 
 /// Measures the candidates of every operation and shape.
 pub fn run(arguments: &TuneArgs) -> Result<ExitStatus, AnyError> {
     let deadline = arguments.limit.start();
     let file = Claim::result(&arguments.out, Folder::Exists)?;
-    let gpu = arguments.adapter.open_with(FEATURES)?;
+    let gpu = arguments.adapter.open_with(Stopwatch::FEATURES)?;
     let (mut subjects, too_large) = subjects(&gpu, !arguments.quick, arguments.shapes.as_deref())?;
     // A point of a tuning says nothing of views, which take the plans of whole tensors.
     let is_whole = |subject: &Subject| subject.shape.views() == Views::default();
@@ -68,26 +59,30 @@ pub fn run(arguments: &TuneArgs) -> Result<ExitStatus, AnyError> {
     }
     subjects.retain(is_whole);
     let copy = CopyKernel::fastest(&gpu)?;
-    let watch = Stopwatch::new(&gpu, &copy.job())?;
-    let tuner = Tuner { gpu: &gpu, kernels: Kernels::new(&gpu.device), copy: &copy, watch };
+    let watch = Stopwatch::new(&gpu.device, &gpu.queue, &copy.job())?;
+    let kernels = Kernels::new(&gpu.device);
+    let tuner = Tuner::new(&kernels, &gpu.queue);
+    let budget = arguments.budget.map(Duration::from_millis);
+    let mut measuring = Measuring { gpu: &gpu, kernels, tuner, budget, copy: &copy, watch };
     let bar = progress((subjects.len() * OPERATIONS.len()) as u64, &gpu.key());
     let measured = format!("{}: {} {} on {}", today(), gpu.info.driver, gpu.info.driver_info, processor());
     let mut tuning = Tuning { adapter: gpu.key(), measured, ..Tuning::none() };
-    let (mut left_out, mut failures) = (Vec::new(), too_large);
+    let (mut rows, mut left_out, mut failures) = (Vec::new(), Vec::new(), too_large);
     for Subject { shape, .. } in &subjects {
         if deadline.passed() {
             left_out.push(shape.to_string());
             continue;
         }
-        let Some(tensors) = noted(&mut failures, &shape.to_string(), TensorSets::new(&gpu, shape, DType::F32)) else {
-            continue;
-        };
         for operation in OPERATIONS {
             let what = format!("{operation} {shape}");
             bar.set_message(what.clone());
             match deadline.passed() {
                 true => left_out.push(what),
-                false => tuning.points.extend(noted(&mut failures, &what, tuner.point(&tensors, operation))),
+                false => {
+                    let found = noted(&mut failures, &what, measuring.point(shape, operation));
+                    tuning.points.extend(found.iter().map(|found| found.point.clone()));
+                    rows.extend(found);
+                }
             }
             bar.inc(1);
         }
@@ -104,7 +99,7 @@ pub fn run(arguments: &TuneArgs) -> Result<ExitStatus, AnyError> {
         let why = if failures.is_empty() { "the time limit came first".into() } else { failures.join("; ") };
         return Err(format!("nothing was measured: {why}").into());
     }
-    print(&tuning.points);
+    print(&rows);
     eprintln!("tuning: {}; `bn bench --tuning {0}` goes by it", arguments.out.display());
     match failures.is_empty() {
         true => Ok(ExitStatus::Passed),
@@ -117,84 +112,30 @@ fn noted<T>(failures: &mut Vec<String>, what: &str, outcome: Result<T, AnyError>
     outcome.map_err(|error| failures.push(format!("{what}: {error}"))).ok()
 }
 
-impl Tuner<'_> {
-    fn point(&self, tensors: &TensorSets, operation: Operation) -> Result<TuningPoint, AnyError> {
-        let shape = tensors.shape();
-        let capabilities = self.kernels.capabilities();
-        let all = candidates(operation, shape, capabilities);
-        // Most are far too slow: a glance at each tells.
-        let mut few = self.rank(tensors, operation, all, 1, Duration::from_millis(2))?;
-        few.truncate(SEMIFINALISTS);
-        let few = few.into_iter().map(|(candidate, _)| candidate).collect();
-        let mut ranked = self.rank(tensors, operation, few, 3, Duration::from_millis(6))?;
-        ranked.truncate(FINALISTS);
-        if let Some(((best, _), _)) = ranked.first().copied() {
-            let known: Vec<Choice> = ranked.iter().map(|((_, choice), _)| *choice).collect();
-            let further = refinements(best, operation, shape, capabilities);
-            ranked.extend(further.into_iter().filter(|(_, choice)| !known.contains(choice)).map(|one| (one, 0.0)));
-        }
-        let finalists: Vec<Candidate> = ranked.into_iter().map(|(candidate, _)| candidate).collect();
-        let ranked = self.rank(tensors, operation, finalists.clone(), 7, Duration::from_millis(15))?;
-        // Of those that are as fast as can be told, the one that comes first: simple before special.
-        let fastest = ranked.first().map_or(0.0, |(_, fraction)| *fraction);
-        let alike = |candidate: &Candidate| {
-            ranked.iter().find(|(other, fraction)| other == candidate && *fraction >= (1.0 - NOISE) * fastest).copied()
-        };
-        let ((prefer, choice), fraction) = finalists.iter().find_map(alike).ok_or("no plan can run")?;
-        let layer = BatchNorm::with_choice(&self.kernels, shape.clone(), Config::default(), &choice)?;
-        let plan = layer.plan(operation)?;
-        let mut expectations = Expectations::default();
-        verify(self.gpu, &self.kernels, (operation, false), shape, &Config::default(), &plan, &mut expectations)?;
-        // As many as ran: a shape with fewer channels shall split them.
-        let ran = plan.preference().workgroups;
-        let workgroups = if prefer.strategy() == Strategy::Split { prefer.workgroups.max(ran) } else { 0 };
-        Ok(point(operation, shape, Preference { workgroups, ..prefer }, fraction))
-    }
-
-    /// The candidates, the fastest first; all are timed in turn.
-    fn rank(
-        &self,
-        tensors: &TensorSets,
-        operation: Operation,
-        candidates: Vec<Candidate>,
-        rounds: usize,
-        least: Duration,
-    ) -> Result<Vec<Ranked>, AnyError> {
-        let steps = |(_, choice): &Candidate| -> Result<Vec<Step>, AnyError> {
-            let shape = tensors.shape().clone();
-            let layer = BatchNorm::with_choice(&self.kernels, shape, Config::default(), choice)?;
-            tensors.steps(self.gpu, &layer, operation, Use::Plain)
-        };
-        let bound = candidates.iter().map(steps).collect::<Result<Vec<_>, _>>()?;
-        let jobs: Vec<_> = std::iter::once(self.copy.job()).chain(bound.iter().map(|steps| job(steps))).collect();
-        let samples = self.watch.measure(&jobs.iter().collect::<Vec<_>>(), rounds, least)?;
-        let bytes = u64::from(operation.least_moves()) * tensors.shape().elements() as u64 * 4;
-        let fraction = |own: &Samples| self.copy.fraction(&samples[0], own, bytes);
-        let mut ranked: Vec<Ranked> = candidates.into_iter().zip(samples[1..].iter().map(fraction)).collect();
-        ranked.sort_by(|(_, one), (_, other)| other.total_cmp(one));
-        Ok(ranked)
+impl Measuring<'_> {
+    /// What the library finds, with the fraction of the copy kernel's speed.
+    fn point(&mut self, shape: &Shape, operation: Operation) -> Result<Found, AnyError> {
+        let mut found = self.tuner.measure(operation, shape, self.budget)?;
+        let tensors = TensorSets::new(self.gpu, shape, DType::F32)?;
+        let layer = BatchNorm::with_choice(&self.kernels, shape.clone(), Config::default(), &found.choice)?;
+        let steps = tensors.steps(self.gpu, &layer, operation, Use::Plain)?;
+        let samples = self.watch.measure(&[&self.copy.job(), &job(&steps)], 7, Duration::from_millis(15))?;
+        let bytes = u64::from(operation.least_moves()) * shape.elements() as u64 * 4;
+        let fraction = self.copy.fraction(&samples[0], &samples[1], bytes);
+        found.point.fraction_of_copy = Some((fraction * 1e3).round() / 1e3);
+        Ok(found)
     }
 }
 
-fn point(operation: Operation, shape: &Shape, prefer: Preference, fraction: f64) -> TuningPoint {
-    TuningPoint {
-        operation,
-        rows: shape.inner() == 1,
-        channels: shape.channels() as u64,
-        values: shape.elements_per_channel() as u64,
-        prefer,
-        fraction_of_copy: Some((fraction * 1e3).round() / 1e3),
-    }
-}
-
-fn print(points: &[TuningPoint]) {
-    let rows = points.iter().map(|point| {
+fn print(rows: &[Found]) {
+    let rows = rows.iter().map(|Found { point, microseconds: [tuned, without], .. }| {
         let Preference { choice, workgroups } = point.prefer;
         vec![
             point.operation.to_string(),
             point.channels.to_string(),
             point.values.to_string(),
             point.fraction_of_copy.map_or(String::new(), |fraction| format!("{fraction:.2}")),
+            format!("{:.2}", without / tuned),
             point.prefer.strategy().to_string(),
             if point.rows { "rows" } else { "planes" }.into(),
             choice.geometry.map_or("widest".into(), |geometry| geometry.to_string()),
@@ -209,6 +150,7 @@ fn print(points: &[TuningPoint]) {
         number("channels"),
         number("values").means("in a channel"),
         number("of copy").means("the speed over that of a copy kernel, 1 for as fast"),
+        number("gain").means("the speed over that of the plan without this tuning"),
         text("strategy"),
         text("layout").means("rows where the channels are last, else planes").extra(),
         text("geometry").means("what a value is").extra(),

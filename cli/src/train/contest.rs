@@ -49,7 +49,7 @@ pub struct Contest<'a> {
 }
 
 impl<'a> Contest<'a> {
-    /// Uploads the data, draws the weights and records both networks. `source` gives the tool's WGSL.
+    /// Uploads the data, draws the weights and records both networks, by the plans of `batch_norm`. `source` gives the tool's WGSL.
     ///
     /// # Errors
     /// [`TrainError`] when the data hold less than a batch or the device refuses something.
@@ -57,6 +57,7 @@ impl<'a> Contest<'a> {
         gpu: TrainDevice<'a>,
         mnist: &Mnist,
         settings: &TrainSettings,
+        batch_norm: Kernels,
         source: impl Fn(NetworkKernel) -> String,
     ) -> Result<Self, TrainError> {
         let (images, batch) = (mnist.train.count(), settings.batch);
@@ -68,8 +69,7 @@ impl<'a> Contest<'a> {
             let weights = initial_weights(&mut random);
             let train_images = ResidentImages::new(gpu, &mnist.train)?;
             let test_images = ResidentImages::new(gpu, &mnist.test)?;
-            let mut builder =
-                Builder { gpu, pipelines: Pipelines::new(gpu.device, source), batch_norm: Kernels::new(gpu.device) };
+            let mut builder = Builder { gpu, pipelines: Pipelines::new(gpu.device, source), batch_norm };
             let mut contestant = |batch_norm| -> Result<Contestant, TrainError> {
                 let network = Network::new(gpu, &Snapshot::initial(batch_norm, &weights))?;
                 let training = Recording::training(&network, &mut builder, &train_images, batch)?;

@@ -36,11 +36,14 @@ mod stages;
 pub use error::TrainError;
 
 use crate::output::{self, Claim, Folder, OutputError, Replaces, ReportKind};
-use batchnorm_wgpu::wgpu;
+use batchnorm_wgpu::host::measure::Cache;
+use batchnorm_wgpu::{Kernels, Layout, Options, Shape, Tuning, wgpu};
 use contest::Contest;
 use data::Mnist;
 use gpu::TrainDevice;
+use parameters::{HIDDEN, SIZES};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 /// Names and texts of the shaders of `bn train` itself.
 pub fn shaders() -> impl Iterator<Item = (String, String)> {
@@ -75,6 +78,10 @@ pub struct TrainArgs {
     /// Stop after this many epochs; --resume goes on from there
     #[arg(long, value_name = "EPOCHS", requires = "save", value_parser = clap::value_parser!(u32).range(1..))]
     pub stop_after: Option<u32>,
+    /// First measure on this device which plans of batch norm are fastest, for at most a second; what is found is kept in the user's
+    /// cache directory, so that the next run need not
+    #[arg(long, conflicts_with = "evaluate")]
+    pub tune: bool,
     /// Train nothing, and measure the networks in FILE.safetensors on the test images; PyTorch may have written them
     #[arg(long, value_name = "FILE.safetensors", conflicts_with_all = ["save", "resume", "json", "plot"])]
     pub evaluate: Option<PathBuf>,
@@ -108,6 +115,22 @@ fn evaluate(file: &Path, mnist: &Mnist, gpu: TrainDevice<'_>) -> Result<(), Trai
         Some((network, figures)) => Err(TrainError::NoLoss { file: file.into(), network, loss: figures.loss }),
         None => Ok(()),
     }
+}
+
+/// Time to measure in.
+const TUNING: Duration = Duration::from_secs(1);
+
+/// What was measured to be fast for the networks' layers, now or in an earlier run.
+fn tuned(gpu: TrainDevice<'_>, batch: usize) -> Result<Tuning, TrainError> {
+    let mut sizes = SIZES[1..=HIDDEN].to_vec();
+    sizes.dedup();
+    let shapes = sizes.into_iter().map(|channels| Shape::new(&[batch, channels], Layout::ChannelsFirst));
+    let (cache, begin) = (Cache::of_user(), Instant::now());
+    let tuning = cache.tuning(gpu.device, gpu.queue, &shapes.collect::<Result<Vec<_>, _>>()?, TUNING)?;
+    let file = cache.file_for(&gpu.device.adapter_info()).filter(|file| file.is_file());
+    let kept = file.map_or("kept nowhere".into(), |file| format!("kept in {}", file.display()));
+    println!("tuned in {:.1} s, {kept}\n", begin.elapsed().as_secs_f64());
+    Ok(tuning)
 }
 
 /// Claims the file of `--save`. A run does not begin anew over a file that exists; a resumed run goes on writing the file that
@@ -157,7 +180,9 @@ pub fn run(
         seed: args.seed,
     };
     report::print_heading(&mnist, &settings, adapter_name);
-    let mut contest = Contest::new(gpu, &mnist, &settings, |kernel| kernel.source().into())?;
+    let tuning = args.tune.then(|| tuned(gpu, settings.batch)).transpose()?;
+    let kernels = Kernels::with_options(device, Options { tuning, ..Options::default() });
+    let mut contest = Contest::new(gpu, &mnist, &settings, kernels, |kernel| kernel.source().into())?;
     if let Some(file) = &args.resume {
         contest.restore(checkpoint::resume(file, &settings, &mnist)?)?;
         println!("resumed        {}, {} epochs done\n", file.display(), contest.history.resumed);

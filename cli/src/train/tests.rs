@@ -16,7 +16,7 @@ use super::{
 };
 use crate::output::{Claim, Folder, Replaces};
 use batchnorm_wgpu::{
-    Layout, RunningStatistics, Shape,
+    Kernels, Layout, RunningStatistics, Shape,
     checkpoint::{Reader, Writer},
     reference::{self, Layer},
     wgpu,
@@ -52,7 +52,7 @@ fn mnist() -> Mnist {
 
 /// Checks the first step of networks with the given WGSL.
 fn check(gpu: TrainDevice<'_>, mnist: &Mnist, source: impl Fn(NetworkKernel) -> String) -> Vec<QuantityRow> {
-    let contest = Contest::new(gpu, mnist, &SETTINGS, source).unwrap();
+    let contest = Contest::new(gpu, mnist, &SETTINGS, Kernels::new(gpu.device), source).unwrap();
     check_step(gpu, &contest, mnist).unwrap()
 }
 
@@ -108,7 +108,8 @@ fn repeated_runs_agree_in_every_bit() {
     let gpu = TrainDevice { device: &device, queue: &queue };
     let mnist = mnist();
     let run = || {
-        let mut contest = Contest::new(gpu, &mnist, &SETTINGS, |kernel| kernel.source().into()).unwrap();
+        let mut contest =
+            Contest::new(gpu, &mnist, &SETTINGS, Kernels::new(gpu.device), |kernel| kernel.source().into()).unwrap();
         contest.train(SETTINGS.epochs, |_| Ok(())).unwrap();
         let mut history = contest.history.clone();
         (history.plain_seconds, history.batch_norm_seconds) = (0.0, 0.0);
@@ -147,7 +148,8 @@ fn evaluation_agrees_with_the_cpu_and_counts_the_short_batch_once() {
     let (device, queue) = device();
     let gpu = TrainDevice { device: &device, queue: &queue };
     let mnist = mnist();
-    let mut contest = Contest::new(gpu, &mnist, &SETTINGS, |kernel| kernel.source().into()).unwrap();
+    let mut contest =
+        Contest::new(gpu, &mnist, &SETTINGS, Kernels::new(gpu.device), |kernel| kernel.source().into()).unwrap();
     contest.train(SETTINGS.epochs, |_| Ok(())).unwrap();
     let labels: Vec<u32> = mnist.test.labels.iter().map(|&label| u32::from(label)).collect();
     for contestant in [&contest.plain, &contest.batch_norm] {
@@ -165,7 +167,9 @@ fn a_batch_larger_than_the_data_is_refused() {
     let (device, queue) = device();
     let gpu = TrainDevice { device: &device, queue: &queue };
     let settings = TrainSettings { batch: 71, ..SETTINGS };
-    let error = Contest::new(gpu, &mnist(), &settings, |kernel| kernel.source().into()).err().unwrap();
+    let error = Contest::new(gpu, &mnist(), &settings, Kernels::new(gpu.device), |kernel| kernel.source().into())
+        .err()
+        .unwrap();
     assert_eq!(error.to_string(), "--batch: expected at most 70, the number of training images in noise, found 71");
 }
 
@@ -196,7 +200,8 @@ const FOUR_EPOCHS: TrainSettings = TrainSettings { epochs: 4, ..SETTINGS };
 
 /// Trains from the checkpoint `from` on, or from the start, until `epochs` epochs are done, saving into `file`.
 fn train(gpu: TrainDevice<'_>, mnist: &Mnist, epochs: u32, from: Option<&Path>, file: &Path) -> History {
-    let mut contest = Contest::new(gpu, mnist, &FOUR_EPOCHS, |kernel| kernel.source().into()).unwrap();
+    let mut contest =
+        Contest::new(gpu, mnist, &FOUR_EPOCHS, Kernels::new(gpu.device), |kernel| kernel.source().into()).unwrap();
     if let Some(from) = from {
         contest.restore(checkpoint::resume(from, &FOUR_EPOCHS, mnist).unwrap()).unwrap();
     }
