@@ -109,7 +109,8 @@
 //! - Change momentum or eps while training: [`Step::set_momentum`], [`Step::set_eps`].
 //! - Configure it: [`Config`] (eps, stored type, activation, work in place), [`Shape`] and [`Layout`], [`DType`].
 //! - Match another framework's running statistics: [`RunningPolicy`], which has a table of them, and [`RunningStatistics`].
-//! - Choose the kernels yourself, or see which were chosen: [`Choice`], [`Approach`], [`Plan`], [`Tuning`].
+//! - Choose the kernels yourself, or see which were chosen: [`Choice`], [`Approach`], [`Plan`], [`Tuning`]. With the feature `host`,
+//!   `Tuning::measure` finds the fastest where your program runs, and `host::measure::Cache` keeps them.
 //! - See what an operation dispatches, as data that other code can run too: [`program::Description`] and its `lower`; the text of
 //!   every shader: [`kernels::Variant::shader`].
 //! - Deploy a trained network: [`fold`] puts an inference batch norm into the layer before it.

@@ -170,7 +170,7 @@ impl Description {
 
     /// The micro-batches of `samples` samples, the last of which may have fewer, each with tensors of its own, that this layer's
     /// batch comes in. They share one scratch: all that is of [`Stage::Reduce`] runs first, in their
-    /// order, then all that is of [`Stage::Apply`].
+    /// order, then all the others.
     ///
     /// # Errors
     /// [`Error::Mismatch`] unless there are at least two; as [`Description::new`].

@@ -237,7 +237,7 @@ impl Shape {
         self.inner
     }
 
-    /// m, the number of values that each channel's statistics are taken over.
+    /// m, the number of elements that each channel's statistics are taken over.
     pub fn elements_per_channel(&self) -> usize {
         self.outer * self.inner
     }

@@ -46,6 +46,9 @@ pub struct TuningPoint {
     pub channels: u64,
     /// Values per channel.
     pub values: u64,
+    /// Elements of a channel that lie side by side, where that was noted: planes of 7 x 7 are taken otherwise than those of 14 x 14.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inner: Option<u64>,
     /// What was fastest.
     pub prefer: Preference,
     /// How fast it was: fraction of the copy kernel's speed, on the bytes that the operation must move.
@@ -57,7 +60,8 @@ impl TuningPoint {
     /// A preference for this operation on this shape, not measured.
     pub fn new(operation: Operation, shape: &Shape, prefer: Preference) -> Self {
         let (channels, values) = (shape.channels() as u64, shape.elements_per_channel() as u64);
-        Self { operation, rows: shape.inner() == 1, channels, values, prefer, fraction_of_copy: None }
+        let inner = Some(shape.inner() as u64);
+        Self { operation, rows: shape.inner() == 1, channels, values, inner, prefer, fraction_of_copy: None }
     }
 
     /// Whether it was measured with this operation on a shape like this one.
@@ -66,8 +70,8 @@ impl TuningPoint {
     }
 
     /// What it is looked up by.
-    fn place(&self) -> (Operation, bool, u64, u64) {
-        (self.operation, self.rows, self.channels, self.values)
+    fn place(&self) -> (Operation, bool, u64, u64, Option<u64>) {
+        (self.operation, self.rows, self.channels, self.values, self.inner)
     }
 }
 
@@ -171,7 +175,7 @@ const fn prefer(approach: Approach, workgroup_size: u32, workgroups: u32) -> Pre
 }
 
 impl Tuning {
-    /// An empty one: plans go by the kind of device.
+    /// An empty one: plans go by an estimate, or on software adapters by what is usual there.
     pub fn none() -> Self {
         Self { schema: SCHEMA.into(), adapter: "none".into(), measured: String::new(), points: Vec::new() }
     }
@@ -261,7 +265,16 @@ impl Tuning {
         let mut near: Vec<_> =
             self.points.iter().filter(|point| point.operation == operation && point.rows == rows).collect();
         near.retain(|point| alike(point));
-        near.sort_by(|one, other| narrow(one).cmp(&narrow(other)).then(distance(one).total_cmp(&distance(other))));
+        let other = |point: &TuningPoint| point.inner != Some(shape.inner() as u64);
+        near.sort_by(|one, two| {
+            let by_distance = distance(one).total_cmp(&distance(two));
+            narrow(one).cmp(&narrow(two)).then(by_distance).then(other(one).cmp(&other(two)))
+        });
+        // This shape itself was measured: what was fastest is, also where four elements at a time were not.
+        let itself = near.iter().position(|point| point.is_about(operation, shape));
+        if let Some(itself) = itself {
+            near[..=itself].rotate_right(1);
+        }
         near.into_iter().map(|point| (ratio(point), point.prefer)).collect()
     }
 }
@@ -285,6 +298,7 @@ mod tests {
             rows: false,
             channels,
             values,
+            inner: None,
             prefer: split(64, workgroups),
             fraction_of_copy: None,
         }

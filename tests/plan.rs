@@ -143,6 +143,7 @@ fn tuning() -> impl Strategy<Value = Tuning> {
                 },
                 workgroups,
             },
+            inner: None,
             fraction_of_copy: None,
         });
     prop::collection::vec(point, 0..12).prop_map(|points| Tuning { points, ..Tuning::none() })
@@ -190,6 +191,7 @@ fn the_nearest_shape_decides() {
         channels,
         values,
         prefer: prefer(sized(Choice::split(None, false), size)),
+        inner: None,
         fraction_of_copy: None,
     };
     let resident = prefer(sized(Choice::resident(16), 128));
@@ -303,6 +305,7 @@ fn no_more_splits_are_wanted_than_the_scratch_holds() {
             channels: channels as u64,
             values: 64,
             prefer,
+            inner: None,
             fraction_of_copy: None,
         };
         let tuning = Tuning { points: vec![point], ..Tuning::none() };

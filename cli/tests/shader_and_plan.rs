@@ -196,7 +196,7 @@ fn plans_say_what_would_be_dispatched() {
     assert_says(
         &text,
         &[
-            "For a GPU with WebGPU's default limits, by the kind of device.",
+            "For a GPU with WebGPU's default limits, by an estimate.",
             "\nforward_training 32x64x14x14 channels_first f32\n",
             "\nstatistics 8x5x5x3 channels_last f16\n",
             "Strategy resident: ",

@@ -150,15 +150,10 @@ fn described(variant: &Variant) -> String {
     text
 }
 
-/// Elements of a value.
-fn elements(variant: &Variant) -> u32 {
-    if variant.settings.geometry == Geometry::Scalar { 1 } else { 4 }
-}
-
 /// Bytes that one value is loaded in: one element of two in a word is loaded with the word.
 fn value_bytes(variant: &Variant) -> u32 {
     let storage = variant.settings.storage;
-    let bytes = elements(variant) * storage.dtype().size() as u32;
+    let bytes = (variant.settings.geometry.elements() as u32) * storage.dtype().size() as u32;
     if variant.has("words") == Some(true) { bytes.max(4) } else { bytes }
 }
 
@@ -183,7 +178,7 @@ fn loaded(variant: &Variant, accesses: impl Iterator<Item = Access>) -> u32 {
     let loads: Vec<Access> = accesses.filter(|access| !access.is_store).collect();
     let of = |tensor| {
         let bytes = loads.iter().filter(|load| load.binding == Some(tensor)).map(|load| load.bytes);
-        bytes.sum::<u32>() * elements(variant) / value_bytes(variant)
+        bytes.sum::<u32>() * (variant.settings.geometry.elements() as u32) / value_bytes(variant)
     };
     tensors(variant).map(of).max().unwrap_or_default()
 }
@@ -196,7 +191,7 @@ fn loaded(variant: &Variant, accesses: impl Iterator<Item = Access>) -> u32 {
 /// A kernel that holds its values has no such loop: there all instructions of the kernel count, over the elements that a lane holds.
 pub fn per_element(variant: &Variant, listing: &Listing) -> Option<f64> {
     if variant.kernel.holds {
-        let held = f64::from(variant.settings.held * elements(variant));
+        let held = f64::from(variant.settings.held * (variant.settings.geometry.elements() as u32));
         return Some(listing.instructions.len() as f64 / held);
     }
     let rounds = listing.loops.iter().map(|range| {

@@ -18,7 +18,6 @@ pub struct Subject {
     pub workgroup_size: u32,
     /// The first operation and shape that an automatic plan chose it for; `None` where none did.
     pub chosen_for: Option<String>,
-    /// The same kernel with different bindings.
     /// It with different activations and bindings, and with tensors that are views.
     pub variants: Vec<Variant>,
 }

@@ -1,4 +1,4 @@
-//! Buffers up and down. Only the host convenience waits, and only here.
+//! Buffers up and down. Only the host convenience waits: here, and in what measures.
 
 use super::scope::{guarded, refused};
 use super::wait::driven;
@@ -110,6 +110,8 @@ impl Readback {
 
     /// Waits for the copies, polling the device.
     pub(crate) fn wait(self, device: &wgpu::Device) -> Result<Vec<Vec<u8>>> {
-        driven(device, self.finish())
+        // Also where nothing is copied: whoever reads waits for all that was submitted.
+        device.poll(wgpu::PollType::wait_indefinitely()).map_err(|error| refused(device, READING, error))?;
+        driven(device, READING, self.finish())
     }
 }

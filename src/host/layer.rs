@@ -54,7 +54,7 @@ pub struct Forward<T, D: Dimension> {
 /// What a forward pass saved for the backward pass, [`ForwardTraining::saved`]: `[6][C]` f32.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SavedStatistics {
-    values: Vec<f32>,
+    pub(in crate::host) values: Vec<f32>,
 }
 
 /// Planes of [`SavedStatistics`].

@@ -23,8 +23,8 @@ use serde::Serialize;
 
 /// What the tile of an interleaved plan may be: so many neighbouring invocations read neighbouring columns.
 const INTERLEAVED_TILES: [u32; 3] = [32, 16, 8];
-/// How many times as many channels or values a shape may have, or a part of them, for a measurement to say more of a GPU than an
-/// estimate does.
+/// A measurement counts for a shape, and no estimate is made, where its channels and its values each differ from what was measured by
+/// this factor at the most.
 const NEAR: f64 = 8.0;
 /// Most partial results that a lane merges one after the other, unless the column's length needs more: every workgroup
 /// merges those of all splits, and the error bound counts on it (`reference::bound`).
@@ -377,8 +377,8 @@ impl Plan {
             other => other.into(),
         };
         let workgroups = if self.strategy() == Strategy::Split { workgroups } else { 0 };
-        // A device without subgroups has no choice.
-        let reduction = (self.reduction == Reduction::Tree).then_some(Reduction::Tree);
+        // Subgroups are left open, since they are taken where a device has them; so is a tree that the tile leaves no choice but.
+        let reduction = (self.reduction == Reduction::Tree && self.tile == 1).then_some(Reduction::Tree);
         Preference { choice: Choice { approach: Some(approach), reduction, storage: None, ..choice }, workgroups }
     }
 
@@ -526,7 +526,7 @@ fn choose_geometry(shape: &Shape, strategy: Strategy, choice: &Choice, preferenc
                 Strategy::Plain => "the textbook's kernels take one element at a time: scalar".into(),
                 _ => format!(
                     "planes4 needs inner to be a multiple of 4; rows4 needs inner 1 and C to be a multiple of 4, or for \
-                     split that of 2 or 4 samples together; {shape} has inner {}, {} channels and {} values in each",
+                     split that of 2 or 4 samples together; {shape} has inner {}, {} channels and {} elements in each",
                     shape.inner(),
                     shape.channels(),
                     shape.elements_per_channel()

@@ -26,7 +26,7 @@ pub struct TuneArgs {
     /// Measure only these shapes, in this order; the same values as `bn bench --shapes`
     #[arg(long, value_name = "TEXTS")]
     shapes: Option<String>,
-    /// Milliseconds for each operation on each shape, as a program that tunes itself has them; without it all plans are tried
+    /// Milliseconds for each operation on each shape, as with `Tuning::measure`; without it all plans are tried
     #[arg(long, value_name = "MS", value_parser = clap::value_parser!(u64).range(1..))]
     budget: Option<u64>,
     #[command(flatten)]
@@ -116,6 +116,8 @@ impl Measuring<'_> {
     /// What the library finds, with the fraction of the copy kernel's speed.
     fn point(&mut self, shape: &Shape, operation: Operation) -> Result<Found, AnyError> {
         let mut found = self.tuner.measure(operation, shape, self.budget)?;
+        // Its tensors and these might not fit the device together.
+        self.tuner.release();
         let tensors = TensorSets::new(self.gpu, shape, DType::F32)?;
         let layer = BatchNorm::with_choice(&self.kernels, shape.clone(), Config::default(), &found.choice)?;
         let steps = tensors.steps(self.gpu, &layer, operation, Use::Plain)?;
@@ -128,14 +130,14 @@ impl Measuring<'_> {
 }
 
 fn print(rows: &[Found]) {
-    let rows = rows.iter().map(|Found { point, microseconds: [tuned, without], .. }| {
+    let rows = rows.iter().map(|Found { point, microseconds, microseconds_without, .. }| {
         let Preference { choice, workgroups } = point.prefer;
         vec![
             point.operation.to_string(),
             point.channels.to_string(),
             point.values.to_string(),
             point.fraction_of_copy.map_or(String::new(), |fraction| format!("{fraction:.2}")),
-            format!("{:.2}", without / tuned),
+            format!("{:.2}", microseconds_without / microseconds),
             point.prefer.strategy().to_string(),
             if point.rows { "rows" } else { "planes" }.into(),
             choice.geometry.map_or("widest".into(), |geometry| geometry.to_string()),

@@ -2,9 +2,13 @@
 
 use crate::AnyError;
 use batchnorm_wgpu::host::Gpu;
-use batchnorm_wgpu::{BatchNorm, Choice, Config, Kernels, Layout, Operation, Plan, Shape};
+use batchnorm_wgpu::host::measure::smaller;
+use batchnorm_wgpu::{BatchNorm, Choice, Config, Kernels, Operation, Plan, Shape};
 use batchnorm_wgpu_check::case::{Case, Setup};
 use batchnorm_wgpu_check::suite::{Expectations, Suite};
+
+/// Elements of the largest tensor that is verified.
+const MOST_ELEMENTS: usize = 1 << 19;
 
 /// A result that the reference does not bear out.
 #[derive(Debug, thiserror::Error)]
@@ -22,7 +26,7 @@ pub fn verify(
     plan: &Plan,
     expectations: &mut Expectations,
 ) -> Result<(), AnyError> {
-    let small = cut(shape)?;
+    let small = smaller(shape, MOST_ELEMENTS)?;
     let whole = plan.choice();
     let unsplit = whole.reverse().map(|reverse| Choice::split(None, reverse));
     let open = Choice { approach: unsplit.map_or(whole.approach, |split| split.approach), ..whole };
@@ -41,22 +45,4 @@ pub fn verify(
         Some(failure) if outcome.refused => Err(failure.into()),
         Some(failure) => Err(WrongResult(format!("{}: {failure}", outcome.case)).into()),
     }
-}
-
-/// The shape with fewer samples, and if those are few, with smaller ones: channels, layout and views stay.
-fn cut(shape: &Shape) -> Result<Shape, AnyError> {
-    const MOST_ELEMENTS: usize = 1 << 19;
-    let mut dims = shape.dims().to_vec();
-    let per_sample = shape.elements() / dims[0];
-    dims[0] = dims[0].min((MOST_ELEMENTS / per_sample).max(2));
-    let channels = if shape.layout() == Layout::ChannelsFirst { 1 } else { dims.len() - 1 };
-    while dims.iter().product::<usize>() > MOST_ELEMENTS {
-        let spatial = (1..dims.len()).filter(|&i| i != channels);
-        match spatial.max_by_key(|&i| dims[i]) {
-            // Halves of multiples of eight stay multiples of four.
-            Some(largest) if dims[largest] > 8 => dims[largest] /= 2,
-            _ => break,
-        }
-    }
-    Ok(Shape::new(&dims, shape.layout())?.with_views(shape.views())?)
 }

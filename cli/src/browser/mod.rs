@@ -22,8 +22,8 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-/// How long the page may say nothing: a chunk takes seconds, the start of a browser on a busy machine longer.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// How long the page may say nothing: a chunk takes seconds, but minutes beside other work.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// Shaders that the page is given at a time.
 const CHUNK: usize = 32;
 /// What became of a shader that wants f16 where the device has none.

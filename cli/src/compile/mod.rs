@@ -123,10 +123,11 @@ pub fn run(arguments: &CompileArgs) -> Result<ExitStatus, AnyError> {
     }
     let failed = reports.iter().flat_map(|report| report.failed.iter().map(move |it| (report.family.name, it)));
     let failed: Vec<String> = failed.map(|(family, failure)| format!("{family}: {failure}")).collect();
-    if !failed.is_empty() {
-        return Err(format!("not compiled:\n  {}", failed.join("\n  ")).into());
+    let status = if arguments.check { check(&reports, arguments.filter.is_none())? } else { ExitStatus::Passed };
+    match failed.is_empty() {
+        true => Ok(status),
+        false => Err(format!("not compiled:\n  {}", failed.join("\n  ")).into()),
     }
-    if arguments.check { check(&reports, arguments.filter.is_none()) } else { Ok(ExitStatus::Passed) }
 }
 
 /// What the records look like.
@@ -213,14 +214,14 @@ fn list() -> String {
     table(columns, rows)
 }
 
-/// Holds the reports against what they should be.
+/// Holds the reports against what they should be, and says so beside standard output, which may be the records'.
 fn check(reports: &[Report], is_whole: bool) -> Result<ExitStatus, AnyError> {
     let known = known()?;
     let mut passed = true;
     for Report { family, machine, kernels, .. } in reports {
         let verdict = judge(family.name, kernels, &known, is_whole);
         let name = family.name;
-        println!(
+        eprintln!(
             "{name}: {} kernels that automatic plans choose, by {}; {} new faults, {} known, {} listed and gone",
             kernels.len(),
             machine.driver,
@@ -228,8 +229,8 @@ fn check(reports: &[Report], is_whole: bool) -> Result<ExitStatus, AnyError> {
             verdict.known,
             verdict.gone.len()
         );
-        verdict.new.iter().for_each(|fault| println!("  new: {fault}"));
-        verdict.gone.iter().for_each(|fault| println!("  gone, take it off compile/known.toml: {fault}"));
+        verdict.new.iter().for_each(|fault| eprintln!("  new: {fault}"));
+        verdict.gone.iter().for_each(|fault| eprintln!("  gone, take it off compile/known.toml: {fault}"));
         passed &= verdict.new.is_empty() && verdict.gone.is_empty();
     }
     Ok(if passed { ExitStatus::Passed } else { ExitStatus::Failed })

@@ -67,7 +67,7 @@ pub const HEADER: [(&str, &str); 15] = [
     ("chosen for", "the first operation and shape that an automatic plan takes it for"),
 ];
 
-/// How many of the columns a narrow table has, and how many are text at its end.
+/// How many of the columns a narrow table has.
 pub const LEAST_COLUMNS: usize = 8;
 
 /// The cells of a kernel, one for each column.

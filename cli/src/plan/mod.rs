@@ -147,7 +147,8 @@ impl PlanArgs {
         };
         let tuning = tuning.unwrap_or(built_in);
         let name = match tuning.points.is_empty() {
-            true => format!("{name}, by the kind of device"),
+            true if capabilities.device_type == wgpu::DeviceType::Cpu => format!("{name}, as is usual for software"),
+            true => format!("{name}, by an estimate"),
             false => format!("{name}, by what was measured on {}", tuning.adapter),
         };
         Ok(PlanTarget { name, capabilities, tuning: Arc::new(tuning) })

@@ -43,8 +43,8 @@ pub fn read(directory: &Path) -> Result<Read, AnyError> {
         }
         let checked = record(path).and_then(|record| {
             let record = match record {
-                Either::Timed(record) => record,
-                Either::CompilerRecord(record) => {
+                AnyRecord::Timed(record) => record,
+                AnyRecord::Compiled(record) => {
                     let newest = compiled.entry(record.compiler.clone()).or_insert_with(|| record.clone());
                     if newest.date < record.date {
                         *newest = record;
@@ -88,15 +88,15 @@ impl Read {
 }
 
 /// A record of either kind.
-enum Either {
+enum AnyRecord {
     /// Of `bn bench`.
     Timed(Record),
     /// Of `bn compile`.
-    CompilerRecord(CompilerRecord),
+    Compiled(CompilerRecord),
 }
 
 /// The record in a file, or what was expected and what came.
-fn record(path: &Path) -> Result<Either, String> {
+fn record(path: &Path) -> Result<AnyRecord, String> {
     let text = std::fs::read_to_string(path).map_err(|error| format!("expected a text file, got: {error}"))?;
     let value: Value = serde_json::from_str(&text).map_err(|error| format!("expected JSON, got: {error}"))?;
     match value.get("schema") {
@@ -105,7 +105,7 @@ fn record(path: &Path) -> Result<Either, String> {
             let record: CompilerRecord = serde_json::from_str(&text)
                 .map_err(|error| format!("expected a record of {COMPILED}, got: {error}"))?;
             check_date(&record.date)?;
-            return Ok(Either::CompilerRecord(record));
+            return Ok(AnyRecord::Compiled(record));
         }
         Some(other) => return Err(format!("expected schema {SCHEMA:?}, got {other}")),
         None => return Err(format!("expected schema {SCHEMA:?}, got JSON without a schema")),
@@ -114,7 +114,7 @@ fn record(path: &Path) -> Result<Either, String> {
     let record: Record =
         serde_json::from_str(&text).map_err(|error| format!("expected a record of {SCHEMA}, got: {error}"))?;
     check(&record)?;
-    Ok(Either::Timed(record))
+    Ok(AnyRecord::Timed(record))
 }
 
 /// What order and charts rely on: a date that sorts as text, and figures that a logarithmic axis can hold.

@@ -106,7 +106,7 @@ pub fn resume(file: &Path, settings: &TrainSettings, mnist: &Mnist) -> Result<Ch
     let training: TrainingState = serde_json::from_str(training).map_err(|error| no_training(error.to_string()))?;
     let differences = differences(&training.settings, &described(settings, mnist));
     if !differences.is_empty() {
-        return Err(TrainError::TrainSettings { file: file.into(), differences });
+        return Err(TrainError::Settings { file: file.into(), differences });
     }
     let [plain, batch_norm] = training.epochs.map(|epochs| epochs.iter().map(from_bits).collect::<Vec<_>>());
     if plain.len() != batch_norm.len() || plain.len() > settings.epochs as usize {

@@ -113,7 +113,7 @@ pub enum TrainError {
         file.display(),
         differences.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
     )]
-    TrainSettings {
+    Settings {
         /// Which file.
         file: PathBuf,
         /// What differs.

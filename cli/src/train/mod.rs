@@ -78,8 +78,8 @@ pub struct TrainArgs {
     /// Stop after this many epochs; --resume goes on from there
     #[arg(long, value_name = "EPOCHS", requires = "save", value_parser = clap::value_parser!(u32).range(1..))]
     pub stop_after: Option<u32>,
-    /// First measure on this device which plans of batch norm are fastest, for at most a second; what is found is kept in the user's
-    /// cache directory, so that the next run need not
+    /// First measure on this device which plans of batch norm are fastest, for about a second; what is found is kept in the user's
+    /// cache directory, and the next run measures only what is left
     #[arg(long, conflicts_with = "evaluate")]
     pub tune: bool,
     /// Train nothing, and measure the networks in FILE.safetensors on the test images; PyTorch may have written them
@@ -127,7 +127,7 @@ fn tuned(gpu: TrainDevice<'_>, batch: usize) -> Result<Tuning, TrainError> {
     let shapes = sizes.into_iter().map(|channels| Shape::new(&[batch, channels], Layout::ChannelsFirst));
     let (cache, begin) = (Cache::of_user(), Instant::now());
     let tuning = cache.tuning(gpu.device, gpu.queue, &shapes.collect::<Result<Vec<_>, _>>()?, TUNING)?;
-    let file = cache.file_for(&gpu.device.adapter_info()).filter(|file| file.is_file());
+    let file = cache.file_for(gpu.device).filter(|file| file.is_file());
     let kept = file.map_or("kept nowhere".into(), |file| format!("kept in {}", file.display()));
     println!("tuned in {:.1} s, {kept}\n", begin.elapsed().as_secs_f64());
     Ok(tuning)

@@ -372,7 +372,7 @@ fn checkpoints_that_cannot_be_resumed_say_why() {
     fs::write(&file, &good).unwrap();
     let other = TrainSettings { batch: 10, seed: 4, ..FOUR_EPOCHS };
     let error = checkpoint::resume(&file, &other, &mnist).unwrap_err();
-    assert!(matches!(&error, TrainError::TrainSettings { differences, .. } if differences.len() == 2));
+    assert!(matches!(&error, TrainError::Settings { differences, .. } if differences.len() == 2));
     assert!(error.to_string().contains("--batch was 20 and is 10, --seed was 3 and is 4"), "{error}");
     let mut data = self::mnist();
     data.train.labels[0] ^= 1;

@@ -1,6 +1,6 @@
 //! What was measured, kept from run to run in the user's cache directory.
 
-use super::{OPERATIONS, known, measured_on, points};
+use super::{known, measured_on, points, wanted};
 use crate::capabilities::adapter_key;
 use crate::error::Result;
 use crate::gpu::wait::driven;
@@ -8,10 +8,11 @@ use crate::operation::Operation;
 use crate::shape::Shape;
 use crate::tuning::Tuning;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::{fs, io, process};
 
-/// Where measured tunings are kept from run to run: in a folder, a file for each version of the crate, adapter and driver. The files
+/// Where measured tunings are kept from run to run: in a folder, a file for each version of the crate, adapter and driver, and for what a device was opened with. The files
 /// may be deleted at any time.
 #[derive(Clone, Debug)]
 pub struct Cache {
@@ -30,18 +31,21 @@ impl Cache {
         Self { folder: Some(folder.into()) }
     }
 
-    /// The file for an adapter, whether it is there or not; `None` where nothing is kept.
-    pub fn file_for(&self, info: &wgpu::AdapterInfo) -> Option<PathBuf> {
-        let name = words(&format!("{} {} {}", adapter_key(info), info.driver, info.driver_info));
+    /// The file for a device, whether it is there or not; `None` where nothing is kept.
+    pub fn file_for(&self, device: &wgpu::Device) -> Option<PathBuf> {
+        self.file_named(&format!("{} {}", adapter_of(device), measured_on(device)))
+    }
+
+    fn file_named(&self, text: &str) -> Option<PathBuf> {
+        let name = words(text);
         let name: String = name.chars().take(LONGEST_NAME).collect();
         let folder = self.folder.as_ref()?.join(env!("CARGO_PKG_VERSION"));
         Some(folder.join(format!("{}.json", name.trim_end_matches(['-', '.']))))
     }
 
-    /// [`Tuning::measure`], but only for what is not in the cache; what is there costs nothing, and what a budget left out is measured
-    /// by the next run. What it finds is kept. A file
-    /// that is damaged, or of another driver, is replaced; where none can be written, all is measured again in every run. The log
-    /// says either at the level `warn`. Blocks; [`Cache::tuning_async`] does not.
+    /// [`Tuning::measure`], but only for what is not in the cache: what is there costs nothing, and the next run measures what the budget
+    /// left out. A file that is damaged or of another driver is replaced. Where none can be written, every run measures again. Both are
+    /// logged at the level `warn`. Blocks; [`Cache::tuning_async`] does not.
     ///
     /// # Errors
     /// As [`Tuning::measure`].
@@ -52,7 +56,7 @@ impl Cache {
         shapes: &[Shape],
         budget: Duration,
     ) -> Result<Tuning> {
-        driven(device, self.tuning_async(device, queue, shapes, budget))
+        driven(device, "measuring", self.tuning_async(device, queue, shapes, budget))
     }
 
     /// As [`Cache::tuning`], without blocking; on native backends somebody else must poll the device while it is awaited.
@@ -66,25 +70,29 @@ impl Cache {
         shapes: &[Shape],
         budget: Duration,
     ) -> Result<Tuning> {
-        let info = device.adapter_info();
-        let file = self.file_for(&info);
-        let empty = || Tuning { adapter: adapter_key(&info), measured: measured_on(&info), ..Tuning::none() };
-        let kept = file.as_deref().and_then(|file| read(file, &info)).unwrap_or_else(empty);
-        let wanted = shapes.iter().flat_map(|shape| OPERATIONS.map(|operation| (operation, shape)));
-        let is_new = |(operation, shape): &(Operation, &Shape)| {
-            !kept.points.iter().any(|point| point.is_about(*operation, shape))
+        let file = self.file_for(device);
+        let kept = || {
+            let empty = || Tuning { adapter: adapter_of(device), measured: measured_on(device), ..Tuning::none() };
+            file.as_deref().and_then(|file| read(file, device)).unwrap_or_else(empty)
         };
-        let new: Vec<(Operation, &Shape)> = wanted.filter(is_new).collect();
+        let before = kept();
+        let is_kept = |(operation, shape): &(Operation, &Shape)| {
+            before.points.iter().any(|point| point.is_about(*operation, shape))
+        };
+        let new: Vec<_> = wanted(shapes).into_iter().filter(|wanted| !is_kept(wanted)).collect();
         let found = points(device, queue, &new, budget).await?;
-        let all = match found.is_empty() {
-            true => kept,
-            false => kept.with_points(found),
-        };
-        if !new.is_empty() {
-            keep(file.as_deref(), &all);
+        if found.is_empty() {
+            return Ok(Tuning { measured: before.measured, ..known(device) }.with_points(before.points));
         }
+        // Another program may have written meanwhile.
+        let all = kept().with_points(found);
+        keep(file.as_deref(), &all);
         Ok(Tuning { measured: all.measured, ..known(device) }.with_points(all.points))
     }
+}
+
+fn adapter_of(device: &wgpu::Device) -> String {
+    adapter_key(&device.adapter_info())
 }
 
 /// Characters of a file's name, which some systems limit to 255 bytes.
@@ -98,7 +106,11 @@ fn words(text: &str) -> String {
 }
 
 /// What an earlier run measured; none where there is no such file, or not of this adapter, driver and version.
-fn read(file: &Path, info: &wgpu::AdapterInfo) -> Option<Tuning> {
+fn read(file: &Path, device: &wgpu::Device) -> Option<Tuning> {
+    read_of(file, &adapter_of(device), &measured_on(device))
+}
+
+fn read_of(file: &Path, adapter: &str, measured: &str) -> Option<Tuning> {
     let text = match fs::read_to_string(file) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
@@ -108,8 +120,7 @@ fn read(file: &Path, info: &wgpu::AdapterInfo) -> Option<Tuning> {
         Ok(tuning) => tuning,
         Err(error) => return ignored(file, &error.to_string()),
     };
-    let (adapter, measured) = (adapter_key(info), measured_on(info));
-    if (&tuning.adapter, &tuning.measured) != (&adapter, &measured) {
+    if (tuning.adapter.as_str(), tuning.measured.as_str()) != (adapter, measured) {
         let found = format!(
             "expected what was measured on {adapter} with {measured}, found {} with {}",
             tuning.adapter, tuning.measured
@@ -132,11 +143,14 @@ fn keep(file: Option<&Path>, tuning: &Tuning) {
     }
 }
 
-/// At once, so that no other process reads half a file.
+/// Files written by this process: two threads must not share one.
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+
+/// Writes beside it and renames, so that nobody reads half a file.
 fn write(file: &Path, text: &str) -> io::Result<()> {
     let folder = file.parent().ok_or(io::ErrorKind::NotFound)?;
     fs::create_dir_all(folder)?;
-    let beside = file.with_extension(format!("{}.new", process::id()));
+    let beside = file.with_extension(format!("{}-{}.new", process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed)));
     let written = fs::write(&beside, text).and_then(|()| fs::rename(&beside, file));
     if written.is_err() {
         // Whatever is left of it; the error that counts is the first one.
@@ -149,45 +163,35 @@ fn write(file: &Path, text: &str) -> io::Result<()> {
 mod tests {
     use super::*;
 
-    fn info(driver_info: &str) -> wgpu::AdapterInfo {
-        wgpu::AdapterInfo {
-            name: "A Card/2 (of \"many\")".into(),
-            driver: "Driver".into(),
-            driver_info: driver_info.into(),
-            ..wgpu::AdapterInfo::new(wgpu::DeviceType::DiscreteGpu, wgpu::Backend::Vulkan)
-        }
-    }
-
     #[test]
-    fn files_are_named_after_adapter_and_driver() {
+    fn files_are_named_after_what_was_measured() {
         let cache = Cache::in_folder("cache");
-        let name = |driver_info: &str| {
-            let file = cache.file_for(&info(driver_info)).unwrap();
+        let name = |text: &str| {
+            let file = cache.file_named(text).unwrap();
             assert_eq!(file.parent().unwrap(), Path::new("cache").join(env!("CARGO_PKG_VERSION")));
             file.file_name().unwrap().to_str().unwrap().to_owned()
         };
-        assert_eq!(name("Mesa 22.3.6 (LLVM 15)"), "a-card-2-of-many-vulkan-driver-mesa-22.3.6-llvm-15.json");
-        assert_eq!(name("../../etc"), "a-card-2-of-many-vulkan-driver-..-..-etc.json");
-        assert_ne!(name("1"), name("2"));
+        assert_eq!(name("a-card-vulkan Mesa 22.3.6 (LLVM 15), \"so\""), "a-card-vulkan-mesa-22.3.6-llvm-15-so.json");
+        assert_eq!(name("card ../../etc"), "card-..-..-etc.json");
         assert!(name(&"long ".repeat(100)).len() < 130);
     }
 
     #[test]
     fn only_what_was_measured_here_is_read() {
         let folder = tempfile::tempdir().unwrap();
-        let file = Cache::in_folder(folder.path()).file_for(&info("1")).unwrap();
-        assert_eq!(read(&file, &info("1")), None);
-        let tuning = Tuning { adapter: adapter_key(&info("1")), measured: measured_on(&info("1")), ..Tuning::none() };
-        let tuning = tuning.with_points(Tuning::all_built_in().unwrap()[0].1.points.clone());
+        let file = Cache::in_folder(folder.path()).file_named("a card").unwrap();
+        assert_eq!(read_of(&file, "a card", "driver 1"), None);
+        let points = Tuning::all_built_in().unwrap()[0].1.points.clone();
+        let tuning = Tuning { adapter: "a card".into(), measured: "driver 1".into(), points, ..Tuning::none() };
         keep(Some(&file), &tuning);
-        assert_eq!(read(&file, &info("1")), Some(tuning.clone()));
+        assert_eq!(read_of(&file, "a card", "driver 1"), Some(tuning.clone()));
         assert_eq!(fs::read_dir(file.parent().unwrap()).unwrap().count(), 1);
         // Of another driver, of another adapter, and half a file.
-        assert_eq!(read(&file, &info("2")), None);
-        assert_eq!(read(&file, &wgpu::AdapterInfo { name: "another".into(), ..info("1") }), None);
+        assert_eq!(read_of(&file, "a card", "driver 2"), None);
+        assert_eq!(read_of(&file, "another", "driver 1"), None);
         let text = fs::read_to_string(&file).unwrap();
         fs::write(&file, &text[..text.len() / 2]).unwrap();
-        assert_eq!(read(&file, &info("1")), None);
+        assert_eq!(read_of(&file, "a card", "driver 1"), None);
         // A folder where a file should be cannot be replaced; that is no failure.
         let blocked = folder.path().join("blocked");
         fs::create_dir_all(blocked.join("in the way")).unwrap();

@@ -38,19 +38,18 @@ pub(super) fn candidates(
     tuning: &Tuning,
 ) -> Vec<Candidate> {
     let own = Plan::new(operation, shape, DType::F32, capabilities, tuning, &Choice::default()).ok();
-    let own = own.map(|plan| (plan.preference_of_its_kind(), plan.choice()));
     let measured = tuning.preferences(operation, shape).into_iter().map(|(_, preference)| preference);
     let estimated = match capabilities.device_type {
         wgpu::DeviceType::Cpu => Vec::new(),
         _ => Plan::estimated(operation, shape, DType::F32, capabilities, &Choice::default()),
     };
     let likely = measured.take(MOST_LIKELY).chain(estimated.into_iter().take(MOST_LIKELY));
-    let others = distinct(likely.chain(all(capabilities)), operation, shape, capabilities);
-    let mut found: Vec<Candidate> = own.into_iter().collect();
-    for candidate in others {
-        if found.iter().all(|(_, choice)| *choice != candidate.1) {
-            found.push(candidate);
-        }
+    let mut found = distinct(likely.chain(all(capabilities)), operation, shape, capabilities);
+    let Some(own) = own else { return found };
+    // What it came from says more to shapes nearby than what it came to.
+    match found.iter().position(|(_, choice)| *choice == own.choice()) {
+        Some(at) => found[..=at].rotate_right(1),
+        None => found.insert(0, (own.preference_of_its_kind(), own.choice())),
     }
     found
 }
@@ -94,13 +93,15 @@ fn distinct(
     found
 }
 
-/// The plan that a preference leads to, where it is followed in everything.
+/// The plan that a preference leads to, where it is followed in everything: also by those who force nothing, as all do later.
 fn choice_of(operation: Operation, shape: &Shape, capabilities: &Capabilities, prefer: Preference) -> Option<Choice> {
     let only = Tuning { points: vec![TuningPoint::new(operation, shape, prefer)], ..Tuning::none() };
     let plan = Plan::new(operation, shape, DType::F32, capabilities, &only, &prefer.choice).ok()?;
     let places = u64::from(plan.workgroup_size / plan.tile) * u64::from(plan.approach.held());
     // Most lanes would hold nothing.
-    (places <= 4 * u64::from(plan.values)).then(|| plan.choice())
+    let is_filled = places <= 4 * u64::from(plan.values);
+    let unforced = Plan::new(operation, shape, DType::F32, capabilities, &only, &Choice::default()).ok()?;
+    (is_filled && unforced == plan).then(|| plan.choice())
 }
 
 fn all(capabilities: &Capabilities) -> Vec<Preference> {
@@ -125,31 +126,33 @@ mod tests {
     use super::*;
     use crate::shape::Layout;
 
+    fn shapes() -> Vec<Shape> {
+        let first: [&[usize]; 5] = [&[8, 64, 56, 56], &[128, 512], &[8, 64, 7, 7], &[64, 8, 1, 2048], &[8000, 256]];
+        let last: [&[usize]; 2] = [&[32, 28, 28, 64], &[2, 64, 64, 3]];
+        let of = |layout: Layout| move |dims: &&[usize]| Shape::new(dims, layout).unwrap();
+        let first = first.iter().map(of(Layout::ChannelsFirst));
+        first.chain(last.iter().map(of(Layout::ChannelsLast))).collect()
+    }
+
+    /// The plan without a measurement comes first, none comes twice, and what is written down leads to what was measured, where
+    /// nothing is forced.
     #[test]
-    fn the_plan_without_a_measurement_comes_first_and_none_comes_twice() {
-        let discrete = Capabilities { device_type: wgpu::DeviceType::DiscreteGpu, ..Capabilities::default_limits() };
-        let software = Capabilities { device_type: wgpu::DeviceType::Cpu, ..Capabilities::default_limits() };
-        for capabilities in [discrete, software] {
-            for (dims, layout) in [(&[8, 64, 56, 56], Layout::ChannelsFirst), (&[32, 28, 28, 64], Layout::ChannelsLast)]
+    fn candidates_are_what_they_say() {
+        for device_type in [wgpu::DeviceType::DiscreteGpu, wgpu::DeviceType::IntegratedGpu, wgpu::DeviceType::Cpu] {
+            let capabilities = Capabilities { device_type, subgroups: true, ..Capabilities::default_limits() };
+            for (shape, operation) in
+                shapes().iter().flat_map(|shape| Operation::ALL.map(|operation| (shape, operation)))
             {
-                let shape = Shape::new(dims, layout).unwrap();
-                for operation in Operation::ALL {
-                    let none = Tuning::none();
-                    let found = candidates(operation, &shape, &capabilities, &none);
-                    let own =
-                        Plan::new(operation, &shape, DType::F32, &capabilities, &none, &Choice::default()).unwrap();
-                    assert_eq!(found[0].1, own.choice());
-                    assert!(found.len() > 10, "{operation} {shape}: {}", found.len());
-                    for (i, (_, one)) in found.iter().enumerate() {
-                        assert!(found[..i].iter().all(|(_, other)| other != one), "{one:?}");
-                    }
-                    // What is written down leads back to what was measured.
-                    let (prefer, choice) = found[0];
-                    assert_eq!(
-                        choice_of(operation, &shape, &capabilities, prefer),
-                        Some(choice),
-                        "{operation} {shape}"
-                    );
+                let plan = |tuning: &Tuning| {
+                    Plan::new(operation, shape, DType::F32, &capabilities, tuning, &Choice::default()).unwrap()
+                };
+                let found = candidates(operation, shape, &capabilities, &Tuning::none());
+                assert!(found.len() > 3, "{operation} {shape}: {}", found.len());
+                assert_eq!(found[0].1, plan(&Tuning::none()).choice());
+                for (i, (prefer, choice)) in found.iter().enumerate() {
+                    assert!(found[..i].iter().all(|(_, other)| other != choice), "{operation} {shape}: {choice:?}");
+                    let tuning = Tuning::none().with_points([TuningPoint::new(operation, shape, *prefer)]);
+                    assert_eq!(plan(&tuning).choice(), *choice, "{operation} {shape}");
                 }
             }
         }

@@ -2,14 +2,14 @@
 //! an estimate is sound, but it need not be the fastest.
 //!
 //! ```no_run
-//! use batchnorm_wgpu::host::{Gpu, measure::Cache};
+//! use batchnorm_wgpu::host::{Gpu, measure};
 //! use batchnorm_wgpu::{Kernels, Layout, Options, Shape};
 //! use std::time::Duration;
 //!
-//! let gpu = Gpu::open(None)?;
+//! let gpu = Gpu::open_with(None, measure::Stopwatch::FEATURES)?;
 //! let shapes = [Shape::new(&[32, 64, 56, 56], Layout::ChannelsFirst)?];
-//! // Measures once, for half a second at the most; the next run finds it in the user's cache directory.
-//! let tuning = Cache::of_user().tuning(&gpu.device, &gpu.queue, &shapes, Duration::from_millis(500))?;
+//! // Measures for about half a second; the next run finds it in the user's cache directory.
+//! let tuning = measure::Cache::of_user().tuning(&gpu.device, &gpu.queue, &shapes, Duration::from_millis(500))?;
 //! let kernels = Kernels::with_options(&gpu.device, Options { tuning: Some(tuning), ..Options::default() });
 //! # Ok::<(), batchnorm_wgpu::Error>(())
 //! ```
@@ -21,10 +21,11 @@ mod tensors;
 mod verify;
 
 pub use cache::Cache;
-pub use stopwatch::{Job, Samples, Stopwatch, quantile, sets};
+pub use stopwatch::{Encode, Job, Samples, Stopwatch, quantile, sets};
+pub use verify::smaller;
 
 use crate::batch_norm::{BatchNorm, Step};
-use crate::capabilities::adapter_key;
+use crate::capabilities::{Capabilities, adapter_key};
 use crate::choice::Choice;
 use crate::config::Config;
 use crate::error::{Error, Result};
@@ -36,7 +37,7 @@ use crate::shape::Shape;
 use crate::tuning::{Preference, Tuning, TuningPoint};
 use candidates::{Candidate, candidates, refinements};
 use std::time::Duration;
-use stopwatch::Instant;
+use stopwatch::{Instant, MOST_STEPS};
 use tensors::TensorSets;
 
 /// The operations that are measured, in order.
@@ -45,22 +46,24 @@ pub const OPERATIONS: [Operation; 4] =
 
 impl Tuning {
     /// Measures on this device which plans are fastest for these shapes in f32, for [`Options::tuning`](crate::Options::tuning).
-    /// Of views it measures the channels alone, as whole tensors. Each of [`OPERATIONS`] on each shape has an equal share of what is
-    /// left of the budget. First the plan is measured that it would have without, then what is likely to be faster, so that a
-    /// larger budget finds what a smaller one does, or better. 100 milliseconds for an operation and shape are plenty on a GPU.
-    /// Whoever wins is run on a small tensor and held against the [reference](crate::reference) before it is taken.
+    /// Shapes that come several times count once, and of views the channels count, as whole tensors. First comes the plan that an
+    /// operation would have without a measurement, then what is likely to be faster, so that a larger budget finds what a smaller
+    /// one does, or better. A plan is taken if it was faster by more than chance, and if its results on a small tensor hold against
+    /// the [reference](crate::reference). Its point also serves shapes nearby, as any tuning does.
     ///
-    /// The device should do nothing else meanwhile. Up to 256 MiB, and at least three tensors, are taken and given back. What the
-    /// budget, or memory, does not reach keeps the plan that it has; the log says so at the level `info`. The budget is looked at
-    /// between kernels: the last may go beyond it by what a compiler takes.
+    /// Each of [`OPERATIONS`] on each shape has an equal share of what is left of the budget, but at least two plans are compared
+    /// before the next one has its turn; the tensors, the clock, the last kernels and the verification come on top. What is not
+    /// reached keeps the plan that it has, and the log says so at the level `info`. The device should do nothing else meanwhile. About
+    /// 256 MiB, but at least three tensors, are taken and given back.
     ///
-    /// Blocks; [`Tuning::measure_async`] does not. [`Cache::tuning`](crate::host::measure::Cache::tuning) measures only what no earlier
-    /// run has.
+    /// Times are the device's own where it was opened with [`Stopwatch::FEATURES`](crate::host::measure::Stopwatch::FEATURES), which
+    /// are better. Blocks; [`Tuning::measure_async`] does not. Measures every time it is called:
+    /// [`Cache::tuning`](crate::host::measure::Cache::tuning) only what no earlier run has.
     ///
     /// # Errors
     /// [`Error::DeviceLost`].
     pub fn measure(device: &wgpu::Device, queue: &wgpu::Queue, shapes: &[Shape], budget: Duration) -> Result<Self> {
-        driven(device, Self::measure_async(device, queue, shapes, budget))
+        driven(device, "measuring", Self::measure_async(device, queue, shapes, budget))
     }
 
     /// As [`Tuning::measure`], without blocking. On native backends somebody else must poll the device while it is awaited; in a
@@ -74,9 +77,8 @@ impl Tuning {
         shapes: &[Shape],
         budget: Duration,
     ) -> Result<Self> {
-        let wanted = shapes.iter().flat_map(|shape| OPERATIONS.map(|operation| (operation, shape)));
-        let points = points(device, queue, &wanted.collect::<Vec<_>>(), budget).await?;
-        Ok(Self { measured: measured_on(&device.adapter_info()), ..known(device) }.with_points(points))
+        let points = points(device, queue, &wanted(shapes), budget).await?;
+        Ok(Self { measured: measured_on(device), ..known(device) }.with_points(points))
     }
 }
 
@@ -86,9 +88,26 @@ fn known(device: &wgpu::Device) -> Tuning {
     Tuning { adapter: adapter_key(&info), ..Tuning::built_in(&info) }
 }
 
-/// What a tuning says it was measured on.
-fn measured_on(info: &wgpu::AdapterInfo) -> String {
-    format!("{} {}, batchnorm-wgpu {}", info.driver, info.driver_info, env!("CARGO_PKG_VERSION"))
+/// What a tuning says it was measured on: a device that was opened otherwise has other plans.
+fn measured_on(device: &wgpu::Device) -> String {
+    let (info, Capabilities { limits, subgroups, .. }) = (device.adapter_info(), Capabilities::of(device));
+    let subgroups = if subgroups { "subgroups" } else { "no subgroups" };
+    let (invocations, version) = (limits.max_compute_invocations_per_workgroup, env!("CARGO_PKG_VERSION"));
+    format!("{} {}, {subgroups}, {invocations} invocations, batchnorm-wgpu {version}", info.driver, info.driver_info)
+}
+
+/// Every operation on every shape, once, but for what one value per channel does not allow.
+fn wanted(shapes: &[Shape]) -> Vec<(Operation, &Shape)> {
+    let mut all: Vec<(Operation, &Shape)> = Vec::new();
+    for (shape, operation) in shapes.iter().flat_map(|shape| OPERATIONS.map(|operation| (shape, operation))) {
+        let is_known = all.iter().any(|(other, known)| {
+            *other == operation && (known.dims(), known.layout()) == (shape.dims(), shape.layout())
+        });
+        if !is_known && (!operation.trains() || shape.check_trainable().is_ok()) {
+            all.push((operation, shape));
+        }
+    }
+    all
 }
 
 /// Measures as many of these as the budget allows, at least one unless there is none.
@@ -136,8 +155,10 @@ pub struct Found {
     pub point: TuningPoint,
     /// The plan that it leads to.
     pub choice: Choice,
-    /// Microseconds that the plan takes, and those that it took by the kernels' own tuning or estimate: medians of samples in turn.
-    pub microseconds: [f64; 2],
+    /// Microseconds that the plan takes: the median of samples.
+    pub microseconds: f64,
+    /// Those of the plan by the kernels' own tuning or estimate, timed in turn with it; NaN where that cannot run.
+    pub microseconds_without: f64,
     /// How many plans were measured.
     pub tried: usize,
     /// How many the budget left out.
@@ -149,10 +170,10 @@ const SEMIFINALISTS: usize = 16;
 const FINALISTS: usize = 4;
 /// Differences that may be chance.
 const NOISE: f64 = 0.02;
-/// How long a sample lasts in each of the three rounds, and how many there are. A small budget has shorter ones.
+/// Rounds, the least and the most, and how long a sample lasts; a small budget has shorter ones.
 const GLANCE: Duration = Duration::from_millis(2);
-const SEMIFINAL: (usize, Duration) = (3, Duration::from_millis(6));
-const FINAL: (usize, Duration) = (7, Duration::from_millis(15));
+const SEMIFINAL: (usize, usize, Duration) = (1, 3, Duration::from_millis(6));
+const FINAL: (usize, usize, Duration) = (3, 7, Duration::from_millis(15));
 /// Samples that a budget should have room for.
 const SAMPLES: u32 = 64;
 
@@ -160,9 +181,37 @@ const SAMPLES: u32 = 64;
 struct Contender {
     candidate: Candidate,
     steps: Vec<Step>,
-    /// Steps of a sample.
-    count: usize,
     samples: Samples,
+}
+
+impl Contender {
+    fn kernels(&self) -> Vec<&str> {
+        self.steps.first().map(|step| step.kernels().collect()).unwrap_or_default()
+    }
+
+    /// Whether it is faster by more than chance: in three of four samples that were taken in turn.
+    fn beats(&self, other: &Self) -> bool {
+        quantile(&self.samples.speeds_over(&other.samples), 0.25) > 1.0 + NOISE
+    }
+}
+
+/// A budget that began to be spent.
+#[derive(Clone, Copy)]
+struct Clock {
+    begin: Instant,
+    budget: Option<Duration>,
+}
+
+impl Clock {
+    /// Whether so much of it is spent.
+    fn has_spent(&self, share: f64) -> bool {
+        self.budget.is_some_and(|budget| self.begin.elapsed().as_secs_f64() >= share * budget.as_secs_f64())
+    }
+
+    /// How long a sample lasts.
+    fn sample(&self, most: Duration) -> Duration {
+        self.budget.map_or(most, |budget| most.min(budget / SAMPLES))
+    }
 }
 
 impl Tuner {
@@ -178,7 +227,7 @@ impl Tuner {
     /// where the device has no room for the tensors; what else the device reports.
     pub fn measure(&mut self, operation: Operation, shape: &Shape, budget: Option<Duration>) -> Result<Found> {
         let device = self.kernels.device().clone();
-        driven(&device, self.measure_async(operation, shape, budget))
+        driven(&device, "measuring", self.measure_async(operation, shape, budget))
     }
 
     /// As [`Tuner::measure`], without blocking.
@@ -191,44 +240,55 @@ impl Tuner {
         shape: &Shape,
         budget: Option<Duration>,
     ) -> Result<Found> {
-        let begin = Instant::now();
-        let until = |share: f64| budget.map(|budget| begin + budget.mul_f64(share));
-        let sample = |most: Duration| budget.map_or(most, |budget| most.min(budget / SAMPLES));
+        let clock = Clock { begin: Instant::now(), budget };
         let shape = Shape::new(shape.dims(), shape.layout())?;
+        if operation.trains() {
+            shape.check_trainable()?;
+        }
         self.prepare(operation, &shape).await?;
         let race = self.race(operation)?;
         let all = candidates(operation, &shape, self.kernels.capabilities(), self.kernels.tuning());
-        let mut seen = Vec::new();
-        let number = all.len();
+        let (own, number) = (all.first().copied(), all.len());
+        let (mut seen, mut tried) = (Vec::new(), 0);
         for candidate in all {
             // One alone has nothing to be compared with.
-            if seen.len() >= 2 && passed(until(0.5)) {
+            if tried >= 2 && clock.has_spent(0.5) {
                 break;
             }
-            seen.extend(race.enter(candidate, sample(GLANCE)).await?);
+            seen.extend(race.enter(candidate, clock.sample(GLANCE)).await?);
+            tried += 1;
         }
-        let tried = seen.len();
-        let own = seen.first().map(|contender| contender.candidate);
         // What runs without a measurement goes on to the end: it is what others have to beat.
-        let mut few = race.fastest(seen, SEMIFINALISTS, own);
+        let (mut few, mut slow) = fastest(seen, SEMIFINALISTS, own);
         if few.len() > FINALISTS {
-            race.run(&mut few, SEMIFINAL.0, sample(SEMIFINAL.1), until(0.75)).await?;
+            race.run(&mut few, SEMIFINAL, clock, 0.7).await?;
         }
-        let mut few = race.fastest(few, FINALISTS, own);
+        let (mut few, slower) = fastest(few, FINALISTS, own);
+        slow.extend(slower);
         let best = few.iter().min_by(|one, other| one.samples.median().total_cmp(&other.samples.median()));
         let further = best.map(|best| refinements(best.candidate.0, operation, &shape, self.kernels.capabilities()));
         for candidate in further.into_iter().flatten() {
             let is_new = few.iter().all(|contender| contender.candidate.1 != candidate.1);
-            if is_new && !passed(until(0.8)) {
-                few.extend(race.enter(candidate, sample(GLANCE)).await?);
+            if is_new && !clock.has_spent(0.75) {
+                few.extend(race.enter(candidate, clock.sample(GLANCE)).await?);
             }
         }
-        race.run(&mut few, FINAL.0, sample(FINAL.1), until(1.0)).await?;
-        let (winner, without) = self.winner(&mut few, operation, &shape, own).await?;
-        let (prefer, choice) = winner.candidate;
-        let point = TuningPoint::new(operation, &shape, self.for_other_shapes(operation, &shape, prefer, &choice)?);
-        let microseconds = [winner.samples.median(), without];
-        Ok(Found { point, choice, microseconds, tried, left_out: number.saturating_sub(tried) })
+        race.run(&mut few, FINAL, clock, 0.9).await?;
+        let without = few.iter().find(|contender| Some(contender.candidate) == own);
+        let microseconds_without = without.map_or(f64::NAN, |contender| contender.samples.median());
+        let winner = self.winner(few, slow, operation, &shape, own).await?;
+        let ((prefer, choice), microseconds) = (winner.candidate, winner.samples.median());
+        let prefer = match Some(winner.candidate) == own {
+            true => prefer,
+            false => self.for_other_shapes(operation, &shape, prefer, &choice)?,
+        };
+        let point = TuningPoint::new(operation, &shape, prefer);
+        Ok(Found { point, choice, microseconds, microseconds_without, tried, left_out: number - tried })
+    }
+
+    /// Gives the tensors of the last shape back.
+    pub fn release(&mut self) {
+        self.tensors = None;
     }
 
     /// Makes tensors and a clock for an operation on a shape, where they are not there yet.
@@ -255,36 +315,40 @@ impl Tuner {
     }
 
     /// The fastest whose results are right; of those that are as fast as can be told the one that comes first: simple before special.
-    /// Besides, what the plan without a measurement takes.
-    async fn winner<'a>(
+    /// Where one is wrong, all with its kernels are passed over. `slow` are those that a glance took for slower.
+    async fn winner(
         &self,
-        few: &'a mut Vec<Contender>,
+        mut few: Vec<Contender>,
+        mut slow: Vec<Contender>,
         operation: Operation,
         shape: &Shape,
         own: Option<Candidate>,
-    ) -> Result<(&'a Contender, f64)> {
-        let without = few.iter().find(|contender| Some(contender.candidate) == own);
-        let without = without.map_or(f64::NAN, |contender| contender.samples.median());
-        let mut wrong = None;
-        while !few.is_empty() {
-            let fastest = few.iter().map(|contender| contender.samples.median()).fold(f64::INFINITY, f64::min);
-            let alike = |contender: &Contender| contender.samples.median() * (1.0 - NOISE) <= fastest;
-            let at = few.iter().position(alike).unwrap_or_default();
-            match verify::verify(&self.kernels, &self.queue, operation, shape, &few[at].candidate.1).await {
-                Ok(()) => return Ok((&few[at], without)),
-                Err(error @ Error::WrongResult { .. }) => {
-                    log::error!("{error}; another plan is taken");
-                    few.remove(at);
-                    wrong = Some(error);
+    ) -> Result<Contender> {
+        slow.sort_by(|one, other| one.samples.median().total_cmp(&other.samples.median()));
+        let mut refused = None;
+        while !few.is_empty() || !slow.is_empty() {
+            let contender = if few.is_empty() { slow.remove(0) } else { few.remove(likeliest(&few, own)) };
+            match verify::verify(&self.kernels, &self.queue, operation, shape, &contender.candidate.1).await {
+                Ok(()) => return Ok(contender),
+                Err(error @ Error::DeviceLost { .. }) => return Err(error),
+                Err(error) => {
+                    if matches!(error, Error::WrongResult { .. }) {
+                        log::error!("{error}");
+                        let is_other = |other: &Contender| other.kernels() != contender.kernels();
+                        few.retain(is_other);
+                        slow.retain(is_other);
+                    } else {
+                        log::info!("{operation} {shape}: not verified: {error}");
+                    }
+                    refused = Some(error);
                 }
-                Err(error) => return Err(error),
             }
         }
         let nothing = || Error::KernelUnavailable { kernel: operation.name().into(), reason: "no plan can run".into() };
-        Err(wrong.unwrap_or_else(nothing))
+        Err(refused.unwrap_or_else(nothing))
     }
 
-    /// As many workgroups as ran: a shape with fewer channels shall split them.
+    /// Stores how many workgroups ran, so that a shape with fewer channels splits each column over more of them.
     fn for_other_shapes(
         &self,
         operation: Operation,
@@ -299,9 +363,21 @@ impl Tuner {
     }
 }
 
-/// Whether a time limit, if there is one, is over.
-fn passed(until: Option<Instant>) -> bool {
-    until.is_some_and(|until| Instant::now() >= until)
+/// The place of the one to take.
+fn likeliest(few: &[Contender], own: Option<Candidate>) -> usize {
+    let fastest = few.iter().map(|contender| contender.samples.median()).fold(f64::INFINITY, f64::min);
+    let alike = |contender: &Contender| contender.samples.median() * (1.0 - NOISE) <= fastest;
+    let at = few.iter().position(alike).unwrap_or_default();
+    let own = few.iter().position(|contender| Some(contender.candidate) == own);
+    own.filter(|&own| own != at && !few[at].beats(&few[own])).unwrap_or(at)
+}
+
+/// The fastest few and `own`, in the order in which they came; and the others.
+fn fastest(all: Vec<Contender>, number: usize, own: Option<Candidate>) -> (Vec<Contender>, Vec<Contender>) {
+    let mut times: Vec<f64> = all.iter().map(|contender| contender.samples.median()).collect();
+    times.sort_by(f64::total_cmp);
+    let most = times.get(number - 1).or(times.last()).copied().unwrap_or(f64::INFINITY);
+    all.into_iter().partition(|contender| contender.samples.median() <= most || Some(contender.candidate) == own)
 }
 
 fn job(steps: &[Step]) -> Job<'_> {
@@ -331,36 +407,66 @@ impl Race<'_> {
         };
         let (count, lasted) = self.watch.calibrate(&job(&steps), least).await?;
         let samples = Samples { steps: count, times: vec![lasted / count as f64] };
-        Ok(Some(Contender { candidate, steps, count, samples }))
+        Ok(Some(Contender { candidate, steps, samples }))
     }
 
-    /// Times them in turn, so many rounds or until time is up, but once at least. Samples last `least`, by what is known of them.
-    async fn run(&self, all: &mut [Contender], rounds: usize, least: Duration, until: Option<Instant>) -> Result<()> {
-        for contender in all.iter_mut() {
-            let known = contender.samples.median();
-            if known.is_finite() {
-                contender.count = (least.as_secs_f64() * 1e6 / known).ceil().clamp(1.0, 16384.0) as usize;
-            }
-            contender.samples = Samples { steps: contender.count, times: Vec::new() };
+    /// Times them in turn, until so much of the budget is spent. Samples last so long, by what is known of the steps.
+    async fn run(
+        &self,
+        all: &mut [Contender],
+        (least, most, sample): (usize, usize, Duration),
+        clock: Clock,
+        share: f64,
+    ) -> Result<()> {
+        let wanted = clock.sample(sample).as_secs_f64() * 1e6;
+        for Contender { samples, .. } in all.iter_mut() {
+            let steps = (wanted / samples.median()).ceil().clamp(1.0, MOST_STEPS as f64) as usize;
+            *samples = Samples { steps, times: Vec::new() };
         }
-        for round in 0..rounds {
-            if round > 0 && passed(until) {
+        for round in 0..most {
+            if round >= least && clock.has_spent(share) {
                 break;
             }
-            for contender in all.iter_mut() {
-                let time = self.watch.sample(&job(&contender.steps), contender.count).await?;
-                contender.samples.times.push(time / contender.count as f64);
+            for Contender { steps, samples, .. } in all.iter_mut() {
+                let time = self.watch.sample(&job(steps), samples.steps).await?;
+                samples.times.push(time / samples.steps as f64);
             }
         }
         Ok(())
     }
+}
 
-    /// The fastest few and `own`, in the order in which they came.
-    fn fastest(&self, all: Vec<Contender>, number: usize, own: Option<Candidate>) -> Vec<Contender> {
-        let mut times: Vec<f64> = all.iter().map(|contender| contender.samples.median()).collect();
-        times.sort_by(f64::total_cmp);
-        let most = times.get(number.saturating_sub(1)).or(times.last()).copied().unwrap_or(f64::INFINITY);
-        let stays = |contender: &Contender| contender.samples.median() <= most || Some(contender.candidate) == own;
-        all.into_iter().filter(stays).collect()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn is_send(_: impl Send) {}
+
+    /// So that they can be awaited on any thread.
+    #[allow(dead_code)]
+    fn async_calls_are_send(device: &wgpu::Device, queue: &wgpu::Queue, shapes: &[Shape]) {
+        is_send(Tuning::measure_async(device, queue, shapes, Duration::ZERO));
+        is_send(Cache::of_user().tuning_async(device, queue, shapes, Duration::ZERO));
+    }
+
+    #[test]
+    fn every_operation_on_every_shape_comes_once() {
+        use crate::shape::{Layout, View, Views};
+        let of = |dims| Shape::new(dims, Layout::ChannelsFirst).unwrap();
+        let view = of(&[4, 3, 5]).with_views(Views { x: Some(View { first: 0, of: 9 }), ..Views::default() }).unwrap();
+        let shapes = [of(&[4, 3, 5]), view, of(&[4, 3, 5]), of(&[1, 3]), of(&[4, 3, 6])];
+        let names: Vec<String> =
+            wanted(&shapes).iter().map(|(operation, shape)| format!("{operation} {shape}")).collect();
+        assert_eq!(names.len(), 4 + 2 + 4, "{names:?}");
+        assert_eq!(names[4], "inference 1x3 channels_first");
+    }
+
+    #[test]
+    fn no_budget_is_too_large() {
+        let clock = |budget| Clock { begin: Instant::now(), budget };
+        assert!(!clock(Some(Duration::MAX)).has_spent(1.0));
+        assert!(!clock(None).has_spent(0.0));
+        assert!(clock(Some(Duration::ZERO)).has_spent(1.0));
+        assert_eq!(clock(Some(Duration::MAX)).sample(GLANCE), GLANCE);
     }
 }

@@ -5,7 +5,7 @@ use crate::gpu::readback::Readback;
 use crate::gpu::scope::{guarded, refused};
 use crate::gpu::wait::driven;
 use futures_intrusive::channel::shared::oneshot_channel;
-use std::cell::Cell;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
 pub(super) use std::time::Instant;
@@ -14,12 +14,18 @@ pub(super) use web_time::Instant;
 
 /// Something to time: it records its i-th step into a pass. Steps have tensors of their own, so that no cache holds them.
 pub struct Job<'a> {
-    /// Number of different steps.
+    /// Number of different steps, 1 or more.
     pub steps: usize,
     /// Records one.
-    #[allow(clippy::type_complexity)]
-    pub encode: Box<dyn Fn(usize, &mut wgpu::ComputePass<'_>) + 'a>,
+    pub encode: Box<Encode<'a>>,
 }
+
+/// What records the i-th step of a [`Job`]. In a browser nothing of wgpu goes to another thread.
+#[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+pub type Encode<'a> = dyn Fn(usize, &mut wgpu::ComputePass<'_>) + Send + Sync + 'a;
+/// What records the i-th step of a [`Job`]. In a browser nothing of wgpu goes to another thread.
+#[cfg(all(target_family = "wasm", target_os = "unknown"))]
+pub type Encode<'a> = dyn Fn(usize, &mut wgpu::ComputePass<'_>) + 'a;
 
 /// What [`Stopwatch::measure`] measured of one job.
 #[derive(Clone, Debug)]
@@ -36,7 +42,7 @@ pub struct Stopwatch {
     queue: wgpu::Queue,
     queries: Option<Queries>,
     /// Steps taken so far: a sample goes on where the one before it stopped.
-    taken: Cell<usize>,
+    taken: AtomicUsize,
 }
 
 struct Queries {
@@ -46,6 +52,8 @@ struct Queries {
 }
 
 const TIMING: &str = "timing";
+/// Most steps of a sample.
+pub(super) const MOST_STEPS: usize = 1 << 14;
 
 impl Stopwatch {
     /// Features that give the GPU's own times, where the device has them.
@@ -57,7 +65,7 @@ impl Stopwatch {
     /// # Errors
     /// What the device reports.
     pub fn new(device: &wgpu::Device, queue: &wgpu::Queue, job: &Job<'_>) -> Result<Self> {
-        driven(device, Self::new_async(device, queue, job))
+        driven(device, TIMING, Self::new_async(device, queue, job))
     }
 
     /// As [`Stopwatch::new`], without blocking.
@@ -65,7 +73,7 @@ impl Stopwatch {
     /// # Errors
     /// What the device reports.
     pub async fn new_async(device: &wgpu::Device, queue: &wgpu::Queue, job: &Job<'_>) -> Result<Self> {
-        let with = |queries| Self { device: device.clone(), queue: queue.clone(), queries, taken: Cell::new(0) };
+        let with = |queries| Self { device: device.clone(), queue: queue.clone(), queries, taken: AtomicUsize::new(0) };
         let hosts_only = with(None);
         if !device.features().contains(Self::FEATURES) {
             return Ok(hosts_only);
@@ -89,7 +97,7 @@ impl Stopwatch {
     /// # Errors
     /// What the device reports.
     pub fn measure(&self, jobs: &[&Job<'_>], rounds: usize, least: Duration) -> Result<Vec<Samples>> {
-        driven(&self.device, self.measure_async(jobs, rounds, least))
+        driven(&self.device, TIMING, self.measure_async(jobs, rounds, least))
     }
 
     /// As [`Stopwatch::measure`], without blocking.
@@ -116,32 +124,17 @@ impl Stopwatch {
         let mut count = 1;
         loop {
             let lasted = self.sample(job, count).await?.max(1.0);
-            if lasted >= least || count >= 1 << 14 {
+            if lasted >= least || count >= MOST_STEPS {
                 return Ok((count, lasted));
             }
-            count = (count as f64 * (1.2 * least / lasted).clamp(1.5, 64.0)).ceil() as usize;
+            count = ((count as f64 * (1.2 * least / lasted).clamp(1.5, 64.0)).ceil() as usize).min(MOST_STEPS);
         }
     }
 
-    /// Microseconds of `count` steps in one pass.
+    /// Microseconds that `count` steps in one pass take.
     pub(super) async fn sample(&self, job: &Job<'_>, count: usize) -> Result<f64> {
         let Self { device, queue, .. } = self;
-        let mut encoder = device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
-        {
-            let timestamp_writes = self.queries.as_ref().map(|queries| wgpu::ComputePassTimestampWrites {
-                query_set: &queries.set,
-                beginning_of_pass_write_index: Some(0),
-                end_of_pass_write_index: Some(1),
-            });
-            let descriptor = wgpu::ComputePassDescriptor { label: Some("sample"), timestamp_writes };
-            let mut pass = encoder.begin_compute_pass(&descriptor);
-            let first = self.taken.replace(self.taken.get() + count);
-            (first..first + count).for_each(|i| (job.encode)(i % job.steps, &mut pass));
-        }
-        if let Some(queries) = &self.queries {
-            encoder.resolve_query_set(&queries.set, 0..2, &queries.resolved, 0);
-        }
-        let commands = encoder.finish();
+        let commands = guarded(device, TIMING, || self.record(job, count))?;
         let begin = Instant::now();
         guarded(device, TIMING, || queue.submit([commands]))?;
         let (sender, receiver) = oneshot_channel();
@@ -153,6 +146,26 @@ impl Stopwatch {
             None => Ok(hosts),
             Some(queries) => queries.microseconds(device, queue).await,
         }
+    }
+
+    /// `count` steps in one pass.
+    fn record(&self, job: &Job<'_>, count: usize) -> wgpu::CommandBuffer {
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        {
+            let timestamp_writes = self.queries.as_ref().map(|queries| wgpu::ComputePassTimestampWrites {
+                query_set: &queries.set,
+                beginning_of_pass_write_index: Some(0),
+                end_of_pass_write_index: Some(1),
+            });
+            let descriptor = wgpu::ComputePassDescriptor { label: Some("sample"), timestamp_writes };
+            let mut pass = encoder.begin_compute_pass(&descriptor);
+            let first = self.taken.fetch_add(count, Ordering::Relaxed);
+            (first..first + count).for_each(|i| (job.encode)(i % job.steps.max(1), &mut pass));
+        }
+        if let Some(queries) = &self.queries {
+            encoder.resolve_query_set(&queries.set, 0..2, &queries.resolved, 0);
+        }
+        encoder.finish()
     }
 }
 
@@ -194,8 +207,12 @@ impl Samples {
 
     /// The median ratio of `other`'s time to this one, sample by sample: they were taken in turn.
     pub fn speed_over(&self, other: &Self) -> f64 {
-        let ratios: Vec<f64> = other.times.iter().zip(&self.times).map(|(other, own)| other / own).collect();
-        quantile(&ratios, 0.5)
+        quantile(&self.speeds_over(other), 0.5)
+    }
+
+    /// The ratios of `other`'s times to these.
+    pub(super) fn speeds_over(&self, other: &Self) -> Vec<f64> {
+        other.times.iter().zip(&self.times).map(|(other, own)| other / own).collect()
     }
 }
 
@@ -215,5 +232,5 @@ const MOST_SETS: u64 = 16;
 
 /// How many sets of `tensors` tensors of `bytes` bytes are gone through in turn.
 pub fn sets(tensors: u64, bytes: u64) -> u64 {
-    (ROTATION / (tensors * bytes).max(1)).clamp(2, MOST_SETS)
+    ROTATION.div_ceil((tensors * bytes).max(1)).min(MOST_SETS)
 }

@@ -22,7 +22,7 @@ impl TensorSets {
         // No operation has both y and dx.
         let several = sets(3, layer.tensor_size());
         match Self::with_sets(layer, queue, several) {
-            Err(Error::OutOfMemory { .. }) => Self::with_sets(layer, queue, 1),
+            Err(Error::OutOfMemory { .. }) if several > 1 => Self::with_sets(layer, queue, 1),
             made => made,
         }
     }
@@ -97,8 +97,7 @@ fn filled(
     Ok(tensor)
 }
 
-/// Values with mean 0 and variance 1, evenly spread, the same every time (the low half of a linear congruential sequence is thrown
-/// away).
+/// Values with mean 0 and variance 1, evenly spread, the same every time: the upper bits of a linear congruential sequence.
 pub(super) fn noise(count: usize) -> Vec<f32> {
     let mut state = 1u64;
     let mut next = || {
