@@ -39,7 +39,7 @@ fn finds_plans(adapter: &Adapter) -> Result<(), Failed> {
         [&shape, &last].into_iter().flat_map(|shape| OPERATIONS.map(|operation| (shape, operation)))
     {
         // However slow the machine: two plans are compared.
-        let found = tuner.measure(operation, &shape, Some(Duration::ZERO))?;
+        let found = tuner.measure(operation, shape, Some(Duration::ZERO))?;
         if found.tried < 2
             || ![found.microseconds, found.microseconds_without].iter().all(|time| time.is_finite() && *time > 0.0)
         {

@@ -38,7 +38,7 @@ use crate::tuning::{Preference, Tuning, TuningPoint};
 use candidates::{Candidate, candidates, refinements};
 use std::time::Duration;
 use stopwatch::{Instant, MOST_STEPS};
-use tensors::TensorSets;
+use tensors::MeasuredTensors;
 
 /// The operations that are measured, in order.
 pub const OPERATIONS: [Operation; 4] =
@@ -144,7 +144,7 @@ pub struct Tuner {
     kernels: Kernels,
     queue: wgpu::Queue,
     watch: Option<Stopwatch>,
-    tensors: Option<TensorSets>,
+    tensors: Option<MeasuredTensors>,
 }
 
 /// What a [`Tuner`] found.
@@ -197,12 +197,12 @@ impl Contender {
 
 /// A budget that began to be spent.
 #[derive(Clone, Copy)]
-struct Clock {
+struct Allowance {
     begin: Instant,
     budget: Option<Duration>,
 }
 
-impl Clock {
+impl Allowance {
     /// Whether so much of it is spent.
     fn has_spent(&self, share: f64) -> bool {
         self.budget.is_some_and(|budget| self.begin.elapsed().as_secs_f64() >= share * budget.as_secs_f64())
@@ -240,7 +240,7 @@ impl Tuner {
         shape: &Shape,
         budget: Option<Duration>,
     ) -> Result<Found> {
-        let clock = Clock { begin: Instant::now(), budget };
+        let allowance = Allowance { begin: Instant::now(), budget };
         let shape = Shape::new(shape.dims(), shape.layout())?;
         if operation.trains() {
             shape.check_trainable()?;
@@ -252,16 +252,16 @@ impl Tuner {
         let (mut seen, mut tried) = (Vec::new(), 0);
         for candidate in all {
             // One alone has nothing to be compared with.
-            if tried >= 2 && clock.has_spent(0.5) {
+            if tried >= 2 && allowance.has_spent(0.5) {
                 break;
             }
-            seen.extend(race.enter(candidate, clock.sample(GLANCE)).await?);
+            seen.extend(race.enter(candidate, allowance.sample(GLANCE)).await?);
             tried += 1;
         }
         // What runs without a measurement goes on to the end: it is what others have to beat.
         let (mut few, mut slow) = fastest(seen, SEMIFINALISTS, own);
         if few.len() > FINALISTS {
-            race.run(&mut few, SEMIFINAL, clock, 0.7).await?;
+            race.run(&mut few, SEMIFINAL, allowance, 0.7).await?;
         }
         let (mut few, slower) = fastest(few, FINALISTS, own);
         slow.extend(slower);
@@ -269,11 +269,11 @@ impl Tuner {
         let further = best.map(|best| refinements(best.candidate.0, operation, &shape, self.kernels.capabilities()));
         for candidate in further.into_iter().flatten() {
             let is_new = few.iter().all(|contender| contender.candidate.1 != candidate.1);
-            if is_new && !clock.has_spent(0.75) {
-                few.extend(race.enter(candidate, clock.sample(GLANCE)).await?);
+            if is_new && !allowance.has_spent(0.75) {
+                few.extend(race.enter(candidate, allowance.sample(GLANCE)).await?);
             }
         }
-        race.run(&mut few, FINAL, clock, 0.9).await?;
+        race.run(&mut few, FINAL, allowance, 0.9).await?;
         let without = few.iter().find(|contender| Some(contender.candidate) == own);
         let microseconds_without = without.map_or(f64::NAN, |contender| contender.samples.median());
         let winner = self.winner(few, slow, operation, &shape, own).await?;
@@ -297,7 +297,7 @@ impl Tuner {
         if self.tensors.as_ref().is_none_or(|tensors| tensors.shape() != shape) {
             // Those of the shape before give their memory back first.
             self.tensors = None;
-            self.tensors = Some(TensorSets::new(&layer, &self.queue)?);
+            self.tensors = Some(MeasuredTensors::new(&layer, &self.queue)?);
         }
         if let (Some(tensors), None) = (&self.tensors, &self.watch) {
             let steps = tensors.steps(&layer, operation)?;
@@ -387,7 +387,7 @@ fn job(steps: &[Step]) -> Job<'_> {
 /// What all candidates for an operation on a shape are measured by.
 struct Race<'a> {
     kernels: &'a Kernels,
-    tensors: &'a TensorSets,
+    tensors: &'a MeasuredTensors,
     watch: &'a Stopwatch,
     operation: Operation,
 }
@@ -415,16 +415,16 @@ impl Race<'_> {
         &self,
         all: &mut [Contender],
         (least, most, sample): (usize, usize, Duration),
-        clock: Clock,
+        allowance: Allowance,
         share: f64,
     ) -> Result<()> {
-        let wanted = clock.sample(sample).as_secs_f64() * 1e6;
+        let wanted = allowance.sample(sample).as_secs_f64() * 1e6;
         for Contender { samples, .. } in all.iter_mut() {
             let steps = (wanted / samples.median()).ceil().clamp(1.0, MOST_STEPS as f64) as usize;
             *samples = Samples { steps, times: Vec::new() };
         }
         for round in 0..most {
-            if round >= least && clock.has_spent(share) {
+            if round >= least && allowance.has_spent(share) {
                 break;
             }
             for Contender { steps, samples, .. } in all.iter_mut() {
@@ -463,10 +463,10 @@ mod tests {
 
     #[test]
     fn no_budget_is_too_large() {
-        let clock = |budget| Clock { begin: Instant::now(), budget };
-        assert!(!clock(Some(Duration::MAX)).has_spent(1.0));
-        assert!(!clock(None).has_spent(0.0));
-        assert!(clock(Some(Duration::ZERO)).has_spent(1.0));
-        assert_eq!(clock(Some(Duration::MAX)).sample(GLANCE), GLANCE);
+        let allowance = |budget| Allowance { begin: Instant::now(), budget };
+        assert!(!allowance(Some(Duration::MAX)).has_spent(1.0));
+        assert!(!allowance(None).has_spent(0.0));
+        assert!(allowance(Some(Duration::ZERO)).has_spent(1.0));
+        assert_eq!(allowance(Some(Duration::MAX)).sample(GLANCE), GLANCE);
     }
 }

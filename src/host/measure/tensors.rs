@@ -11,12 +11,12 @@ use crate::shape::Shape;
 
 /// Buffers for every binding of the operations on one shape, several sets of them.
 #[derive(Debug)]
-pub(super) struct TensorSets {
+pub(super) struct MeasuredTensors {
     shape: Shape,
     sets: Vec<Vec<(&'static str, wgpu::Buffer)>>,
 }
 
-impl TensorSets {
+impl MeasuredTensors {
     /// As many sets as no cache holds, or a single one where memory ends.
     pub(super) fn new(layer: &BatchNorm, queue: &wgpu::Queue) -> Result<Self> {
         // No operation has both y and dx.

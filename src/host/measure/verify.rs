@@ -18,7 +18,7 @@ use ndarray::{Array1, ArrayD, ArrayViewD, IxDyn};
 const MOST_ELEMENTS: usize = 1 << 16;
 
 /// What a layer is given: every channel has other parameters and statistics, so that none can be taken for another.
-struct Inputs {
+struct KnownLayer {
     shape: Shape,
     x: Vec<f64>,
     dy: Vec<f64>,
@@ -28,7 +28,7 @@ struct Inputs {
     var: Vec<f64>,
 }
 
-impl Inputs {
+impl KnownLayer {
     fn new(shape: Shape) -> Self {
         let channels = shape.channels();
         let all = noise(2 * shape.elements() + 4 * channels);
@@ -87,8 +87,8 @@ pub(super) async fn verify(
     choice: &Choice,
 ) -> Result<()> {
     let (shape, choice) = same_kernels(kernels, operation, shape, choice)?;
-    let inputs = Inputs::new(shape);
-    let Inputs { shape, mean, var, .. } = &inputs;
+    let inputs = KnownLayer::new(shape);
+    let KnownLayer { shape, mean, var, .. } = &inputs;
     let mut own = inputs.layer(kernels, queue, choice)?;
     let (x, dy) = (inputs.tensor(&inputs.x)?, inputs.tensor(&inputs.dy)?);
     let (x64, dy64, layer, execution) = (&inputs.x, &inputs.dy, &inputs.of_reference(), &Execution::default());
