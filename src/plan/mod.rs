@@ -370,6 +370,7 @@ impl Plan {
     }
 
     /// What leads to it again, and on other shapes to its like: workgroups instead of splits, and what the device gives.
+    #[cfg(feature = "host")]
     pub(crate) fn preference_of_its_kind(&self) -> Preference {
         let Preference { choice, workgroups } = self.preference();
         let approach = match self.approach {
