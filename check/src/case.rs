@@ -74,7 +74,8 @@ pub struct Setup {
     pub packed: bool,
     /// Whether y is written over x (inference) and dx, or where that is not wanted dresidual, over dy.
     pub in_place: bool,
-    /// Whether y is written over the residual, where there is one (inference).
+    /// Whether y is written over the residual (inference), or the residual's gradient over dy beside a dx elsewhere (backward), where
+    /// there is a residual.
     pub over_residual: bool,
     /// Whether running statistics are given to the training forward.
     pub running: bool,
@@ -365,7 +366,8 @@ impl fmt::Display for Case {
             (pooled, " pooled"),
             (packed, " packed"),
             (in_place, " in-place"),
-            (over_residual, " over-residual"),
+            (over_residual && self.operation == Operation::Inference, " over-residual"),
+            (over_residual && self.operation != Operation::Inference, " dresidual-over-dy"),
             (!running, " no-running"),
             (!dx, " no-dx"),
             (self.residual && !dresidual, " no-dresidual"),

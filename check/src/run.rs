@@ -199,6 +199,7 @@ struct Places {
 fn places(operation: Operation, inputs: &Inputs, setup: &Setup) -> Places {
     let y_over_x = inputs.config.in_place || (operation == Operation::Inference && setup.in_place);
     let y_over_residual = operation == Operation::Inference && setup.over_residual && inputs.residual.is_some();
+    let dresidual_over_dy = is_backward(operation) && setup.over_residual;
     Places {
         y: match (y_over_x, y_over_residual) {
             (true, _) => "x",
@@ -206,7 +207,7 @@ fn places(operation: Operation, inputs: &Inputs, setup: &Setup) -> Places {
             (false, false) => "y",
         },
         dx: if setup.in_place && setup.dx { "dy" } else { "dx" },
-        dresidual: if setup.in_place && !setup.dx { "dy" } else { "dresidual" },
+        dresidual: if dresidual_over_dy || (setup.in_place && !setup.dx) { "dy" } else { "dresidual" },
     }
 }
 
@@ -265,7 +266,7 @@ fn fill<'a>(operation: Operation, inputs: &'a Inputs, setup: &Setup, layers: &[B
     let scratch: Vec<u64> = layers.iter().map(scratch).collect::<Result<_>>()?;
     arena.output("scratch", scratch.into_iter().max().unwrap_or_default());
     if is_backward(operation) {
-        given(&mut arena, "dy", &inputs.dy, setup.in_place);
+        given(&mut arena, "dy", &inputs.dy, setup.in_place || setup.over_residual);
         let Before { dx, dresidual, dgamma, dbeta } = &inputs.before;
         let tensors = [
             (setup.dx && places.dx == "dx", "dx", dx),

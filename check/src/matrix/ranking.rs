@@ -136,7 +136,7 @@ fn bindings(case: &Case) -> Vec<String> {
         (pooled, "pooled"),
         (packed, "packed"),
         (in_place, "in place"),
-        (over_residual, "over the residual"),
+        (over_residual, "over the residual, or its gradient over dy"),
         (case.adds == Adds::Parameters, "adds parameters"),
         (case.adds == Adds::All, "adds"),
         (!running, "no running"),
