@@ -475,7 +475,7 @@ fn what_is_forced_and_cannot_run_is_named() {
         (&dims, Choice { workgroup_size: Some(96), ..none }, "workgroup size 96", "power of two"),
         (&dims, Choice::split(0, None), "splits 0", "between 1 and 128"),
         (&dims, Choice::split(100, None), "splits 100", "make 64, not 100"),
-        (&dims, Choice { geometry: Some(Geometry::Rows4), ..none }, "rows4", "inner 64, 64 channels and 512 values"),
+        (&dims, Choice { geometry: Some(Geometry::Rows4), ..none }, "rows4", "inner 64, 64 channels and 512 elements"),
         (&dims, Choice { reduction: Some(Reduction::Subgroup), ..none }, "subgroup", "has it: false"),
         (&dims, Choice { storage: Some(Storage::F16Words), ..none }, "f16_words", "dtype is f32"),
         (&long, Choice::by(By::Resident), "resident", "262144 values per channel exceed 256 lanes with 32"),
