@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use std::{fs, io, process};
 
-/// Where measured tunings are kept from run to run: in a folder, a file for each version of the crate, adapter and driver, and for what a device was opened with. The files
-/// may be deleted at any time.
+/// Where measured tunings are kept from run to run: in a folder, a file for each version of the crate, adapter, driver, and what a
+/// device was opened with. The files may be deleted at any time.
 #[derive(Clone, Debug)]
 pub struct Cache {
     folder: Option<PathBuf>,

@@ -420,7 +420,8 @@ impl Race<'_> {
     ) -> Result<()> {
         let wanted = allowance.sample(sample).as_secs_f64() * 1e6;
         for Contender { samples, .. } in all.iter_mut() {
-            let steps = (wanted / samples.median()).ceil().clamp(1.0, MOST_STEPS as f64) as usize;
+            // A coarse clock may say 0: `max` makes 1 of what is no number.
+            let steps = (wanted / samples.median()).ceil().max(1.0).min(MOST_STEPS as f64) as usize;
             *samples = Samples { steps, times: Vec::new() };
         }
         for round in 0..most {
