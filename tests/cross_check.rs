@@ -61,8 +61,8 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-/// Lets adapters take turns, so that those that run at the same time are different ones: a driver's device compiles one
-/// shader at a time.
+/// Lets adapters take turns, so that those that run at the same time are different ones: OpenGL and SwiftShader compile one
+/// shader at a time, whatever the device.
 fn in_turns(of_adapters: Vec<Vec<Trial>>) -> Vec<Trial> {
     let mut rest: Vec<_> = of_adapters.into_iter().map(Vec::into_iter).collect();
     let mut trials = Vec::new();

@@ -169,15 +169,23 @@ pub fn run(arguments: &CheckArgs) -> Result<ExitStatus, AnyError> {
     }
     let earlier = arguments.same_bits.as_deref().map(Bits::read).transpose()?;
     let deadline = arguments.limit.start();
-    let mut reports = Vec::new();
+    let (mut reports, mut refused) = (Vec::new(), None);
     let mut all_alike = true;
     let bars = MultiProgress::new();
     // Two adapters may be one GPU by two interfaces, and what one does to it would be blamed on the other.
     let may_be_one = |gpu: &Gpu| gpu.info.device_type != wgpu::DeviceType::Cpu;
     let work = |gpu: &Gpu, stopped: &AtomicBool| {
-        check(gpu, arguments, &bars, &|| stopped.load(Ordering::Relaxed) || deadline.passed())
+        // One adapter that cannot be checked leaves the others their reports.
+        Ok(check(gpu, arguments, &bars, &|| stopped.load(Ordering::Relaxed) || deadline.passed()))
     };
-    side_by_side(&gpus, may_be_one, work, |report| {
+    side_by_side(&gpus, may_be_one, work, |checked| {
+        let report = match checked {
+            Ok(report) => report,
+            Err(error) => {
+                refused.get_or_insert(error);
+                return Ok(());
+            }
+        };
         beside(&bars, || {
             if !files.is_quiet() {
                 print(&report);
@@ -195,6 +203,9 @@ pub fn run(arguments: &CheckArgs) -> Result<ExitStatus, AnyError> {
     if let Some(file) = &files.junit {
         let suites: Vec<_> = reports.iter().map(suite).collect();
         junit::write(file, "bn check", &suites)?;
+    }
+    if let Some(error) = refused {
+        return Err(error);
     }
     arguments.memory_limit.map_or(Ok(()), check_memory)?;
     let failed = |report: &AdapterReport| {

@@ -71,7 +71,7 @@ impl Adapter {
         })
     }
 
-    /// A driver's device compiles one shader at a time: each test has a device for itself while it runs.
+    /// A device of lavapipe compiles one shader at a time: each test has a device for itself while it runs.
     fn on_an_idle_device(&self, test: impl Fn(&Self) -> Result<(), Failed>) -> Result<(), Failed> {
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let device = idle().pop();

@@ -171,6 +171,27 @@ fn check_shows_adapters_in_their_order() {
     std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
 }
 
+/// OpenGL has no subgroups, and so no case of that name.
+#[test]
+fn an_adapter_that_cannot_be_checked_leaves_the_others_their_reports() {
+    let info: serde_json::Value = serde_json::from_slice(&bn(&["info", "--json"]).stdout).unwrap();
+    let keys: Vec<&str> = info.as_array().unwrap().iter().map(|row| row["key"].as_str().unwrap()).collect();
+    let checked: Vec<&str> = keys.iter().copied().filter(|key| *key != "gl").collect();
+    if checked.len() == keys.len() || checked.is_empty() {
+        return;
+    }
+    let file = folder("refused").join("check.json");
+    let filter = "backward_frozen 3x65x3x3 channels_first normal(5e-1) whole scalar subgroup";
+    let check = bn(&["check", "--all-adapters", "--filter", filter, "--json", file.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&check.stderr);
+    assert!(code(&check) == 2 && said.contains("gl: no case contains"), "{said}");
+    let reports: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let reported: Vec<&str> =
+        reports.as_array().unwrap().iter().map(|report| report["adapter"].as_str().unwrap()).collect();
+    assert_eq!(reported, checked);
+    std::fs::remove_dir_all(file.parent().unwrap()).unwrap();
+}
+
 #[test]
 fn check_writes_reports() {
     let folder = folder("reports");
