@@ -93,11 +93,11 @@ fn types(folder: &str) -> Vec<(String, String)> {
 
 /// The library's own may: `reference` has the same things in float64, `host` in arrays.
 #[test]
-fn types_of_the_check_and_the_tool_have_names_of_their_own() {
+fn types_of_the_other_crates_have_names_of_their_own() {
     let library: BTreeMap<String, String> = types("src").into_iter().collect();
     assert!(library.contains_key("BatchNorm") && library.contains_key("Description"));
     let mut known = library;
-    for (name, path) in ["check/src", "cli/src"].into_iter().flat_map(types) {
+    for (name, path) in ["check/src", "compile/src", "cli/src"].into_iter().flat_map(types) {
         if let Some(other) = known.insert(name.clone(), path.clone()) {
             panic!("{path}: {name} is another type in {other}; give one of them a name that says what it is");
         }

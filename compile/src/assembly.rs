@@ -13,7 +13,7 @@ const DESCRIPTOR: u32 = 16;
 
 /// A load from a buffer, or a store to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Access {
+pub struct MemoryAccess {
     /// The number of the binding, where the descriptor could be followed to it.
     pub binding: Option<u32>,
     /// Bytes for each invocation.
@@ -26,7 +26,7 @@ pub struct Access {
 #[derive(Clone, Debug, Default)]
 pub struct Listing {
     /// Each instruction, by whether it accesses a buffer.
-    pub instructions: Vec<Option<Access>>,
+    pub instructions: Vec<Option<MemoryAccess>>,
     /// The innermost loops, as places in `instructions`.
     pub loops: Vec<RangeInclusive<usize>>,
 }
@@ -70,18 +70,18 @@ impl Listing {
     /// Without the accesses that could not be followed to a binding: where registers are spilled, theirs look the same on GCN.
     #[must_use]
     pub fn known_only(mut self) -> Self {
-        let is_known = |access: &Access| access.binding.is_some();
+        let is_known = |access: &MemoryAccess| access.binding.is_some();
         self.instructions.iter_mut().for_each(|access| *access = access.filter(is_known));
         self
     }
 
     /// The accesses among some of the instructions.
-    pub fn accesses(&self, range: RangeInclusive<usize>) -> impl Iterator<Item = Access> {
+    pub fn accesses(&self, range: RangeInclusive<usize>) -> impl Iterator<Item = MemoryAccess> {
         self.instructions[range].iter().copied().flatten()
     }
 
     /// All accesses.
-    pub fn all_accesses(&self) -> impl Iterator<Item = Access> {
+    pub fn all_accesses(&self) -> impl Iterator<Item = MemoryAccess> {
         self.instructions.iter().copied().flatten()
     }
 }
@@ -96,7 +96,7 @@ fn instruction<'a>(line: &str, code: &'a str) -> Option<(&'a str, Vec<&'a str>)>
 }
 
 /// What an instruction on a buffer moves.
-fn access(mnemonic: &str, operands: &[&str], descriptors: &Descriptors) -> Option<Access> {
+fn access(mnemonic: &str, operands: &[&str], descriptors: &Descriptors) -> Option<MemoryAccess> {
     let is_scalar = mnemonic.starts_with("s_buffer_load_");
     if !is_scalar && !mnemonic.starts_with("buffer_") {
         return None;
@@ -107,7 +107,7 @@ fn access(mnemonic: &str, operands: &[&str], descriptors: &Descriptors) -> Optio
     let operands = if is_scalar { operands.get(1..)? } else { operands };
     let descriptor = operands.iter().find_map(|operand| registers(operand, 's').filter(|them| them.1 == 4));
     let binding = descriptor.and_then(|(first, _)| descriptors.get(&first)).map(|(binding, _)| *binding);
-    Some(Access { binding, bytes, is_store })
+    Some(MemoryAccess { binding, bytes, is_store })
 }
 
 /// Bytes that an instruction moves for each invocation, by the end of its name.
@@ -185,8 +185,8 @@ mod tests {
     const NAVI21: &str = include_str!("../samples/moments.planes4.tree.navi21.txt");
     const GFX1100: &str = include_str!("../samples/moments.planes4.tree.gfx1100.txt");
 
-    fn load(binding: u32, bytes: u32) -> Access {
-        Access { binding: Some(binding), bytes, is_store: false }
+    fn load(binding: u32, bytes: u32) -> MemoryAccess {
+        MemoryAccess { binding: Some(binding), bytes, is_store: false }
     }
 
     #[test]
@@ -217,8 +217,8 @@ BB0:
 \tbuffer_atomic_xor v1, v3, s[12:15], 0 offen
 \tds_write_b32 v1, v2
 ";
-        let found: Vec<Access> = Listing::read(text).all_accesses().collect();
-        let of = |binding, bytes, is_store| Access { binding, bytes, is_store };
+        let found: Vec<MemoryAccess> = Listing::read(text).all_accesses().collect();
+        let of = |binding, bytes, is_store| MemoryAccess { binding, bytes, is_store };
         assert_eq!(
             found,
             [

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 /// Why there is no report of a compiler.
 #[derive(Debug, thiserror::Error)]
-pub enum Error {
+pub enum CompileError {
     /// naga does not take a shader.
     #[error("{0}")]
     Shader(String),
@@ -52,6 +52,3 @@ pub enum Error {
     #[error("the list of known faults: {0}")]
     Known(String),
 }
-
-/// What may fail here.
-pub type Result<T, E = Error> = std::result::Result<T, E>;

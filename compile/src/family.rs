@@ -1,6 +1,6 @@
 //! GPUs that a compiler of Mesa compiles for without having one, and what has to be said to it.
 
-use crate::error::{Error, Result};
+use crate::error::CompileError;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -115,8 +115,8 @@ impl Family {
     /// What a process needs in its environment to compile for it.
     ///
     /// # Errors
-    /// [`Error::Missing`] where the driver is not installed.
-    pub fn set_environment(self, command: &mut Command) -> Result<()> {
+    /// [`CompileError::Missing`] where the driver is not installed.
+    pub fn set_environment(self, command: &mut Command) -> Result<(), CompileError> {
         let manifest = self.manifest()?;
         // A driver's cache would be found, and left, in the user's home.
         command
@@ -143,11 +143,11 @@ impl Family {
         self.manifest().is_ok() && (self.driver != Driver::Nvk || shim().is_ok())
     }
 
-    fn manifest(self) -> Result<PathBuf> {
+    fn manifest(self) -> Result<PathBuf, CompileError> {
         let begin = self.driver.manifest();
         let is_wanted = |name: &str| name.starts_with(begin) && name.ends_with(".json") && of_this_processor(name);
         let folders: Vec<PathBuf> = folders_of_data().into_iter().map(|folder| folder.join(MANIFESTS)).collect();
-        first_file(&folders, is_wanted).ok_or_else(|| Error::Missing {
+        first_file(&folders, is_wanted).ok_or_else(|| CompileError::Missing {
             wanted: self.driver.name(),
             file: self.driver.manifest_pattern(),
             folders,
@@ -188,10 +188,10 @@ fn first_file(folders: &[PathBuf], is_wanted: impl Fn(&str) -> bool) -> Option<P
     })
 }
 
-fn shim() -> Result<PathBuf> {
+fn shim() -> Result<PathBuf, CompileError> {
     let triplet = format!("/usr/lib/{}-linux-gnu", env::consts::ARCH);
     let folders: Vec<PathBuf> = [&*triplet, "/usr/lib64", "/usr/lib"].map(|it| Path::new(it).to_owned()).into();
-    first_file(&folders, |name| name == SHIM).ok_or(Error::Missing {
+    first_file(&folders, |name| name == SHIM).ok_or(CompileError::Missing {
         wanted: "mesa-drm-shim",
         file: SHIM,
         folders,

@@ -1,15 +1,15 @@
 //! What a compiler says of a kernel, in one form for all compilers.
 
-use crate::assembly::{Access, Listing};
-use crate::subject::Subject;
-use crate::vulkan::Answer;
+use crate::assembly::{Listing, MemoryAccess};
+use crate::subject::CompileSubject;
+use crate::vulkan::PipelineReport;
 use batchnorm_wgpu::kernels::{Extent, Geometry, Variant};
 use serde::{Deserialize, Serialize};
 
 /// What a compiler says of a kernel in a size of workgroups: of every figure the worst over the activations and bindings that it
 /// was compiled with. `None` is what the driver does not tell.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Kernel {
+pub struct KernelReport {
     /// How it goes about a column, and what tensors are stored in if not f32.
     pub name: String,
     /// Invocations in a workgroup.
@@ -22,12 +22,12 @@ pub struct Kernel {
     pub worst: String,
     /// The figures.
     #[serde(flatten)]
-    pub figures: Figures,
+    pub figures: CompilerFigures,
 }
 
 /// The figures of one pipeline, or the worst of several.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct Figures {
+pub struct CompilerFigures {
     /// Registers that each invocation has of its own.
     pub vector_registers: Option<u32>,
     /// Registers that a wave shares.
@@ -54,9 +54,9 @@ pub struct Figures {
     pub promised_bytes: Option<u32>,
 }
 
-impl Figures {
+impl CompilerFigures {
     /// Those of a pipeline.
-    pub fn of(variant: &Variant, answer: &Answer) -> Self {
+    pub fn of(variant: &Variant, answer: &PipelineReport) -> Self {
         let named = |names: &[&str]| {
             let found = answer.statistics.iter().find(|(name, _)| names.contains(&name.as_str()));
             found.map(|(_, value)| *value as u32)
@@ -117,11 +117,12 @@ impl Figures {
     }
 }
 
-impl Kernel {
+impl KernelReport {
     /// The report of a subject, given what was found of each of its variants; `None` if nothing was.
-    pub fn new(subject: &Subject, found: &[(Variant, Figures)]) -> Option<Self> {
-        let worth =
-            |(_, figures): &&(Variant, Figures)| (figures.spilled, figures.vector_registers, figures.instructions);
+    pub fn new(subject: &CompileSubject, found: &[(Variant, CompilerFigures)]) -> Option<Self> {
+        let worth = |(_, figures): &&(Variant, CompilerFigures)| {
+            (figures.spilled, figures.vector_registers, figures.instructions)
+        };
         let (worst, _) = found.iter().max_by_key(worth)?;
         let figures =
             found.iter().map(|(_, figures)| figures.clone()).reduce(|worst, figures| worst.worst(&figures))?;
@@ -169,13 +170,13 @@ fn tensors(variant: &Variant) -> impl Iterator<Item = u32> {
 }
 
 /// Whether an access is to a tensor. One whose descriptor could not be followed counts as one, so that nothing is passed over.
-fn is_to(variant: &Variant, access: &Access) -> bool {
+fn is_to(variant: &Variant, access: &MemoryAccess) -> bool {
     access.binding.is_none_or(|binding| tensors(variant).any(|tensor| tensor == binding))
 }
 
 /// Elements that the instructions load of the tensor of which they load the most.
-fn loaded(variant: &Variant, accesses: impl Iterator<Item = Access>) -> u32 {
-    let loads: Vec<Access> = accesses.filter(|access| !access.is_store).collect();
+fn loaded(variant: &Variant, accesses: impl Iterator<Item = MemoryAccess>) -> u32 {
+    let loads: Vec<MemoryAccess> = accesses.filter(|access| !access.is_store).collect();
     let of = |tensor| {
         let bytes = loads.iter().filter(|load| load.binding == Some(tensor)).map(|load| load.bytes);
         bytes.sum::<u32>() * (variant.settings.geometry.elements() as u32) / value_bytes(variant)
@@ -236,9 +237,9 @@ mod tests {
         Variant::every().find(|variant| variant.name() == name).unwrap()
     }
 
-    fn answer(statistics: &[(&str, f64)], assembly: Option<&str>) -> Answer {
+    fn answer(statistics: &[(&str, f64)], assembly: Option<&str>) -> PipelineReport {
         let statistics = statistics.iter().map(|(name, value)| ((*name).to_owned(), *value)).collect();
-        Answer { statistics, assembly: assembly.map(Into::into) }
+        PipelineReport { statistics, assembly: assembly.map(Into::into) }
     }
 
     #[test]
@@ -256,8 +257,8 @@ mod tests {
             ("Instructions", 737.0),
         ];
         let text = include_str!("../samples/moments.planes4.tree.navi21.txt");
-        let figures = Figures::of(&variant("moments.planes4.tree"), &answer(&said, Some(text)));
-        let wanted = Figures {
+        let figures = CompilerFigures::of(&variant("moments.planes4.tree"), &answer(&said, Some(text)));
+        let wanted = CompilerFigures {
             vector_registers: Some(56),
             scalar_registers: Some(128),
             spilled: Some(3),
@@ -280,7 +281,8 @@ mod tests {
     fn what_nvk_says_is_read() {
         let said =
             [("Instruction count", 900.0), ("Code Size", 14_400.0), ("Number of GPRs", 104.0), ("SLM Size", 396.0)];
-        let figures = Figures::of(&variant("moments.planes4.tree"), &answer(&said, Some("block 0:\n  mov r1 r2\n")));
+        let figures =
+            CompilerFigures::of(&variant("moments.planes4.tree"), &answer(&said, Some("block 0:\n  mov r1 r2\n")));
         assert_eq!((figures.vector_registers, figures.spilled, figures.instructions), (Some(104), Some(99), Some(900)));
         // Without instructions of its machine nothing is said of loops and widths.
         assert_eq!((figures.per_element, figures.load_bytes, figures.promised_bytes), (None, None, None));
@@ -293,7 +295,7 @@ mod tests {
         let text = "BB0:\n\tbuffer_store_dword v1, off, s[0:3], s4 offset:8\n";
         for (spilled, store) in [(0.0, Some(4)), (7.0, None)] {
             let said = answer(&[("VGPRs", 64.0), ("Spilled VGPRs", spilled)], Some(text));
-            assert_eq!(Figures::of(&variant("infer.planes4"), &said).store_bytes, store);
+            assert_eq!(CompilerFigures::of(&variant("infer.planes4"), &said).store_bytes, store);
         }
     }
 
@@ -325,11 +327,11 @@ mod tests {
             ("infer.scalar", "buffer_load_dword", "buffer_store_dword", false),
         ] {
             let (variant, listing) = (absent(name), listing(load, store));
-            let figures = Figures {
+            let figures = CompilerFigures {
                 load_bytes: narrowest_load(&variant, &listing),
                 store_bytes: narrowest_store(&variant, &listing),
                 promised_bytes: promised(&variant),
-                ..Figures::default()
+                ..CompilerFigures::default()
             };
             assert_eq!(figures.is_narrow(), narrow, "{name} {load} {store}: {figures:?}");
         }

@@ -1,22 +1,22 @@
 //! What a compiler's report is judged by: no kernel that an automatic plan chooses spills, or moves tensors in small pieces; but for
 //! those that are known to, each with a reason.
 
-use crate::error::{Error, Result};
-use crate::figures::Kernel;
+use crate::error::CompileError;
+use crate::figures::KernelReport;
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// What is wrong with a kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Fault {
+pub enum KernelFault {
     /// Registers lie in memory.
     Spills,
     /// Tensors are loaded or stored in less than the geometry promises.
     Narrow,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for KernelFault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Spills => "spills",
@@ -32,7 +32,7 @@ pub struct Known {
     /// The GPUs.
     pub families: Vec<String>,
     /// The fault.
-    pub fault: Fault,
+    pub fault: KernelFault,
     /// The kernels, by the names in the table.
     pub kernels: Vec<String>,
     /// The sizes of workgroups.
@@ -53,24 +53,24 @@ const KNOWN: &str = include_str!("../known.toml");
 /// The list that comes with this crate, `compile/known.toml`.
 ///
 /// # Errors
-/// [`Error::Known`] when it cannot be read.
-pub fn known() -> Result<Vec<Known>> {
-    let file: File = toml::from_str(KNOWN).map_err(|error| Error::Known(error.to_string()))?;
+/// [`CompileError::Known`] when it cannot be read.
+pub fn known() -> Result<Vec<Known>, CompileError> {
+    let file: File = toml::from_str(KNOWN).map_err(|error| CompileError::Known(error.to_string()))?;
     if let Some(entry) = file.known.iter().find(|entry| entry.reason.trim().is_empty()) {
-        return Err(Error::Known(format!("expected a reason, got none for {}", entry.kernels.join(", "))));
+        return Err(CompileError::Known(format!("expected a reason, got none for {}", entry.kernels.join(", "))));
     }
     Ok(file.known)
 }
 
 /// The faults of a kernel.
-pub fn faults(kernel: &Kernel) -> Vec<Fault> {
-    let all = [(Fault::Spills, kernel.figures.spills()), (Fault::Narrow, kernel.figures.is_narrow())];
+pub fn faults(kernel: &KernelReport) -> Vec<KernelFault> {
+    let all = [(KernelFault::Spills, kernel.figures.spills()), (KernelFault::Narrow, kernel.figures.is_narrow())];
     all.into_iter().filter(|(_, is_so)| *is_so).map(|(fault, _)| fault).collect()
 }
 
 /// What was found wrong on a GPU.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verdict {
+pub struct FaultsFound {
     /// Faults that are not on the list.
     pub new: Vec<String>,
     /// What is on the list, and is not so.
@@ -81,8 +81,8 @@ pub struct Verdict {
 
 /// Judges the report of a GPU. `is_whole` says that all kernels were compiled, so that what the list has and the report has not is
 /// gone.
-pub fn judge(family: &str, kernels: &[Kernel], known: &[Known], is_whole: bool) -> Verdict {
-    let is_known = |kernel: &Kernel, fault: Fault| {
+pub fn judge(family: &str, kernels: &[KernelReport], known: &[Known], is_whole: bool) -> FaultsFound {
+    let is_known = |kernel: &KernelReport, fault: KernelFault| {
         known.iter().any(|entry| {
             entry.fault == fault
                 && entry.families.iter().any(|it| it == family)
@@ -91,7 +91,7 @@ pub fn judge(family: &str, kernels: &[Kernel], known: &[Known], is_whole: bool) 
         })
     };
     let chosen = || kernels.iter().filter(|kernel| kernel.chosen_for.is_some());
-    let mut verdict = Verdict::default();
+    let mut verdict = FaultsFound::default();
     for kernel in chosen() {
         for fault in faults(kernel) {
             match is_known(kernel, fault) {
@@ -119,17 +119,17 @@ pub fn judge(family: &str, kernels: &[Kernel], known: &[Known], is_whole: bool) 
 }
 
 /// A fault in words.
-fn told(kernel: &Kernel, fault: Fault) -> String {
-    let Kernel { name, workgroup_size, worst, figures, .. } = kernel;
+fn told(kernel: &KernelReport, fault: KernelFault) -> String {
+    let KernelReport { name, workgroup_size, worst, figures, .. } = kernel;
     let chosen_for = kernel.chosen_for.as_deref().unwrap_or("no plan");
     let number = |figure: Option<u32>| figure.map_or("-".into(), |it| it.to_string());
     let what = match fault {
-        Fault::Spills => format!(
+        KernelFault::Spills => format!(
             "{} of its registers lie in memory, beside {} in registers (worst: {worst})",
             number(figures.spilled),
             number(figures.vector_registers)
         ),
-        Fault::Narrow => format!(
+        KernelFault::Narrow => format!(
             "tensors are loaded in {} and stored in {} bytes, expected {}",
             number(figures.load_bytes),
             number(figures.store_bytes),
@@ -142,17 +142,17 @@ fn told(kernel: &Kernel, fault: Fault) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figures::Figures;
+    use crate::figures::CompilerFigures;
     use crate::subject;
 
-    fn kernel(name: &str, size: u32, spilled: u32, is_chosen: bool) -> Kernel {
-        Kernel {
+    fn kernel(name: &str, size: u32, spilled: u32, is_chosen: bool) -> KernelReport {
+        KernelReport {
             name: name.into(),
             workgroup_size: size,
             chosen_for: is_chosen.then(|| "inference 2x3 channels_first f32".into()),
             variants: 1,
             worst: name.into(),
-            figures: Figures { spilled: Some(spilled), ..Figures::default() },
+            figures: CompilerFigures { spilled: Some(spilled), ..CompilerFigures::default() },
         }
     }
 
@@ -160,12 +160,12 @@ mod tests {
     fn faults_are_new_known_or_gone() {
         let entry = Known {
             families: vec!["a".into()],
-            fault: Fault::Spills,
+            fault: KernelFault::Spills,
             kernels: vec!["one".into()],
             workgroup_sizes: vec![256, 512],
             reason: "because".into(),
         };
-        let judged = |family, kernels: &[Kernel], is_whole| {
+        let judged = |family, kernels: &[KernelReport], is_whole| {
             let verdict = judge(family, kernels, std::slice::from_ref(&entry), is_whole);
             (verdict.new.len(), verdict.known, verdict.gone.len())
         };
@@ -178,9 +178,9 @@ mod tests {
         assert_eq!(judged("a", &[kernel("one", 256, 0, true)], false), (0, 0, 1));
         assert_eq!(judged("a", &[kernel("one", 256, 0, true)], true), (0, 0, 2));
         assert_eq!(judged("a", &[kernel("one", 1024, 8, true)], false), (1, 0, 0));
-        let narrow = Figures { load_bytes: Some(8), promised_bytes: Some(16), ..Figures::default() };
-        let narrow = Kernel { figures: narrow, ..kernel("one", 256, 0, true) };
-        assert_eq!(faults(&narrow), [Fault::Narrow]);
+        let narrow = CompilerFigures { load_bytes: Some(8), promised_bytes: Some(16), ..CompilerFigures::default() };
+        let narrow = KernelReport { figures: narrow, ..kernel("one", 256, 0, true) };
+        assert_eq!(faults(&narrow), [KernelFault::Narrow]);
         assert_eq!(judged("a", &[narrow], false), (1, 0, 1));
     }
 

@@ -1,12 +1,12 @@
 //! Processes that compile, one for each GPU at a time: a driver learns which GPU it is for from its environment, which has to be set
 //! before the process starts, and a compiler may crash.
 
-use crate::error::{Error, Result};
+use crate::error::CompileError;
 use crate::family::{Driver, Family};
-use crate::figures::{Figures, Kernel};
-use crate::subject::Subject;
+use crate::figures::{CompilerFigures, KernelReport};
+use crate::subject::CompileSubject;
 use crate::translate::Checked;
-use crate::vulkan::{Answer, Compiler};
+use crate::vulkan::{Compiler, PipelineReport};
 use ash::vk::DriverId;
 use batchnorm_wgpu::kernels::Variant;
 use serde::{Deserialize, Serialize};
@@ -39,7 +39,7 @@ enum Reply {
     /// It does not, and why.
     Cannot(String),
     /// What became of a question.
-    Compiled(std::result::Result<Answer, String>),
+    Compiled(Result<PipelineReport, String>),
 }
 
 /// What a driver says of the GPU that it compiles for.
@@ -61,7 +61,7 @@ pub struct Report {
     /// What its driver says.
     pub machine: Machine,
     /// What its compiler says, in the order of the subjects.
-    pub kernels: Vec<Kernel>,
+    pub kernels: Vec<KernelReport>,
     /// What could not be compiled, and why.
     pub failed: Vec<String>,
 }
@@ -94,8 +94,8 @@ fn say(reply: &Reply) -> std::io::Result<()> {
     out.flush()
 }
 
-/// A process.
-struct Process {
+/// A process that compiles for one GPU.
+struct FamilyProcess {
     child: Child,
     questions: ChildStdin,
     replies: Receiver<Reply>,
@@ -103,11 +103,11 @@ struct Process {
     machine: Machine,
 }
 
-impl Process {
+impl FamilyProcess {
     /// Starts `command`, which has to call [`serve`].
-    fn start(family: Family, mut command: Command) -> Result<Self> {
+    fn start(family: Family, mut command: Command) -> Result<Self, CompileError> {
         family.set_environment(&mut command)?;
-        let lost = |reason: String| Error::Process { family: family.name.into(), reason };
+        let lost = |reason: String| CompileError::Process { family: family.name.into(), reason };
         let spawned = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.map_err(|error| lost(format!("cannot be started: {error}")))?;
         let pipes = (child.stdin.take(), child.stdout.take(), child.stderr.take());
@@ -138,11 +138,11 @@ impl Process {
         }
     }
 
-    fn no_device(&mut self, family: Family, reason: String) -> Error {
+    fn no_device(&mut self, family: Family, reason: String) -> CompileError {
         let complaints = self.last_words();
         let reason = if complaints.is_empty() { reason } else { format!("{reason} ({complaints})") };
         let hint = "The driver's version may not know it; `bn compile --list` says since when it is known";
-        Error::NoDevice { driver: family.driver.name(), family: family.name.into(), reason, hint }
+        CompileError::NoDevice { driver: family.driver.name(), family: family.name.into(), reason, hint }
     }
 
     /// The last line that the driver said on standard error. Ends the process.
@@ -154,7 +154,7 @@ impl Process {
     }
 
     /// The figures of a variant, or why there are none; `Err` when the process is of no use any more.
-    fn ask(&mut self, variant: &Variant, size: u32) -> Result<std::result::Result<Figures, String>, String> {
+    fn ask(&mut self, variant: &Variant, size: u32) -> Result<Result<CompilerFigures, String>, String> {
         let translated = Checked::read(&variant.shader_of(Some(size)).text).and_then(|checked| checked.spirv_of_wgpu());
         let spirv = match translated {
             Ok(spirv) => spirv,
@@ -165,14 +165,14 @@ impl Process {
         if writeln!(self.questions, "{asked}").is_ok()
             && let Ok(Reply::Compiled(compiled)) = self.replies.recv_timeout(PATIENCE)
         {
-            return Ok(compiled.map(|answer| Figures::of(variant, &answer)));
+            return Ok(compiled.map(|answer| CompilerFigures::of(variant, &answer)));
         }
         let words = self.last_words();
         Err(format!("the compiler crashed or took longer than {} s {words}", PATIENCE.as_secs()).trim().to_owned())
     }
 }
 
-impl Drop for Process {
+impl Drop for FamilyProcess {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();
@@ -181,25 +181,25 @@ impl Drop for Process {
 }
 
 /// What one process found: the machine, and of every subject its report or why there is none.
-type Found = (Option<Machine>, Vec<(usize, Kernel)>, Vec<String>);
+type Findings = (Option<Machine>, Vec<(usize, KernelReport)>, Vec<String>);
 
 /// Compiles all `subjects` for all `families` by several processes at once, each `command`, which has to call [`serve`]; `done`
 /// hears of every subject.
 ///
 /// # Errors
-/// [`Error::Missing`], [`Error::NoDevice`] or [`Error::Process`] when a driver does not compile at all.
+/// [`CompileError::Missing`], [`CompileError::NoDevice`] or [`CompileError::Process`] when a driver does not compile at all.
 pub fn compile(
     families: &[Family],
-    subjects: &[Subject],
+    subjects: &[CompileSubject],
     command: &(dyn Fn(Family) -> std::io::Result<Command> + Sync),
     jobs: usize,
     done: &(dyn Fn() + Sync),
-) -> Result<Vec<Report>> {
+) -> Result<Vec<Report>, CompileError> {
     let chunks: Vec<(usize, usize)> = (0..families.len())
         .flat_map(|family| (0..subjects.len()).step_by(CHUNK).map(move |begin| (family, begin)))
         .collect();
-    let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::<(usize, Found)>::new()));
-    let job = || -> Result<()> {
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::<(usize, Findings)>::new()));
+    let job = || -> Result<(), CompileError> {
         while let Some(&(family, begin)) = chunks.get(next.fetch_add(1, Ordering::Relaxed)) {
             let chunk = begin..subjects.len().min(begin + CHUNK);
             let part = compile_some(families[family], subjects, chunk, command, done).inspect_err(|_| {
@@ -218,10 +218,10 @@ pub fn compile(
     Ok(families.iter().enumerate().filter_map(|(i, &family)| report(family, i, &found)).collect())
 }
 
-fn report(family: Family, number: usize, found: &[(usize, Found)]) -> Option<Report> {
+fn report(family: Family, number: usize, found: &[(usize, Findings)]) -> Option<Report> {
     let own = || found.iter().filter(|(of, _)| *of == number).map(|(_, found)| found);
     let machine = own().find_map(|(machine, ..)| machine.clone())?;
-    let mut kernels: Vec<&(usize, Kernel)> = own().flat_map(|(_, kernels, _)| kernels).collect();
+    let mut kernels: Vec<&(usize, KernelReport)> = own().flat_map(|(_, kernels, _)| kernels).collect();
     kernels.sort_by_key(|(place, _)| *place);
     let kernels = kernels.into_iter().map(|(_, kernel)| kernel.clone()).collect();
     let failed = own().flat_map(|(.., failed)| failed.clone()).collect();
@@ -230,15 +230,15 @@ fn report(family: Family, number: usize, found: &[(usize, Found)]) -> Option<Rep
 
 fn compile_some(
     family: Family,
-    subjects: &[Subject],
+    subjects: &[CompileSubject],
     chunk: std::ops::Range<usize>,
     command: &(dyn Fn(Family) -> std::io::Result<Command> + Sync),
     done: &(dyn Fn() + Sync),
-) -> Result<Found> {
+) -> Result<Findings, CompileError> {
     let start = || {
         let command = command(family)
-            .map_err(|error| Error::Process { family: family.name.into(), reason: error.to_string() })?;
-        Process::start(family, command)
+            .map_err(|error| CompileError::Process { family: family.name.into(), reason: error.to_string() })?;
+        FamilyProcess::start(family, command)
     };
     let mut process = start()?;
     let (machine, mut kernels, mut failed) = (process.machine.clone(), Vec::new(), Vec::new());
@@ -259,7 +259,7 @@ fn compile_some(
             };
             failed.push(format!("{} in workgroups of {}: {failure}", variant.name(), subject.workgroup_size));
         }
-        kernels.extend(Kernel::new(subject, &figures).map(|kernel| (place, kernel)));
+        kernels.extend(KernelReport::new(subject, &figures).map(|kernel| (place, kernel)));
         done();
     }
     Ok((Some(machine), kernels, failed))

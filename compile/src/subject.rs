@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 /// A kernel with the way it goes about a column, in a storage and a size of workgroups.
 #[derive(Clone, Debug)]
-pub struct Subject {
+pub struct CompileSubject {
     /// [`Variant::column_name`], and what tensors are stored in if not f32.
     pub name: String,
     /// Invocations in a workgroup.
@@ -23,7 +23,7 @@ pub struct Subject {
 }
 
 /// What is known of where a kernel came from, by its name and size of workgroups.
-type Found = BTreeMap<(String, u32), Subject>;
+type SubjectsByName = BTreeMap<(String, u32), CompileSubject>;
 
 /// Batch sizes, channels, and values of a channel in one sample, that plans are asked about.
 const BATCHES: [usize; 6] = [1, 2, 8, 32, 256, 65_536];
@@ -104,11 +104,15 @@ fn name_of(variant: &Variant) -> String {
     if storage == Storage::F32 { name } else { format!("{name}.{storage}") }
 }
 
-fn add(found: &mut Found, variant: Variant, workgroup_size: u32, chosen_for: Option<String>) {
+fn add(found: &mut SubjectsByName, variant: Variant, workgroup_size: u32, chosen_for: Option<String>) {
     let name = name_of(&variant);
     let key = (name.clone(), workgroup_size);
-    let subject =
-        found.entry(key).or_insert_with(|| Subject { name, workgroup_size, chosen_for: None, variants: Vec::new() });
+    let subject = found.entry(key).or_insert_with(|| CompileSubject {
+        name,
+        workgroup_size,
+        chosen_for: None,
+        variants: Vec::new(),
+    });
     subject.chosen_for = subject.chosen_for.take().or(chosen_for);
     if !subject.variants.contains(&variant) {
         subject.variants.push(variant);
@@ -116,18 +120,18 @@ fn add(found: &mut Found, variant: Variant, workgroup_size: u32, chosen_for: Opt
 }
 
 /// Every subject, in the order of the table of kernels and then by size of workgroups.
-pub fn all() -> Vec<Subject> {
+pub fn all() -> Vec<CompileSubject> {
     let mut found = chosen();
     add_residents(&mut found);
     let order: Vec<String> = Variant::every().map(|variant| name_of(&variant)).collect();
-    let mut all: Vec<Subject> = found.into_values().collect();
+    let mut all: Vec<CompileSubject> = found.into_values().collect();
     all.sort_by_cached_key(|subject| order.iter().position(|name| *name == subject.name));
     all
 }
 
 /// What automatic plans choose.
-fn chosen() -> Found {
-    let mut found = Found::new();
+fn chosen() -> SubjectsByName {
+    let mut found = SubjectsByName::new();
     let mut seen = HashSet::new();
     let tuning = Arc::new(Tuning::none());
     let shapes = shapes();
@@ -151,7 +155,7 @@ fn chosen() -> Found {
 
 /// What layers of one shape dispatch by the plan of an operation.
 fn add_layers(
-    found: &mut Found,
+    found: &mut SubjectsByName,
     operation: Operation,
     shape: &Shape,
     dtype: DType,
@@ -193,7 +197,7 @@ fn put_in_place(given: &mut [Given], in_place: bool) {
 }
 
 /// The resident kernels of f32 tensors, whatever plans choose: with all bindings, and with activations of little and of much work.
-fn add_residents(found: &mut Found) {
+fn add_residents(found: &mut SubjectsByName) {
     let is_wanted = |variant: &Variant| {
         let Settings { activation, storage, from_y, .. } = variant.settings;
         let is_usual = matches!(activation, Activation::None | Activation::Relu | Activation::Silu) && !from_y;

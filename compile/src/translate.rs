@@ -1,6 +1,6 @@
 //! WGSL in the languages that wgpu hands to drivers, through naga as wgpu does it.
 
-use crate::error::{Error, Result};
+use crate::error::CompileError;
 use naga::back::{hlsl, msl, pipeline_constants::process_overrides, spv};
 use naga::proc::{BoundsCheckPolicies, BoundsCheckPolicy};
 use naga::valid::{Capabilities, ModuleInfo, ShaderStages, SubgroupOperationSet, ValidationFlags, Validator};
@@ -29,16 +29,17 @@ impl Checked {
     ///
     /// # Errors
     /// What is wrong with it, and where.
-    pub fn read(wgsl: &str) -> Result<Self> {
-        let module = naga::front::wgsl::parse_str(wgsl).map_err(|error| Error::Shader(error.emit_to_string(wgsl)))?;
+    pub fn read(wgsl: &str) -> Result<Self, CompileError> {
+        let module =
+            naga::front::wgsl::parse_str(wgsl).map_err(|error| CompileError::Shader(error.emit_to_string(wgsl)))?;
         let mut validator = Validator::new(ValidationFlags::all(), Capabilities::all());
         validator.subgroup_stages(ShaderStages::COMPUTE).subgroup_operations(SubgroupOperationSet::all());
-        let info = validator.validate(&module).map_err(|error| Error::Shader(error.emit_to_string(wgsl)))?;
+        let info = validator.validate(&module).map_err(|error| CompileError::Shader(error.emit_to_string(wgsl)))?;
         Ok(Self { module, info })
     }
 
     /// As drivers get it: with the values of pipeline constants in the place of these.
-    fn settled(&self) -> Result<(Cow<'_, Module>, Cow<'_, ModuleInfo>)> {
+    fn settled(&self) -> Result<(Cow<'_, Module>, Cow<'_, ModuleInfo>), CompileError> {
         process_overrides(&self.module, &self.info, None, &Default::default()).map_err(|error| failed("WGSL", error))
     }
 
@@ -46,7 +47,7 @@ impl Checked {
     ///
     /// # Errors
     /// What naga cannot say in it; so for the others.
-    pub fn spirv(&self) -> Result<Vec<u32>> {
+    pub fn spirv(&self) -> Result<Vec<u32>, CompileError> {
         let (module, info) = self.settled()?;
         let defaults = spv::Options::default();
         let flags = defaults.flags | spv::WriterFlags::DEBUG;
@@ -65,7 +66,7 @@ impl Checked {
     ///
     /// # Errors
     /// As [`Checked::spirv`].
-    pub fn spirv_of_wgpu(&self) -> Result<Vec<u32>> {
+    pub fn spirv_of_wgpu(&self) -> Result<Vec<u32>, CompileError> {
         let (module, info) = self.settled()?;
         let defaults = spv::Options::default();
         let options = spv::Options {
@@ -88,7 +89,7 @@ impl Checked {
     ///
     /// # Errors
     /// As [`Checked::spirv`].
-    pub fn disassembly(&self) -> Result<String> {
+    pub fn disassembly(&self) -> Result<String, CompileError> {
         let module = rspirv::dr::load_words(self.spirv()?).map_err(|error| failed("SPIR-V", error))?;
         Ok(module.disassemble() + "\n")
     }
@@ -97,7 +98,7 @@ impl Checked {
     ///
     /// # Errors
     /// As [`Checked::spirv`].
-    pub fn msl(&self) -> Result<String> {
+    pub fn msl(&self) -> Result<String, CompileError> {
         let (module, info) = self.settled()?;
         let options = msl::Options {
             lang_version: METAL,
@@ -117,7 +118,7 @@ impl Checked {
     ///
     /// # Errors
     /// As [`Checked::spirv`].
-    pub fn hlsl(&self) -> Result<String> {
+    pub fn hlsl(&self) -> Result<String, CompileError> {
         let (module, info) = self.settled()?;
         let options = hlsl::Options {
             shader_model: SHADER_MODEL,
@@ -135,12 +136,12 @@ impl Checked {
 }
 
 /// Whether those that were asked for are there.
-fn entry_points(found: Vec<Result<String, impl Display>>, language: &'static str) -> Result<()> {
+fn entry_points(found: Vec<Result<String, impl Display>>, language: &'static str) -> Result<(), CompileError> {
     found.into_iter().try_for_each(|name| name.map(drop)).map_err(|error| failed(language, error))
 }
 
-fn failed(language: &'static str, error: impl Display) -> Error {
-    Error::Language { language, reason: error.to_string() }
+fn failed(language: &'static str, error: impl Display) -> CompileError {
+    CompileError::Language { language, reason: error.to_string() }
 }
 
 /// The numbers of buffers in Metal, in the order of bindings; after them comes the one that holds their sizes.

@@ -8,7 +8,7 @@ use std::ffi::CStr;
 
 /// What a compiler says of a pipeline.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub struct Answer {
+pub struct PipelineReport {
     /// Its figures by name, as the driver names them.
     pub statistics: Vec<(String, f64)>,
     /// The text of the machine's instructions, where the driver shows it.
@@ -83,10 +83,10 @@ impl Compiler {
 
     /// Compiles a shader whose entry point is `main` and whose bindings, from 0 on without a gap, are a uniform buffer and then so
     /// many storage buffers.
-    pub fn compile(&self, spirv: &[u32], storage_buffers: u32) -> Told<Answer> {
+    pub fn compile(&self, spirv: &[u32], storage_buffers: u32) -> Told<PipelineReport> {
         let mut made = Made::new(&self.device);
         let pipeline = made.pipeline(spirv, storage_buffers)?;
-        Ok(Answer { statistics: self.statistics(pipeline)?, assembly: self.assembly(pipeline)? })
+        Ok(PipelineReport { statistics: self.statistics(pipeline)?, assembly: self.assembly(pipeline)? })
     }
 
     fn statistics(&self, pipeline: vk::Pipeline) -> Told<Vec<(String, f64)>> {

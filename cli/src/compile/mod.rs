@@ -9,7 +9,7 @@ use crate::{AnyError, ExitStatus};
 use batchnorm_wgpu_compile::family::{Driver, FAMILIES, Family};
 use batchnorm_wgpu_compile::known::{judge, known};
 use batchnorm_wgpu_compile::process::{self, Report};
-use batchnorm_wgpu_compile::subject::{self, Subject};
+use batchnorm_wgpu_compile::subject::{self, CompileSubject};
 use clap::ValueEnum;
 use record::{CompilerRecord, HEADER, LEAST_COLUMNS, cells};
 use std::path::{Path, PathBuf};
@@ -155,9 +155,9 @@ impl CompileArgs {
         families
     }
 
-    fn subjects(&self) -> Result<Vec<Subject>, AnyError> {
+    fn subjects(&self) -> Result<Vec<CompileSubject>, AnyError> {
         let text = self.filter.as_deref().unwrap_or_default();
-        let id = |subject: &Subject| format!("{} {}", subject.name, subject.workgroup_size);
+        let id = |subject: &CompileSubject| format!("{} {}", subject.name, subject.workgroup_size);
         let mut subjects = subject::all();
         subjects.retain(|subject| id(subject).contains(text) && (!self.check || subject.chosen_for.is_some()));
         if subjects.is_empty() {
@@ -168,7 +168,7 @@ impl CompileArgs {
     }
 }
 
-fn compile(families: &[Family], subjects: &[Subject], jobs: Option<u16>) -> Result<Vec<Report>, AnyError> {
+fn compile(families: &[Family], subjects: &[CompileSubject], jobs: Option<u16>) -> Result<Vec<Report>, AnyError> {
     let jobs = jobs.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
     // Where there is no /proc, as in a bare chroot, the name that it was called by has to do.
     let called = || std::env::args_os().next().map(PathBuf::from).ok_or("the program has no name");

@@ -1,6 +1,6 @@
 //! What a compiler said of all kernels for one GPU, as it is written to a file and read again by `bn report`.
 
-use batchnorm_wgpu_compile::figures::{Figures, Kernel};
+use batchnorm_wgpu_compile::figures::{CompilerFigures, KernelReport};
 use batchnorm_wgpu_compile::process::Report;
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ pub struct CompilerRecord {
     /// Version of this project.
     pub version: String,
     /// What it says of each kernel.
-    pub kernels: Vec<Kernel>,
+    pub kernels: Vec<KernelReport>,
     /// What could not be compiled, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub failed: Vec<String>,
@@ -71,10 +71,11 @@ pub const HEADER: [(&str, &str); 15] = [
 pub const LEAST_COLUMNS: usize = 8;
 
 /// The cells of a kernel, one for each column.
-pub fn cells(kernel: &Kernel) -> Vec<String> {
+pub fn cells(kernel: &KernelReport) -> Vec<String> {
     let number = |figure: Option<u32>| figure.map_or("-".into(), |it| it.to_string());
-    let Figures { vector_registers, scalar_registers, spilled, waves, workgroup_bytes, .. } = kernel.figures;
-    let Figures { code_bytes, instructions, per_element, load_bytes, store_bytes, promised_bytes, .. } = kernel.figures;
+    let CompilerFigures { vector_registers, scalar_registers, spilled, waves, workgroup_bytes, .. } = kernel.figures;
+    let CompilerFigures { code_bytes, instructions, per_element, load_bytes, store_bytes, promised_bytes, .. } =
+        kernel.figures;
     vec![
         kernel.name.clone(),
         kernel.workgroup_size.to_string(),

@@ -423,18 +423,18 @@ mod tests {
 
     #[test]
     fn what_compilers_say_has_a_table_for_each_of_them() {
-        use batchnorm_wgpu_compile::figures::{Figures, Kernel};
-        let kernel = Kernel {
+        use batchnorm_wgpu_compile::figures::{CompilerFigures, KernelReport};
+        let kernel = KernelReport {
             name: "moments.planes4.tree".into(),
             workgroup_size: 256,
             chosen_for: Some("statistics 2x3 <b>".into()),
             variants: 7,
             worst: "moments.planes4.tree".into(),
-            figures: Figures {
+            figures: CompilerFigures {
                 vector_registers: Some(56),
                 spilled: Some(4711),
                 per_element: Some(9.06),
-                ..Figures::default()
+                ..CompilerFigures::default()
             },
         };
         let of = |compiler: &str| CompilerRecord {
