@@ -28,16 +28,26 @@ pub struct Adapter {
     pub device: wgpu::Device,
     pub queue: wgpu::Queue,
     pub kernels: Kernels,
-    /// The devices of this adapter that no test runs on.
-    idle: Arc<Mutex<Vec<Self>>>,
+    others: Arc<Mutex<Others>>,
 }
+
+/// Devices of an adapter beside its first.
+#[derive(Default)]
+struct Others {
+    /// Those that no test runs on.
+    idle: Vec<Adapter>,
+    opened: usize,
+}
+
+/// Devices of an adapter beside its first, at the most: each has kernels of its own in memory.
+const MOST_OTHERS: usize = 7;
 
 impl Adapter {
     fn open(adapter: wgpu::Adapter, limits: wgpu::Limits, features: wgpu::Features) -> batchnorm_wgpu::Result<Self> {
         let gpu = Gpu::from_adapter(&adapter, limits, features)?;
         let kernels = Kernels::new(&gpu.device);
-        let idle = Arc::default();
-        Ok(Self { key: gpu.key(), adapter, device: gpu.device, queue: gpu.queue, kernels, idle })
+        let others = Arc::default();
+        Ok(Self { key: gpu.key(), adapter, device: gpu.device, queue: gpu.queue, kernels, others })
     }
 
     pub fn capabilities(&self) -> Capabilities {
@@ -67,21 +77,35 @@ impl Adapter {
             // cost, for a deadlock.
             let alone = adapter.adapter.get_info().backend == wgpu::Backend::Gl;
             let _guard = alone.then(|| GL_CONTEXT.lock().unwrap_or_else(PoisonError::into_inner));
-            adapter.on_an_idle_device(&test)
+            let own = adapter.idle_device()?;
+            let outcome = test(&own);
+            adapter.give_back(own);
+            outcome
         })
     }
 
-    /// A device of lavapipe compiles one shader at a time: each test has a device for itself while it runs.
-    fn on_an_idle_device(&self, test: impl Fn(&Self) -> Result<(), Failed>) -> Result<(), Failed> {
-        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        let device = idle().pop();
-        let device = match device {
-            Some(device) => device,
-            None => self.with_limits(self.device.limits())?,
-        };
-        let outcome = test(&device);
-        idle().push(device);
-        outcome
+    /// A device for one test alone, as long as there are enough: a device of lavapipe compiles one shader at a time. A GPU has
+    /// the one for all.
+    fn idle_device(&self) -> batchnorm_wgpu::Result<Self> {
+        let is_gpu = self.adapter.get_info().device_type != wgpu::DeviceType::Cpu;
+        let mut others = self.others.lock().unwrap_or_else(PoisonError::into_inner);
+        match others.idle.pop() {
+            Some(idle) => Ok(idle),
+            None if is_gpu || others.opened == MOST_OTHERS => Ok(self.clone()),
+            None => {
+                others.opened += 1;
+                drop(others);
+                self.with_limits(self.device.limits())
+            }
+        }
+    }
+
+    /// Takes a device back after a test.
+    fn give_back(&self, device: Self) {
+        let is_the_first = Arc::ptr_eq(&device.others, &self.others);
+        if !is_the_first {
+            self.others.lock().unwrap_or_else(PoisonError::into_inner).idle.push(device);
+        }
     }
 }
 

@@ -28,7 +28,7 @@ pub struct CompileArgs {
     /// Compile only the kernels whose name, workgroup size after a space, contains TEXT
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Compile only what automatic plans choose, and fail if any of it spills registers or moves tensors in smaller pieces than its
+    /// Compile only what automatic plans choose, with all bindings, and fail if any of it spills registers or moves tensors in smaller pieces than its
     /// geometry promises. What is known to do so is listed, with reasons, in compile/known.toml; what is listed and does not is a
     /// failure too
     #[arg(long, conflicts_with = "record")]
@@ -163,6 +163,9 @@ impl CompileArgs {
         if subjects.is_empty() {
             let what = if self.check { "kernels that automatic plans choose" } else { "kernels" };
             return Err(format!("no {what} whose name contains {text:?}; bn compile without --filter has all").into());
+        }
+        if self.check {
+            subjects = subjects.into_iter().map(CompileSubject::with_most_bindings).collect();
         }
         Ok(subjects)
     }
