@@ -23,8 +23,7 @@ pub struct CompileSubject {
 }
 
 impl CompileSubject {
-    /// The subject without the variants that lack a binding which another one has, all else alike: those do less, and take no
-    /// more registers.
+    /// The subject without the variants that lack a binding which another one has, all else alike: those do less.
     #[must_use]
     pub fn with_most_bindings(self) -> Self {
         let is_less = |one: &Variant, other: &Variant| {
